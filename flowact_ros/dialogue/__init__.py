@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hearing, planning, speaking: small protocols with backends."""

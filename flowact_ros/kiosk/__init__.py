@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page a robot's screen shows, and its small server."""
