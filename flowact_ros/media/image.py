@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Still pictures (the reference of a character) from a file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flowact_ros.media.errors import MediaError
+
+MIN_SIDE, MAX_PIXELS = 16, 64_000_000
+_EXPECTED = "a png, jpeg or webp picture"
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a picture file as uint8 [H, W, 3] RGB, turned upright by its EXIF tag, transparency over mid grey.
+
+    Raises `MediaError` for a file that is missing, empty, cut short, no picture, smaller than 16 pixels on a side or
+    larger than 64 megapixels.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path} is a directory; expected {_EXPECTED}")
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path} is empty (0 bytes); expected {_EXPECTED}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                _check_size(path, *picture.size)
+                picture.load()
+                rgb = _flatten(ImageOps.exif_transpose(picture))
+    except MediaError:
+        raise
+    except FileNotFoundError as error:
+        raise MediaError(f"{path} does not exist; expected {_EXPECTED}") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path} is not a picture; expected {_EXPECTED}") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path} is larger than {MAX_PIXELS // 1_000_000} megapixels") from error
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MediaError(f"{path} is not a readable picture ({reason}); expected {_EXPECTED}") from error
+    return rgb
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise MediaError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIDE}x{MIN_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise MediaError(f"{path} is {width}x{height} pixels; expected at most {MAX_PIXELS // 1_000_000} megapixels")
+
+
+def _flatten(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        backdrop = Image.new("RGBA", picture.size, (128, 128, 128, 255))
+        picture = Image.alpha_composite(backdrop, picture)
+    elif picture.mode.startswith("I") or picture.mode == "F":  # 16 or 32 bits a sample: scale by the range present
+        values = np.asarray(picture, dtype=np.float64)
+        top = 65_535.0 if picture.mode.startswith("I;16") else max(float(values.max()), 1.0)
+        picture = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+    return np.array(picture.convert("RGB"), dtype=np.uint8)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed sizes of every network, and the named presets made of them.
+
+Nothing outside this file knows a literal size: whatever can be derived is a property. YAML may override single
+fields (`with_overrides`); an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
+
+
+class ConfigError(ValueError):
+    """A size or option that cannot work; the message names the field, the value and what would be right."""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAEConfig:
+    """Causal video VAE, spatial stride 32, temporal stride 4 without a special first frame."""
+
+    latent_channels: int = 64
+    stem_patch: int = 4  # pixels folded into channels before the first convolution
+    encoder_widths: tuple[int, int, int, int] = (32, 64, 128, 320)  # at strides 4, 8, 16, 32
+    decoder_widths: tuple[int, int, int, int] = (24, 48, 96, 256)  # at strides 4, 8, 16, 32
+    encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 2)
+    decoder_depths: tuple[int, int, int, int] = (1, 1, 2, 3)
+
+    @property
+    def spatial_stride(self) -> int:
+        return self.stem_patch * 2 ** (len(self.encoder_widths) - 1)
+
+    @property
+    def temporal_stride(self) -> int:
+        return FRAMES_PER_LATENT
+
+    def __post_init__(self) -> None:
+        _require(self.stem_patch in (2, 4, 8), f"vae.stem_patch is {self.stem_patch}; use 2, 4 or 8")
+        _require(self.latent_channels >= 1, f"vae.latent_channels is {self.latent_channels}; use at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryConfig:
+    """Slots of the structured memory bank (paper, section 2.1: reference, long-term queue, short-term latent)."""
+
+    long_term: int = 3  # entries in the queue of older chunks
+    entry_latents: int = 1  # latents kept of a chunk: its last one
+
+    @property
+    def latents(self) -> int:
+        """Latents a full bank holds: reference + long-term + short-term."""
+        return 1 + (self.long_term + 1) * self.entry_latents
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
+        _require(self.entry_latents in (1, 3), f"memory.entry_latents is {self.entry_latents}; use 1 or 3")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MMDiTConfig:
+    """The denoiser: multimodal diffusion transformer with per-slot modulation."""
+
+    width: int = 320
+    heads: int = 5
+    double_blocks: int = 2
+    single_blocks: int = 5
+    mlp_ratio: int = 4
+    patch: int = 2
+    rope_axes: tuple[int, int, int] = (16, 24, 24)  # head channels rotated by time, row, column
+    rope_theta: float = 100.0  # windows are short: a few dozen positions an axis
+    audio_dim: int = FEATURE_DIM
+    text_dim: int = FEATURE_DIM
+    text_tokens: int = 1
+    guidance_embed: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    def __post_init__(self) -> None:
+        _require(self.width % self.heads == 0, f"mmdit.width {self.width} is not a multiple of heads {self.heads}")
+        _require(
+            sum(self.rope_axes) == self.head_dim and all(a % 2 == 0 for a in self.rope_axes),
+            f"mmdit.rope_axes {self.rope_axes} must be even and sum to the head width {self.head_dim}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchedulerConfig:
+    """How the 3 NFE of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
+
+    steps: int = 3
+    shift: float = 3.0
+    chunk_latents: int = 3
+    order: str = "sequential"  # or "diagonal"
+    memory_sigma: float = 0.0  # noise level announced for committed memory
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.steps <= 50, f"schedule.steps is {self.steps}; the range is 1 to 50")
+        _require(self.shift > 0, f"schedule.shift is {self.shift}; it must be positive")
+        _require(1 <= self.chunk_latents <= 3, f"schedule.chunk_latents is {self.chunk_latents}; the range is 1 to 3")
+        _require(
+            self.order in ("sequential", "diagonal"),
+            f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
+        )
+        _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """One preset: everything a checkpoint must agree with, and the picture it makes."""
+
+    name: str
+    height: int = 512
+    width: int = 512
+    lines: int = 480  # published height; the width follows
+    motion_scale: float = 0.5  # standard deviation of the reference-relative latents the flow runs in
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    schedule: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        return self.height // self.vae.spatial_stride, self.width // self.vae.spatial_stride
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens in one latent."""
+        h, w = self.latent_size
+        return h // self.mmdit.patch, w // self.mmdit.patch
+
+    @property
+    def tokens_per_latent(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def token_channels(self) -> int:
+        return self.vae.latent_channels * self.mmdit.patch**2
+
+    @property
+    def published_size(self) -> tuple[int, int]:
+        """Height and width of the frames that leave, both even."""
+        return self.lines, 2 * round(self.width * self.lines / self.height / 2)
+
+    def __post_init__(self) -> None:
+        step = self.vae.spatial_stride * self.mmdit.patch
+        for side, value in (("height", self.height), ("width", self.width)):
+            _require(value % step == 0, f"{side} is {value}; it must be a multiple of {step} (VAE stride x patch)")
+        _require(16 <= self.lines <= 2160 and self.lines % 2 == 0, f"lines is {self.lines}; use an even 16 to 2160")
+
+
+def debug() -> ModelConfig:
+    """Random weights, milliseconds: for tests."""
+    return ModelConfig(
+        name="debug",
+        height=128,
+        width=128,
+        lines=120,
+        vae=VAEConfig(
+            latent_channels=8,
+            encoder_widths=(8, 8, 16, 16),
+            decoder_widths=(8, 8, 16, 16),
+            encoder_depths=(1, 1, 1, 1),
+            decoder_depths=(1, 1, 1, 1),
+        ),
+        mmdit=MMDiTConfig(width=32, heads=2, double_blocks=2, single_blocks=2, rope_axes=(4, 6, 6)),
+    )
+
+
+def avatar_cpu() -> ModelConfig:
+    """The embedded default: 512 x 512 canvas, 64 tokens a latent, for two CPU cores."""
+    return ModelConfig(name="avatar_cpu")
+
+
+PRESETS = {"debug": debug, "avatar_cpu": avatar_cpu}
+
+
+def preset(name: str, overrides: dict[str, Any] | None = None) -> ModelConfig:
+    """Return the preset called `name`, with nested `overrides` applied. Raises ConfigError for unknown names or keys."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} does not exist; the presets are {', '.join(sorted(PRESETS))}")
+    return with_overrides(PRESETS[name](), overrides or {})
+
+
+def with_overrides(config: Any, overrides: dict[str, Any], path: str = "") -> Any:
+    """Return a copy of a (nested) frozen config with `overrides` applied; unknown keys raise ConfigError."""
+    known = {f.name for f in fields(config)}
+    changes = {}
+    for key, value in overrides.items():
+        if key not in known:
+            raise ConfigError(f"unknown key {path + key!r}; the keys here are {', '.join(sorted(known))}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path + key!r} holds a group of keys, not {value!r}")
+            value = with_overrides(current, value, path + key + ".")
+        elif isinstance(current, tuple):
+            value = tuple(value)
+        elif not isinstance(value, type(current)) and not (isinstance(current, float) and isinstance(value, int)):
+            raise ConfigError(f"{path + key!r} is {value!r}; expected a {type(current).__name__}")
+        changes[key] = value
+    return replace(config, **changes)

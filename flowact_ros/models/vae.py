@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Causal video VAE: 4 frames of 32 x 32 pixels become one latent vector, and back, as a stream.
+
+Layout: video `[B, T, 3, H, W]` in [-1, 1], latents `[B, N, C, H/32, W/32]` with T = 4N. Latent k holds frames
+4k .. 4k+3; there is no special first frame, so one image is encoded as four equal frames. Everything is 2-D
+convolution on folded frames; time enters only through `CausalMix`, whose single remembered feature map makes the
+result independent of how the stream is cut. Streaming state is a dict of tensors that is never written in place:
+keeping the dict is a snapshot.
+
+Frame-wise convolutions at strides 4 to 16 and temporal mixing at strides 16 and 32 follow light decoders of the
+TAEHV kind: after step distillation the decoder is the bottleneck, so it has about a third of the encoder's cost.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowact_ros.models.config import VAEConfig
+
+State = dict[str, Tensor]
+
+
+class ResBlock(nn.Module):
+    """Two 3 x 3 convolutions; the second starts at zero, so that depth does no harm early in training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class CausalMix(nn.Module):
+    """Adds what the previous time step saw: y_t = x_t + W [x_{t-1}, x_t]. One feature map of state.
+
+    The first step sees itself as its past, so a still picture is a fixed point.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2 * width, width, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, x: Tensor, batch: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        # x: [B*T, C, H, W]; past: [B, C, H, W], the last step of the piece before
+        steps = x.unflatten(0, (batch, -1))
+        before = steps[:, :1] if past is None else past.unsqueeze(1)
+        previous = torch.cat([before, steps[:, :-1]], 1).flatten(0, 1)
+        return x + self.mix(F.silu(torch.cat([previous, x], 1))), steps[:, -1]
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, depths = config.encoder_widths, config.encoder_depths
+        self.stem = nn.Conv2d(3 * config.stem_patch**2, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(nn.ModuleList(ResBlock(w) for _ in range(d)) for w, d in zip(widths, depths))
+        self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in zip(widths[:-2], widths[1:-1]))
+        self.mix16 = CausalMix(widths[2])
+        # four frames of stride 16 fold into one step of stride 32
+        self.fold = nn.Conv2d(4 * config.temporal_stride * widths[2], widths[3], 1)
+        self.mix32 = CausalMix(widths[3])
+        self.head = nn.Conv2d(widths[3], config.latent_channels, 1)
+
+    def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
+        batch = video.shape[0]
+        x = F.pixel_unshuffle(video.flatten(0, 1), self.config.stem_patch)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for level in range(3):
+            for block in self.stages[level]:
+                x = block(x)
+            if level < 2:
+                x = self.down[level](F.pixel_unshuffle(x, 2))
+        x, past16 = self.mix16(x, batch, state.get("encoder.16"))
+        x = F.pixel_unshuffle(x, 2)
+        x = x.unflatten(0, (-1, self.config.temporal_stride)).flatten(1, 2)  # [B*N, 4C, h, w]
+        x = self.fold(x)
+        x, past32 = self.mix32(x, batch, state.get("encoder.32"))
+        for block in self.stages[3]:
+            x = block(x)
+        latents = self.head(x).unflatten(0, (batch, -1))
+        return latents, {**state, "encoder.16": past16, "encoder.32": past32}
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, depths = config.decoder_widths, config.decoder_depths
+        self.stem = nn.Conv2d(config.latent_channels, widths[3], 3, padding=1)
+        self.mix32 = CausalMix(widths[3])
+        self.stages = nn.ModuleList(nn.ModuleList(ResBlock(w) for _ in range(d)) for w, d in zip(widths, depths))
+        self.unfold = nn.Conv2d(widths[3], config.temporal_stride * 4 * widths[2], 1)
+        self.mix16 = CausalMix(widths[2])
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[:-2], widths[1:-1]))
+        self.head = nn.Conv2d(widths[0], 3 * config.stem_patch**2, 3, padding=1)
+
+    def forward(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
+        batch = latents.shape[0]
+        x = self.stem(latents.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        x, past32 = self.mix32(x, batch, state.get("decoder.32"))
+        for block in self.stages[3]:
+            x = block(x)
+        x = self.unfold(F.silu(x)).unflatten(1, (self.config.temporal_stride, -1)).flatten(0, 1)
+        x = F.pixel_shuffle(x, 2)  # [B*T, C, 2h, 2w]: frames from here on
+        x, past16 = self.mix16(x, batch, state.get("decoder.16"))
+        for level in (2, 1, 0):
+            for block in self.stages[level]:
+                x = block(x)
+            if level > 0:
+                x = F.pixel_shuffle(self.up[level - 1](x), 2)
+        x = F.pixel_shuffle(self.head(F.silu(x)), self.config.stem_patch)
+        return x.unflatten(0, (batch, -1)), {**state, "decoder.32": past32, "decoder.16": past16}
+
+
+class VAE(nn.Module):
+    """Encoder and decoder around normalised latents (per channel mean 0, standard deviation 1 over the data).
+
+    `latent_mean` and `latent_std` `[C]` are measured after training and stored with the weights.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, video: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """video `[B, 4N, 3, H, W]` in [-1, 1] -> latents `[B, N, C, H/32, W/32]`, state for the next piece.
+
+        Raises ValueError when T is no multiple of 4 or H, W no multiple of the stride.
+        """
+        stride, time = self.config.spatial_stride, self.config.temporal_stride
+        _, frames, _, height, width = video.shape
+        if frames % time or height % stride or width % stride:
+            raise ValueError(
+                f"video is {frames} frames of {height} x {width}; "
+                f"frames must be a multiple of {time}, height and width of {stride}"
+            )
+        latents, state = self.encoder(video, state or {})
+        return self.normalise(latents), state
+
+    def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """latents `[B, N, C, h, w]` -> video `[B, 4N, 3, 32h, 32w]` in about [-1, 1], state for the next piece."""
+        if latents.shape[2] != self.config.latent_channels:
+            raise ValueError(f"latents have {latents.shape[2]} channels; this VAE has {self.config.latent_channels}")
+        return self.decoder(self.denormalise(latents), state or {})
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """image `[B, 3, H, W]` -> the latent `[B, C, h, w]` of four equal frames."""
+        return self.encode(image.unsqueeze(1).expand(-1, self.config.temporal_stride, -1, -1, -1))[0][:, 0]
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
