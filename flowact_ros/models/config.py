@@ -7,7 +7,7 @@ fields (`with_overrides`); an unknown key is an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
@@ -52,6 +52,8 @@ class MemoryConfig:
 
     long_term: int = 3  # entries in the queue of older chunks
     entry_latents: int = 1  # latents kept of a chunk: its last one
+    refine_interval: int = 0  # renew the short-term latent every so many chunks; 0 = never
+    refine_sigma: float = 0.3  # noise level of that renewal
 
     @property
     def latents(self) -> int:
@@ -60,6 +62,8 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
+        _require(self.refine_interval >= 0, f"memory.refine_interval is {self.refine_interval}; use 0 or more chunks")
+        _require(0 < self.refine_sigma < 1, f"memory.refine_sigma is {self.refine_sigma}; the range is 0 to 1")
         _require(self.entry_latents in (1, 3), f"memory.entry_latents is {self.entry_latents}; use 1 or 3")
 
 
@@ -149,6 +153,16 @@ class ModelConfig:
     def published_size(self) -> tuple[int, int]:
         """Height and width of the frames that leave, both even."""
         return self.lines, 2 * round(self.width * self.lines / self.height / 2)
+
+    def denoiser_contract(self) -> dict[str, Any]:
+        """What a denoiser checkpoint must agree with: network sizes, canvas, latent space and memory positions."""
+        return {
+            "mmdit": asdict(self.mmdit),
+            "latent_channels": self.vae.latent_channels,
+            "latent_size": self.latent_size,
+            "motion_scale": self.motion_scale,
+            "long_term": self.memory.long_term,
+        }
 
     def __post_init__(self) -> None:
         step = self.vae.spatial_stride * self.mmdit.patch

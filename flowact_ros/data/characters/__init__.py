@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic characters: a procedural, resolution-free renderer of busts with hands, in two styles."""
+
+from .controls import CONTROL_LIMITS, CONTROL_NAMES, CharacterError, clamp_controls, control_index, neutral
+from .identity import STYLES, Identity, identity_from_seed
+from .names import NAMED
+from .renderer import feature_boxes, mouth_opening, render
+
+__all__ = [
+    "CONTROL_LIMITS",
+    "CONTROL_NAMES",
+    "NAMED",
+    "STYLES",
+    "CharacterError",
+    "Identity",
+    "clamp_controls",
+    "control_index",
+    "feature_boxes",
+    "identity_from_seed",
+    "mouth_opening",
+    "neutral",
+    "render",
+]

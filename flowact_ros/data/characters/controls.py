@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controls of a synthetic character: their names, limits and neutral values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CONTROL_NAMES: tuple[str, ...] = (
+    "head_yaw", "head_pitch", "head_roll", "head_x", "head_y",
+    "gaze_x", "gaze_y", "blink_left", "blink_right", "eye_wide",
+    "brow_left", "brow_right", "brow_inner",
+    "jaw", "mouth_width", "mouth_round", "lip_upper", "lip_lower", "lip_press", "teeth", "tongue",
+    "smile", "cheek",
+    "shoulder_x", "shoulder_y", "breath",
+    "hand_left_x", "hand_left_y", "hand_left_angle", "hand_left_open",
+    "hand_right_x", "hand_right_y", "hand_right_angle", "hand_right_open",
+)  # fmt: skip
+
+_UNIT = (0.0, 1.0)
+_SIGNED = (-1.0, 1.0)
+
+#: Least and greatest value of every control (radians, fractions of the canvas, or plain amounts).
+CONTROL_LIMITS: dict[str, tuple[float, float]] = {
+    "head_yaw": (-0.5, 0.5), "head_pitch": (-0.35, 0.35), "head_roll": (-0.3, 0.3),
+    "head_x": (-0.06, 0.06), "head_y": (-0.06, 0.06),
+    "gaze_x": _SIGNED, "gaze_y": _SIGNED, "blink_left": _UNIT, "blink_right": _UNIT, "eye_wide": _SIGNED,
+    "brow_left": _SIGNED, "brow_right": _SIGNED, "brow_inner": _SIGNED,
+    "jaw": _UNIT, "mouth_width": _SIGNED, "mouth_round": _UNIT, "lip_upper": _UNIT, "lip_lower": _UNIT,
+    "lip_press": _UNIT, "teeth": _UNIT, "tongue": _UNIT, "smile": _SIGNED, "cheek": _UNIT,
+    "shoulder_x": _SIGNED, "shoulder_y": _SIGNED, "breath": _UNIT,
+    "hand_left_x": (-0.5, 1.5), "hand_left_y": (0.0, 2.0), "hand_left_angle": (-3.15, 3.15),
+    "hand_left_open": _UNIT,
+    "hand_right_x": (-0.5, 1.5), "hand_right_y": (0.0, 2.0), "hand_right_angle": (-3.15, 3.15),
+    "hand_right_open": _UNIT,
+}  # fmt: skip
+
+_INDEX = {name: i for i, name in enumerate(CONTROL_NAMES)}
+_NEUTRAL = {"hand_left_x": 0.25, "hand_left_y": 1.2, "hand_right_x": 0.75, "hand_right_y": 1.2}
+#: Rounding in float32 arithmetic (a clamp, a sine) may pass a limit by this much.
+_SLACK = 1e-3
+
+
+class CharacterError(ValueError):
+    """A character cannot be drawn as asked (controls, identity or size)."""
+
+
+def control_index(name: str) -> int:
+    """Column of the control called ``name``; raises CharacterError if there is none."""
+    if name not in _INDEX:
+        raise CharacterError(f"no control is called {name!r}; the names are {', '.join(CONTROL_NAMES)}")
+    return _INDEX[name]
+
+
+def neutral(frames: int) -> Tensor:
+    """Neutral controls, float32 [frames, K]: looking ahead, mouth closed, hands out of the picture."""
+    if frames < 1:
+        raise CharacterError(f"{frames} frames asked for; at least 1 is needed")
+    controls = torch.zeros(frames, len(CONTROL_NAMES))
+    for name, value in _NEUTRAL.items():
+        controls[:, _INDEX[name]] = value
+    return controls
+
+
+def clamp_controls(controls: Tensor) -> Tensor:
+    """The same controls [T, K] with every value brought inside its limits."""
+    low = controls.new_tensor([CONTROL_LIMITS[name][0] for name in CONTROL_NAMES])
+    high = controls.new_tensor([CONTROL_LIMITS[name][1] for name in CONTROL_NAMES])
+    return torch.minimum(torch.maximum(controls, low), high)
+
+
+def check_controls(controls: Tensor) -> Tensor:
+    """Controls as float32 [T, K], checked for shape, finiteness and limits (raises CharacterError)."""
+    count = len(CONTROL_NAMES)
+    if not isinstance(controls, Tensor):
+        raise CharacterError(
+            f"controls are a {type(controls).__name__}; a float tensor [T, {count}] is needed"
+        )
+    if controls.ndim != 2 or controls.shape[1] != count or controls.shape[0] < 1:
+        raise CharacterError(
+            f"controls have shape {list(controls.shape)}; [T, {count}] with T >= 1 is needed"
+        )
+    controls = controls.detach().float()
+    if not bool(torch.isfinite(controls).all()):
+        raise CharacterError("controls hold a NaN or an infinity; every value must be finite")
+    clamped = clamp_controls(controls)
+    excess = (controls - clamped).abs()
+    if float(excess.max()) > _SLACK:
+        frame, column = divmod(int(excess.argmax()), count)
+        name = CONTROL_NAMES[column]
+        low, high = CONTROL_LIMITS[name]
+        raise CharacterError(
+            f"control {name} is {float(controls[frame, column]):g} in frame {frame}; it must lie in [{low:g}, {high:g}]"
+        )
+    return clamped
+
+
+class Controls:
+    """Checked controls with one attribute-like lookup per name: ``c["jaw"]`` is a tensor [T]."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[:, _INDEX[name]]
+
+    def __len__(self) -> int:
+        return self.values.shape[0]

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of a character, the boxes of its features, and its true mouth opening."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from . import body, eyes, hair, hands, head, mouth, robot
+from .canvas import Canvas, Placement
+from .controls import CharacterError, Controls, check_controls
+from .identity import Identity, check_identity
+from .pose import FACE_H, Pose
+
+#: Frames painted together: enough to hide the cost of a call, few enough to stay in a processor's cache.
+BATCH, DEVICE_BATCH = 2, 32
+_SMALLEST, _LARGEST = 32, 4096
+
+
+@lru_cache(maxsize=32)
+def _background(identity: Identity, size: int, device: torch.device) -> Tensor:
+    return body.background(identity, size, device)
+
+
+def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
+    """Paint a character.
+
+    controls: float [T, K] in the order of ``CONTROL_NAMES``, on any device. Returns uint8 [T, 3, size, size] (RGB)
+    on the same device. Raises CharacterError for controls of a wrong shape, not finite or out of limits, for an
+    identity that cannot be drawn, and for a size outside 32..4096 pixels.
+    """
+    values = _checked(identity, controls, size)
+    with torch.inference_mode():
+        backdrop = _background(identity, size, values.device)
+        frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
+        batch = BATCH if values.device.type == "cpu" else DEVICE_BATCH
+        for start in range(0, len(values), batch):
+            part = values[start : start + batch]
+            canvas = Canvas(backdrop, len(part))
+            _paint(canvas, identity, Pose(identity, Controls(part)))
+            frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
+    return frames.clone() if frames.is_inference() else frames
+
+
+def _paint(canvas: Canvas, identity: Identity, pose: Pose) -> None:
+    if identity.style == "robot":
+        robot.paint_bust(canvas, identity, pose)
+        robot.paint_top(canvas, identity, pose)
+        robot.paint_head(canvas, identity, pose)
+        for side in (-1, 1):
+            robot.paint_eye(canvas, identity, pose, side)
+            robot.paint_brow(canvas, identity, pose, side)
+        robot.paint_mouth(canvas, identity, pose)
+    else:
+        hair.paint_back(canvas, identity, pose)
+        body.paint_neck(canvas, identity, pose)
+        body.paint_clothes(canvas, identity, pose)
+        head.paint_ears(canvas, identity, pose)
+        head.paint_skin(canvas, identity, pose)
+        head.paint_beard(canvas, identity, pose)
+        mouth.paint_mouth(canvas, identity, pose)
+        for side in (-1, 1):
+            eyes.paint_eye(canvas, identity, pose, side)
+        head.paint_nose(canvas, identity, pose)
+        hair.paint_front(canvas, identity, pose)
+        for side in (-1, 1):
+            eyes.paint_brow(canvas, identity, pose, side)
+        head.paint_glasses(canvas, identity, pose)
+    for side in (-1, 1):
+        hands.paint_hand(canvas, identity, pose, side)
+
+
+def _checked(identity: Identity, controls: Tensor, size: int) -> Tensor:
+    check_identity(identity)
+    if isinstance(size, bool) or not isinstance(size, int) or not _SMALLEST <= size <= _LARGEST:
+        raise CharacterError(
+            f"size is {size!r}; a whole number of pixels in {_SMALLEST}..{_LARGEST} is needed"
+        )
+    return check_controls(controls)
+
+
+def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
+    """Boxes (x0, y0, x1, y1) in pixels, float [T, 4], of "mouth", "eye_left", "eye_right" and "face".
+
+    Boxes are clipped to the picture. The mouth's box holds the lips in every shape up to the widest opening of
+    its frame; an eye's box holds the lids and lashes. Errors as ``render``.
+    """
+    pose = Pose(identity, Controls(_checked(identity, controls, size)))
+    shape = pose.mouth_shape
+    boxes = {
+        "mouth": _box(
+            pose.mouth,
+            shape.half_width + 8.0,
+            shape.rise + shape.upper + 12.0,
+            shape.drop + shape.lower + 12.0,
+        )
+    }
+    for name, side in (("eye_left", -1), ("eye_right", 1)):
+        reach = eyes.EYE_HALF * identity.eye_size + 7.0
+        tall = reach if identity.style == "robot" else reach * identity.eye_aspect + 5.0
+        boxes[name] = _box(pose.eye(side), reach * pose.one, tall * pose.one, tall * pose.one)
+    bottom = FACE_H + identity.chin + pose.chin_drop + 6.0
+    boxes["face"] = _box(
+        pose.head, (pose.width + 6.0) * pose.one, 104.0 * pose.one, bottom + 14.0 * pose.sin_pitch.abs()
+    )
+    return {name: (box * (size / 512.0)).clamp(0.0, float(size)) for name, box in boxes.items()}
+
+
+def _box(place: Placement, half: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    corners = [place.point(u, v) for u in (-half, half) for v in (-up, down)]
+    xs, ys = torch.stack([p[0] for p in corners]), torch.stack([p[1] for p in corners])
+    return torch.stack([xs.amin(0), ys.amin(0), xs.amax(0), ys.amax(0)], dim=-1)
+
+
+def mouth_opening(identity: Identity, controls: Tensor) -> Tensor:
+    """Height of the gap between the inner lips in the mouth's middle, as drawn: fraction of the canvas, float [T]."""
+    pose = Pose(identity, Controls(_checked(identity, controls, 512)))
+    return pose.mouth_shape.gap * pose.mouth.sy / 512.0

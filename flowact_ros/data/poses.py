@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short random movements that cover the control space evenly: what the VAE sees (a performance is far less varied)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowact_ros.data.characters import clamp_controls, control_index, neutral
+
+
+def random_movement(rng: np.random.Generator, frames: int) -> Tensor:
+    """Controls `[frames, K]` that glide (or, for lids and lips, snap) from one random pose to another."""
+    controls = neutral(frames)
+    ramp = torch.linspace(0, 1, frames)
+
+    def glide(name: str, low: float, high: float, chance: float = 1.0, travel: float = 0.5) -> None:
+        if rng.random() > chance:
+            return
+        a = rng.uniform(low, high)
+        b = a + travel * (rng.uniform(low, high) - a)
+        controls[:, control_index(name)] = torch.as_tensor(a + (b - a) * ramp, dtype=torch.float32)
+
+    for name, limit in (("head_yaw", 0.3), ("head_pitch", 0.2), ("head_roll", 0.18), ("head_x", 0.03), ("head_y", 0.03)):
+        glide(name, -limit, limit, 0.9, 0.3)
+    for name in ("gaze_x", "gaze_y"):
+        glide(name, -0.9, 0.9, 0.8)
+    if rng.random() < 0.5:  # both lids together, often in the middle of a blink
+        start = rng.uniform(-4, frames)
+        blink = torch.clamp(1 - (torch.arange(frames) - start).abs() / 3, 0, 1)
+        controls[:, control_index("blink_left")] = blink
+        controls[:, control_index("blink_right")] = blink
+    glide("eye_wide", -0.8, 0.9, 0.4)
+    raised = rng.uniform(-0.8, 1.0)
+    for name in ("brow_left", "brow_right"):
+        glide(name, max(-1, raised - 0.2), min(1, raised + 0.2), 0.8)
+    glide("brow_inner", -0.8, 0.8, 0.5)
+    glide("jaw", 0.0, 0.95, 0.75, 0.8)
+    glide("mouth_width", -0.8, 0.9, 0.7, 0.8)
+    glide("mouth_round", 0.0, 1.0, 0.4, 0.8)
+    for name in ("lip_upper", "lip_lower", "teeth", "tongue"):
+        glide(name, 0.0, 1.0, 0.4, 0.8)
+    glide("lip_press", 0.0, 1.0, 0.15, 1.0)
+    glide("smile", -0.4, 1.0, 0.7)
+    glide("cheek", 0.0, 0.8, 0.3)
+    for name in ("shoulder_x", "shoulder_y"):
+        glide(name, -0.6, 0.6, 0.6, 0.3)
+    glide("breath", 0.0, 1.0, 0.9, 0.2)
+    for side, middle in (("left", 0.25), ("right", 0.75)):
+        if rng.random() < 0.15:
+            glide(f"hand_{side}_x", middle - 0.15, middle + 0.15)
+            glide(f"hand_{side}_y", 0.6, 1.1)
+            glide(f"hand_{side}_angle", -0.5, 0.5)
+            glide(f"hand_{side}_open", 0.0, 1.0)
+    return clamp_controls(controls)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact data`: render training material.
+
+    flowact data snippets --count 1500 --out runs/data/snippets     # 8 frames of many characters, for the VAE
+    flowact data clips --count 100 --seconds 10 --out runs/data/clips   # talking clips with sound, for the denoiser
+
+Both are deterministic for `--seed` and go on where they stopped: a clip that is there is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flowact_ros.data.characters import NAMED, Identity, feature_boxes, identity_from_seed, mouth_opening, render
+from flowact_ros.data.poses import random_movement
+from flowact_ros.data.store import BOX_NAMES, write_clip
+
+SNIPPET_FRAMES = 8
+# snippets of the held-out split show characters from here on, which no training clip does
+HELDOUT_SNIPPET_SEED = 5_000_000
+
+
+def picture_arrays(identity: Identity, controls: torch.Tensor, size: int) -> dict[str, np.ndarray]:
+    """Frames, feature boxes, true mouth opening and controls, as `store` keeps them."""
+    boxes = feature_boxes(identity, controls, size)
+    return {
+        "frames": render(identity, controls, size=size).cpu().numpy(),
+        "boxes": np.stack([boxes[name].cpu().numpy() for name in BOX_NAMES], 1).astype(np.float32),
+        "opening": mouth_opening(identity, controls).cpu().numpy().astype(np.float32),
+        "controls": controls.numpy(),
+    }
+
+
+def render_snippet(seed: int, split: str, size: int, path: Path) -> None:
+    """Eight frames of a random movement; a third of the training ones show the named characters."""
+    rng = np.random.default_rng(seed)
+    if split == "heldout":
+        identity = identity_from_seed(HELDOUT_SNIPPET_SEED + seed)
+    elif rng.random() < 0.35:
+        identity = NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
+    else:
+        identity = identity_from_seed(1_000_000 + seed)
+    arrays = picture_arrays(identity, random_movement(rng, SNIPPET_FRAMES), size)
+    write_clip(path, arrays, {"seed": seed, "split": split, "frames": SNIPPET_FRAMES, "size": size})
+
+
+def render_clip(seed: int, split: str, seconds: float, size: int, path: Path) -> None:
+    """A performance with sound, as `data.clips` draws it for `seed`."""
+    from flowact_ros.data.clips import make_performance  # needs a speech synthesiser; snippets do not
+
+    spec = make_performance(seed, split, seconds)
+    performance = spec.performance
+    controls = torch.as_tensor(performance.controls, dtype=torch.float32)
+    arrays = picture_arrays(spec.identity, controls, size)
+    arrays["pcm"] = np.asarray(performance.pcm, dtype=np.float16)
+    arrays["behaviour"] = np.asarray(performance.behaviour, dtype=np.int8)
+    info = {
+        "seed": seed,
+        "split": split,
+        "frames": len(controls),
+        "size": size,
+        "identity": str(spec.identity.name),
+        "voice": str(spec.voice),
+        "instruction": [(int(first), text) for first, text in performance.instruction],
+    }
+    write_clip(path, arrays, info)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="flowact data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("snippets", "clips"))
+    parser.add_argument("--out", type=Path, required=True, help="folder that receives one sub-folder a clip")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first clip")
+    parser.add_argument("--split", choices=("train", "heldout"), default="train")
+    parser.add_argument("--size", type=int, default=512, help="canvas side in pixels")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    for number in range(args.seed, args.seed + args.count):
+        path = args.out / f"{number:07d}"
+        if (path / "clip.json").exists():
+            continue
+        if args.kind == "snippets":
+            render_snippet(number, args.split, args.size, path)
+        else:
+            render_clip(number, args.split, args.seconds, args.size, path)
+        print(f"{number - args.seed + 1}/{args.count} {path}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the session drives and what it hands out: the seam between the networks and the live stream.
+
+A `Pipeline` is a set of pure functions of explicit state (no threads, no clock); a `Session` owns time, audio and
+threads. Nodes, benchmark, evaluation and command line touch only the session and the dataclasses below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+class EngineError(RuntimeError):
+    """The stream cannot go on, or was asked for something that its state does not allow."""
+
+
+class AudioError(ValueError):
+    """Audio that cannot be taken: wrong shape, rate or metadata. The stream goes on without it."""
+
+
+class AudioQueueFull(AudioError):
+    """More speech is waiting than the queue may hold: push it later, or interrupt."""
+
+
+class ReferenceError_(ValueError):
+    """A reference image that cannot become a character; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A character, ready to be animated.
+
+    rgb: uint8 [H, W, 3] the image as given; latent: the encoded image, opaque here; id: name in records
+    (filled with a hash of the pixels when empty); extra: whatever else a pipeline wants to keep with it.
+    """
+
+    rgb: np.ndarray
+    latent: Any = None
+    id: str = ""
+    extra: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class StreamState:
+    """All that the next step depends on besides its inputs. A snapshot is a kept reference to one of these.
+
+    latent_index: absolute index of the next latent (latent k holds frames 4k .. 4k+3); noise is a function of
+    (seed, latent_index, step). The session may move latent_index forward when latents had to be skipped.
+    """
+
+    latent_index: int
+    seed: int
+    memory: Any
+    reference: Reference
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """The networks as the session sees them. Every method is deterministic and free of side effects.
+
+    Optional members: `timings: dict[str, float]`, milliseconds of the last call by stage ("audio", "text" inside
+    `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference.
+    """
+
+    context_samples: int  # at 24 kHz: past audio wanted before the first frame of a step
+    lookahead_samples: int  # at 24 kHz, <= 1920 (80 ms): future audio wanted after its last frame
+    height: int  # of published frames
+    width: int
+
+    def load_reference(self, rgb: np.ndarray) -> Reference:
+        """uint8 [H, W, 3] of any size -> Reference. Raises ReferenceError_ with the reason."""
+        ...
+
+    def start(self, reference: Reference, seed: int) -> StreamState:
+        """State before latent 0."""
+        ...
+
+    def start_decoder(self, reference: Reference) -> Any:
+        """Decoder state before the first latent."""
+        ...
+
+    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Any:
+        """pcm float32 [context + n*3840 + lookahead] at 24 kHz -> latents [n, C, h, w]."""
+        ...
+
+    def advance(self, state: StreamState, latents: Any) -> StreamState:
+        """Commit latents [1..3, C, h, w] to memory; returns the state after them."""
+        ...
+
+    def decode(self, latent: Any, decoder_state: Any) -> tuple[np.ndarray, Any]:
+        """One latent [C, h, w] -> (uint8 [4, height, width, 3], decoder state after it)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture with exactly the sound that belongs to it.
+
+    index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3];
+    audio: float32 [960] at 24 kHz; utterance_id: whose speech sounds in it ("" for none); behaviour: "idle",
+    "listening", "thinking", "speaking" or "reacting"; speaking: speech sounds in it; repeated: the picture is the
+    previous one because the engine was late (the audio is always that of frame k).
+    """
+
+    index: int
+    pts: float
+    rgb: np.ndarray
+    audio: np.ndarray
+    utterance_id: str
+    behaviour: str
+    speaking: bool
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class SpeechSpan:
+    """Speech in content time: samples [start, end) at 24 kHz belong to `utterance_id`."""
+
+    start: int
+    end: int
+    utterance_id: str
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkRecord:
+    """What one step used: replaying records in order with the same references gives the same frames.
+
+    A record whose first_frame lies before the end of the one before it is a rewind; one that lies after it is a skip
+    (the engine was late). `resets` changes when the step starts from the reference alone (set_reference,
+    reset_memory). pcm: float32 at 24 kHz from `first_sample` to the end of the step plus the look-ahead actually
+    used; the context before it is what earlier records hold.
+    """
+
+    step: int
+    first_frame: int
+    latents: int
+    first_sample: int
+    instruction: str
+    behaviour: str
+    utterance_id: str
+    reference_id: str
+    seed: int
+    rewinds: int
+    resets: int
+    pcm: np.ndarray
+    spans: tuple[SpeechSpan, ...] = ()

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structured memory bank (paper, section 2.1): reference | long-term queue | short-term latent.
+
+A bank is immutable: `commit` and `refine` return new ones that share the caches of old entries, so a snapshot is a
+reference to the bank and a rewind is to take an old one up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flowact_ros.engine.kv_cache import Cache, entry_cache, join, read_positions, reference_cache
+from flowact_ros.engine.schedule import add_noise
+from flowact_ros.models.mmdit import MMDiT
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a chunk is made from: audio `[B, S, 4, 384]`, text `[B, S, text_tokens, 384]`."""
+
+    audio: Tensor
+    text: Tensor
+
+    def slots(self, start: int, stop: int) -> Condition:
+        return Condition(self.audio[:, start:stop], self.text[:, start:stop])
+
+    @staticmethod
+    def cat(parts: list[Condition]) -> Condition:
+        return Condition(torch.cat([p.audio for p in parts], 1), torch.cat([p.text for p in parts], 1))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One memory entry: clean reference-relative latents `[B, n, C, h, w]`, their condition, their cache."""
+
+    latents: Tensor
+    condition: Condition
+    cache: Cache
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """See the module docstring. `reference` `[B, C, h, w]` is the normalised latent of the reference picture."""
+
+    reference: Tensor
+    anchor: Cache
+    long_term: tuple[Entry, ...] = ()
+    short_term: Entry | None = None
+    commits: int = 0
+
+    @staticmethod
+    def start(model: MMDiT, reference: Tensor) -> MemoryBank:
+        return MemoryBank(reference, reference_cache(model, reference))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return self.long_term if self.short_term is None else (*self.long_term, self.short_term)
+
+    def predictor(self, model: MMDiT, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+        """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`."""
+        return _predictor(model, self.reference, self.anchor, self.entries, condition)
+
+    def commit(self, model: MMDiT, latents: Tensor, condition: Condition) -> MemoryBank:
+        """Return the bank after a finished chunk: its last latent becomes short-term, the old one joins the queue.
+
+        latents: clean reference-relative `[B, S, C, h, w]`; condition: the chunk's.
+        """
+        sizes = model.config.memory
+        keep = min(sizes.entry_latents, latents.shape[1])
+        stop = latents.shape[1]
+        entry = self._entry(model, latents[:, stop - keep :], condition.slots(stop - keep, stop))
+        queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
+        bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1)
+        if sizes.refine_interval and bank.commits % sizes.refine_interval == 0:
+            return bank.refine(model)
+        return bank
+
+    def refine(self, model: MMDiT) -> MemoryBank:
+        """Renew the short-term latent: noise it, denoise it under the clean reference and long-term memory.
+
+        Paper, section 2.2 (memory refinement): only the newest entry is replaced; it is pulled back to the reference
+        before its errors are handed on. The noise is a function of the commit count.
+        """
+        if self.short_term is None:
+            return self
+        entry, level = self.short_term, model.config.memory.refine_sigma
+        generator = torch.Generator().manual_seed(self.commits)
+        noise = torch.randn(entry.latents.shape, generator=generator).to(entry.latents)
+        sigma = torch.full(entry.latents.shape[:2], level, device=entry.latents.device)
+        predict = _predictor(model, self.reference, self.anchor, self.long_term, entry.condition)
+        clean = predict(add_noise(entry.latents, noise, sigma).to(entry.latents), sigma)
+        return replace(self, short_term=self._entry(model, clean, entry.condition))
+
+    def _entry(self, model: MMDiT, latents: Tensor, condition: Condition) -> Entry:
+        sigma = latents.new_full(latents.shape[:2], model.config.schedule.memory_sigma)
+        cache = entry_cache(model, self.anchor, self.reference, latents, sigma, condition.audio, condition.text)
+        return Entry(latents, condition, cache)
+
+
+def _predictor(
+    model: MMDiT, reference: Tensor, anchor: Cache, entries: tuple[Entry, ...], condition: Condition
+) -> Callable[[Tensor, Tensor], Tensor]:
+    past = join([anchor, *(entry.cache for entry in entries)])
+    cached, stream = memory_positions(model, entries, condition.audio.shape[1], reference.device)
+    window = model.window(stream, cached, None)
+
+    def predict(noisy: Tensor, sigma: Tensor) -> Tensor:
+        return model(noisy, reference, sigma, condition.audio, condition.text, window, past)[0]
+
+    return predict
+
+
+def memory_positions(model: MMDiT, entries: tuple[Entry, ...], stream: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Positions of all cached slots and of the stream; latents of one entry share the entry's position."""
+    cached, positions = read_positions(model.config.memory.long_term, len(entries), stream, device)
+    counts = torch.tensor([1, *(entry.latents.shape[1] for entry in entries)], device=device)
+    return cached.repeat_interleave(counts), positions

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a live stream, bounded however long it runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
+
+STAGES = ("audio", "text", "denoise", "commit", "decode", "output")
+_KEPT = 2048  # steps remembered: a quarter of an hour of chunks
+
+
+@dataclass(frozen=True)
+class StreamMetrics:
+    """A snapshot. Times in seconds unless named _ms; lists hold the latest values, oldest first.
+
+    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps / media time they made;
+    ttff_s: first push of an utterance into silence -> release of the first frame with its sound; barge_in_s:
+    interrupt -> release of the first frame without the speech it cut; step_ms: median milliseconds a step by stage;
+    core_ms_per_chunk: processor time of the process while stepping, per 480 ms; ring_fill: frames made and unshown;
+    repeated: frames that left with the previous picture; dropped: pictures that came too late; skipped: latents never
+    made because the engine was too late; remade: frames thrown away by rewinds; underruns: times speech ran dry;
+    stalls: times lateness of the engine broke into speech; inserted_s: silence put inside speech; av_skew_s: p95 of
+    |time of the picture shown - time of the sound beside it|; identity: cosine to the reference, if known.
+    """
+
+    frames: int = 0
+    steps: int = 0
+    latents: int = 0
+    fps: float = 0.0
+    real_time_factor_median: float = 0.0
+    real_time_factor_p95: float = 0.0
+    core_ms_per_chunk: float = 0.0
+    step_ms: Mapping[str, float] = field(default_factory=dict)
+    ttff_s: tuple[float, ...] = ()
+    barge_in_s: tuple[float, ...] = ()
+    first_frame_s: float | None = None
+    ring_fill: int = 0
+    queued_s: float = 0.0
+    repeated: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    rewinds: int = 0
+    remade: int = 0
+    reanchors: int = 0
+    underruns: int = 0
+    stalls: int = 0
+    inserted_s: float = 0.0
+    repeats: int = 0
+    lost_chunks: int = 0
+    lost_samples: int = 0
+    shortened_gaps: int = 0
+    reordered: int = 0
+    bad_samples: int = 0
+    clipped: int = 0
+    unterminated: int = 0
+    av_skew_s: float = 0.0
+    identity: float | None = None
+    error: str = ""
+
+
+def percentile(values: Iterable[float], q: float) -> float:
+    """The smallest value that at least q (0..1) of them do not exceed; 0 for none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered) - 1, max(0, -int(-q * len(ordered) // 1) - 1))]
+
+
+class StepCost:
+    """Expected wall time of a step by its size, from the ones seen."""
+
+    def __init__(self, initial: float) -> None:
+        self._initial = initial
+        self._seen: dict[int, float] = {}
+
+    def add(self, latents: int, wall: float) -> None:
+        """A step of `latents` took `wall` seconds. Rises quickly, falls slowly: deadlines depend on it."""
+        old = self._seen.get(latents)
+        if old is None:
+            self._seen[latents] = wall
+        else:
+            self._seen[latents] = old + (0.5 if wall > old else 0.1) * (wall - old)
+
+    def __call__(self, latents: int) -> float:
+        if latents in self._seen:
+            return self._seen[latents]
+        if not self._seen:
+            return self._initial * latents
+        near = min(self._seen, key=lambda n: abs(n - latents))
+        return self._seen[near] * max(1.0, latents / near)  # a smaller one: no faster, until it is seen
+
+
+class Meter:
+    """Collects; `Stream.metrics` turns it into a StreamMetrics."""
+
+    def __init__(self) -> None:
+        self.frames = self.steps = self.latents = 0
+        self.repeated = self.dropped = self.skipped = self.rewinds = self.remade = self.reanchors = self.stalls = 0
+        self.ttff: deque[float] = deque(maxlen=_KEPT)
+        self.barge_in: deque[float] = deque(maxlen=_KEPT)
+        self.first_frame_s: float | None = None
+        self.identity: float | None = None
+        self._stages: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
+        self._factors: deque[float] = deque(maxlen=_KEPT)
+        self._core_ms: deque[float] = deque(maxlen=_KEPT)
+        self._released: deque[tuple[float, bool]] = deque(maxlen=4 * FRAME_RATE)
+        self._skews: deque[float] = deque(maxlen=_KEPT)
+
+    def step(self, latents: int, wall: float, core: float, stages: Mapping[str, float]) -> None:
+        """One step: latents decoded, seconds of wall and processor time, milliseconds by stage."""
+        self.steps += 1
+        self.latents += latents
+        for stage, value in stages.items():
+            self._stages.setdefault(stage, deque(maxlen=_KEPT)).append(value)
+        if latents:
+            media = latents * FRAMES_PER_LATENT / FRAME_RATE
+            self._factors.append(wall / media)
+            self._core_ms.append(1000.0 * core * 0.48 / media)
+
+    def release(self, now: float, repeated: bool, skew: float) -> None:
+        """One frame left."""
+        self.frames += 1
+        self.repeated += repeated
+        self._released.append((now, repeated))
+        self._skews.append(skew)
+
+    def figures(self) -> dict[str, object]:
+        """Fields of StreamMetrics that it knows."""
+        span = self._released[-1][0] - self._released[0][0] if len(self._released) > 1 else 0.0
+        fresh = sum(not repeated for _, repeated in list(self._released)[1:])
+        return {
+            "frames": self.frames,
+            "steps": self.steps,
+            "latents": self.latents,
+            "fps": fresh / span if span > 0 else 0.0,
+            "real_time_factor_median": statistics.median(self._factors) if self._factors else 0.0,
+            "real_time_factor_p95": percentile(self._factors, 0.95),
+            "core_ms_per_chunk": statistics.median(self._core_ms) if self._core_ms else 0.0,
+            "step_ms": {stage: statistics.median(v) for stage, v in self._stages.items() if v},
+            "ttff_s": tuple(self.ttff),
+            "barge_in_s": tuple(self.barge_in),
+            "first_frame_s": self.first_frame_s,
+            "repeated": self.repeated,
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+            "rewinds": self.rewinds,
+            "remade": self.remade,
+            "reanchors": self.reanchors,
+            "stalls": self.stalls,
+            "av_skew_s": percentile(self._skews, 0.95),
+            "identity": self.identity,
+        }

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks behind one seam: sound and text to latents (`denoise`), memory (`advance`), pictures (`decode`).
+
+No threads, no clock, no hidden state: everything a step depends on is in its arguments, so that a session may keep a
+snapshot a latent and rewind to any of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowact_ros.engine.audio_window import AudioWindow
+from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
+from flowact_ros.engine.memory import Condition, MemoryBank
+from flowact_ros.engine.sampler import denoise_chunk, noise_for
+from flowact_ros.engine.schedule import step_sigmas
+from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
+from flowact_ros.models.checkpoint import load_weights, weights_dir
+from flowact_ros.models.config import ModelConfig, preset
+from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
+from flowact_ros.models.vae import VAE, State
+from flowact_ros.timebase import FRAMES_PER_LATENT
+
+MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
+LEAST_PSNR = 20.0  # [dB] of the VAE round trip below which a reference image is refused
+TEXT_CACHE = 256  # instructions whose embedding is kept
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Clean reference-relative latents `[1, n, C, h, w]` of a chunk, with the condition they were made from.
+
+    `chunk[:i]` is the chunk cut after i latents, `chunk[i]` one latent to decode.
+    """
+
+    latents: Tensor
+    condition: Condition
+    bank: MemoryBank
+
+    def __len__(self) -> int:
+        return self.latents.shape[1]
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                raise ValueError(f"a chunk is cut into consecutive latents; step {step} was asked for")
+            return Chunk(self.latents[:, start:stop], self.condition.slots(start, stop), self.bank)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"latent {index} of a chunk of {len(self)}")
+        return self.latents[0, index], self.bank.reference
+
+
+class AvatarPipeline:
+    """`engine.interfaces.Pipeline` on real networks. All tensors are batch 1 on `device`."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vae: VAE,
+        denoiser: MMDiT,
+        audio_encoder: nn.Module,
+        text_encoder: Any,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        check_references: bool = True,
+    ) -> None:
+        self.config, self.device, self.dtype = config, torch.device(device), dtype
+        self.vae = vae.to(self.device, dtype).eval().requires_grad_(False)
+        self.denoiser = denoiser.to(self.device, dtype).eval().requires_grad_(False)
+        self.text_encoder = text_encoder
+        self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
+        self.context_samples = self.window.context_samples
+        self.lookahead_samples = self.window.lookahead_samples
+        self.height, self.width = config.published_size
+        self.sigmas = step_sigmas(config.schedule)
+        self.check_references = check_references
+        self.timings: dict[str, float] = {}
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.inference_mode()
+    def load_reference(self, rgb: np.ndarray) -> Reference:
+        """uint8 `[H, W, 3]` of any size (centre-cropped to the canvas) -> Reference.
+
+        Raises ReferenceError_ for a wrong type, shape or size, and for a picture the VAE cannot represent.
+        """
+        rgb = np.asarray(rgb)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise ReferenceError_(f"reference image is {rgb.dtype} {list(rgb.shape)}; uint8 [H, W, 3] RGB is needed")
+        if min(rgb.shape[:2]) < MINIMUM_SIDE:
+            raise ReferenceError_(
+                f"reference image is {rgb.shape[1]} x {rgb.shape[0]} pixels; at least {MINIMUM_SIDE} a side are needed"
+            )
+        picture = self._fit(rgb)
+        latent = self.vae.encode_image(picture.to(self.dtype))
+        if self.check_references:
+            back = self.vae.decode(latent.unsqueeze(1))[0][0, -1].float().clamp(-1, 1)
+            psnr = float(10 * torch.log10(4.0 / (back - picture[0]).square().mean().clamp_min(1e-10)))
+            if psnr < LEAST_PSNR:
+                raise ReferenceError_(
+                    f"the model cannot draw this image (round trip {psnr:.1f} dB, {LEAST_PSNR:.0f} dB are needed): "
+                    "use a picture in the style of the shipped characters"
+                )
+        return Reference(rgb=rgb, latent=latent, extra=MemoryBank.start(self.denoiser, latent))
+
+    def _fit(self, rgb: np.ndarray) -> Tensor:
+        """Centre crop to the canvas' aspect ratio and resize -> `[1, 3, H, W]` in [-1, 1]."""
+        height, width = self.config.height, self.config.width
+        side_h, side_w = rgb.shape[:2]
+        scale = min(side_h / height, side_w / width)
+        crop_h, crop_w = round(height * scale), round(width * scale)
+        top, left = (side_h - crop_h) // 2, (side_w - crop_w) // 2
+        crop = torch.from_numpy(np.ascontiguousarray(rgb[top : top + crop_h, left : left + crop_w]))
+        picture = crop.permute(2, 0, 1).unsqueeze(0).to(self.device, torch.float32)
+        if picture.shape[-2:] != (height, width):
+            picture = F.interpolate(picture, (height, width), mode="bilinear", antialias=True)
+        return picture / 127.5 - 1.0
+
+    def start(self, reference: Reference, seed: int) -> StreamState:
+        return StreamState(latent_index=0, seed=seed, memory=reference.extra, reference=reference)
+
+    @torch.inference_mode()
+    def start_decoder(self, reference: Reference) -> State:
+        """Decoder state as if the reference picture had been on screen for ever."""
+        return self.vae.decode(reference.latent.unsqueeze(1))[1]
+
+    @torch.inference_mode()
+    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Chunk:
+        """pcm float32 `[context + n * 3840 + lookahead]` at 24 kHz -> n latents under `state` and `text`."""
+        began = time.perf_counter()
+        features = self.window(pcm).unflatten(0, (-1, FRAMES_PER_LATENT))
+        if len(features) != n_latents:
+            raise ValueError(f"window holds {len(features)} latents of sound; {n_latents} were asked for")
+        heard = time.perf_counter()
+        words = self._text(text)
+        read = time.perf_counter()
+        condition = Condition(
+            features[None].to(self.device, self.dtype), words[:, None].expand(-1, n_latents, -1, -1)
+        )
+        bank: MemoryBank = state.memory
+        shape = tuple(bank.reference.shape[1:])
+        noise = torch.stack([noise_for(state.seed, state.latent_index + i, shape) for i in range(n_latents)], 1)
+        predict = bank.predictor(self.denoiser, condition)
+        latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
+        self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
+        return Chunk(latents, condition, bank)
+
+    @torch.inference_mode()
+    def advance(self, state: StreamState, latents: Chunk) -> StreamState:
+        """State after `latents` (a whole chunk or the front of one) were committed to memory."""
+        bank = state.memory.commit(self.denoiser, latents.latents, latents.condition)
+        return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
+
+    @torch.inference_mode()
+    def decode(self, latent: tuple[Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
+        """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
+        relative, reference = latent
+        absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
+        video, decoder_state = self.vae.decode(absolute.unsqueeze(1), decoder_state)
+        began = time.perf_counter()
+        frames = video[0].float()
+        if frames.shape[-2:] != (self.height, self.width):
+            frames = F.interpolate(frames, (self.height, self.width), mode="bilinear")
+        rgb = frames.add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        out = rgb.cpu().numpy()
+        self.timings["output"] = 1e3 * (time.perf_counter() - began)
+        return out, decoder_state
+
+    def identity(self, state: StreamState) -> float:
+        """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
+        bank: MemoryBank = state.memory
+        if bank.short_term is None:
+            return 1.0
+        drawn = bank.reference + self.config.motion_scale * bank.short_term.latents[:, -1]
+        pooled = [F.avg_pool2d(z.float(), 4).flatten(1) for z in (drawn, bank.reference)]
+        return float(F.cosine_similarity(*pooled))
+
+    def _text(self, text: str) -> Tensor:
+        """Embedding `[1, tokens, 384]` of an instruction, cached by string."""
+        if text in self._texts:
+            self._texts.move_to_end(text)
+        else:
+            self._texts[text] = self.text_encoder.encode([text]).to(self.device, self.dtype)
+            if len(self._texts) > TEXT_CACHE:
+                self._texts.popitem(last=False)
+        return self._texts[text]
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, any CUDA GPU), else float32."""
+    if device != "cpu":
+        return torch.bfloat16
+    native = torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
+    return torch.bfloat16 if native else torch.float32
+
+
+def build_pipeline(
+    preset_name: str = "avatar_cpu",
+    device: str = "cpu",
+    *,
+    overrides: dict[str, Any] | None = None,
+    weights: Path | str | None = None,
+    dtype: str = "auto",
+    audio_backend: str = "embedded",
+    audio_path: Path | str | None = None,
+    text_backend: str = "embedded",
+    text_path: Path | str | None = None,
+) -> AvatarPipeline:
+    """Build the pipeline of a preset with its shipped weights (random ones for `debug`).
+
+    weights: folder with vae.safetensors and mmdit.safetensors; default is the package's folder of the preset.
+    dtype:   "auto", "float32" or "bfloat16".
+    Raises ConfigError, CheckpointError or ValueError with one line that names what is wrong.
+    """
+    config = preset(preset_name, overrides)
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"dtype {dtype!r} does not exist; use auto, float32 or bfloat16")
+    kind = best_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the debug preset's random weights are the same everywhere
+        vae, denoiser = VAE(config.vae), MMDiT(config)
+        if config.name == "debug":
+            parts = EmbeddedAudioEncoder(), EmbeddedTextEncoder()
+            return AvatarPipeline(config, vae, denoiser, *parts, device=device, check_references=False)
+    folder = Path(weights) if weights else weights_dir() / config.name
+    load_weights(folder / "vae.safetensors", vae, kind="vae", config=config.vae)
+    load_weights(folder / "mmdit.safetensors", denoiser, kind="mmdit", config=config.denoiser_contract())
+    return AvatarPipeline(
+        config,
+        vae,
+        denoiser,
+        load_audio_encoder(audio_backend, audio_path),
+        load_text_encoder(text_backend, text_path),
+        device=device,
+        dtype=kind,
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much to make next, or how long to wait: a pure function of where the stream stands.
+
+Large steps are cheap, small ones are quick. While idle the stream keeps little ahead, since speech that starts throws
+it away; while speech gathers the worker stays free so that it can answer at once; while speaking the ring is filled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flowact_ros.engine.session_config import SessionConfig
+from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
+
+_COMFORT_S = 0.08  # slack beyond a step with which it is better to wait for a larger one
+
+
+@dataclass(frozen=True)
+class Situation:
+    """slack: seconds until the first frame of the next step must leave (inf before the clock starts); ahead: frames
+    made and unshown; flowing: speech is being laid or can start; gathering: speech arrives but cannot start yet;
+    supply: samples that can be laid without a break, and, if not `bounded`, only those; small: the first step after
+    a start, an onset or a rewind; lookahead: samples the encoder wants beyond a step; offline: time does not matter.
+    """
+
+    slack: float
+    ahead: int
+    flowing: bool
+    gathering: bool
+    supply: int
+    bounded: bool
+    small: bool
+    lookahead: int
+    offline: bool = False
+
+
+def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) -> tuple[int, float]:
+    """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest.
+
+    cost(n): expected wall time [s] of a step of n latents.
+    """
+    most = config.step_latents
+    buffered = (s.supply - s.lookahead) // SAMPLES_PER_LATENT if s.flowing and not s.bounded else most
+    if s.offline:
+        return max(1, min(most, buffered)), 0.0
+
+    limit = config.ring_frames if s.flowing else config.idle_frames
+    room = (limit - s.ahead) // FRAMES_PER_LATENT
+    if room < 1:
+        return 0, 1.0 / 25
+    deadline = s.slack - cost(1) - config.margin_s  # a step of one latent must start before this has passed
+    if s.gathering or buffered < 1:
+        unstarted = math.isinf(s.slack) and s.ahead == 0  # the first picture waits for nothing
+        return (1, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
+    if s.small:
+        return 1, 0.0
+    in_time = max((n for n in range(1, most + 1) if cost(n) + config.margin_s <= s.slack), default=1)
+    n = min(in_time, room, buffered)
+    if n < in_time:  # room or speech is missing for a larger one: wait while that is safe
+        wait = s.slack - cost(n) - config.margin_s - (2 * _COMFORT_S if buffered < room else _COMFORT_S)
+        if wait > 0:
+            return 0, wait
+    return n, 0.0

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A live session: speech, instructions and a character in; paced frames with their sound out.
+
+    with Session(pipeline, reference) as session:
+        session.push_audio(pcm, 16000, utterance_id="hello", last=True)
+        for frame in session.frames():          # 25 a second, for ever
+            show(frame.rgb); play(frame.audio)
+
+One worker thread makes frames; `frames()` runs in the caller's thread; every other method may be called from any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+
+import numpy as np
+
+from flowact_ros.engine.controls import Instruction
+from flowact_ros.engine.intake import Intake
+from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference, ReferenceError_
+from flowact_ros.engine.metrics import StreamMetrics
+from flowact_ros.engine.session_config import SessionConfig
+from flowact_ros.engine.stream import Step, Stream
+from flowact_ros.timebase import SAMPLE_RATE
+
+_LOG = logging.getLogger(__name__)
+_REFERENCE_TIMEOUT_S = 30.0
+
+
+class Session:
+    """One avatar, live (worker thread, content time on `clock`) or offline (`frames(realtime=False)`).
+
+    reference: a Reference of the pipeline, or rgb uint8 [H, W, 3]; on_chunk: called with a ChunkRecord after every
+    step, from the thread that made it.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        reference: Reference | np.ndarray,
+        *,
+        seed: int = 0,
+        config: SessionConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_chunk: Callable[[ChunkRecord], None] | None = None,
+        reference_id: str = "",
+    ) -> None:
+        self.config = config or SessionConfig()
+        self._pipeline = pipeline
+        self._stream = Stream(pipeline, self._load(reference, reference_id), seed, self.config, clock)
+        self._stream.on_chunk = on_chunk
+        self._cond = self._stream.cond
+        self._intake = Intake(self.config)
+        self._intake_lock = threading.Lock()  # taken before _cond, never after it
+        self._jobs: deque[tuple[Callable[[], Reference], Future[Reference]]] = deque()
+        self._worker: threading.Thread | None = None
+        self._iterating = False
+        self._closed = False
+        self._error: BaseException | None = None
+
+    # ---- life
+
+    def start(self) -> Session:
+        """Starts the worker thread (frames() does it when needed); frames are made ahead from now on."""
+        with self._cond:
+            self._alive()
+            if self._stream.offline:
+                raise EngineError("this session is iterated offline: it has no worker")
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="flowact-engine", daemon=True)
+                self._worker.start()
+        return self
+
+    def close(self) -> None:
+        """Ends frames() and the worker. Returns within close_timeout_s whatever the networks do."""
+        with self._cond:
+            self._closed = True
+            self._cond.notify_all()
+            worker, jobs = self._worker, list(self._jobs)
+            self._jobs.clear()
+        for _, future in jobs:
+            future.set_exception(EngineError("the session was closed"))
+        if worker is not None and worker is not threading.current_thread():
+            worker.join(self.config.close_timeout_s)
+            if worker.is_alive():
+                _LOG.warning("a step still runs after %g s: its thread is left behind", self.config.close_timeout_s)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _alive(self) -> None:
+        if self._error is not None:
+            raise EngineError(f"the engine failed: {type(self._error).__name__}: {self._error}") from self._error
+        if self._closed:
+            raise EngineError("the session is closed")
+
+    # ---- input
+
+    def push_audio(
+        self,
+        pcm: np.ndarray,
+        sample_rate: int,
+        *,
+        utterance_id: str = "",
+        first_sample: int | None = None,
+        sequence: int | None = None,
+        last: bool = False,
+    ) -> None:
+        """Speech to be said: float (or int16) [n], mono, at any rate; faster than real time is fine.
+
+        first_sample: place of pcm[0], counted at sample_rate; sequence: one more a chunk; last: the utterance ends
+        here (without it, it ends when nothing came for a while, and its start waits for a buffer). Chunks of an
+        interrupted utterance are ignored. Raises AudioError (nothing is taken), AudioQueueFull, EngineError.
+        """
+        if not isinstance(utterance_id, str):
+            raise TypeError(f"utterance_id is {type(utterance_id).__name__}: a string is needed")
+        with self._intake_lock:
+            with self._cond:
+                self._alive()
+                now, queued = self._stream.now(), self._stream.timeline.queued
+            feeds = self._intake.push(
+                pcm, sample_rate, utterance_id, first_sample, sequence, last, now=now, queued=queued
+            )  # resampling runs outside the stream's lock
+            with self._cond:
+                self._stream.feed(feeds)
+
+    def set_instruction(
+        self, text: str, *, behaviour: str = "", priority: int = 0, utterance_id: str = ""
+    ) -> None:
+        """What to do from now on; with the id of speech that waits behind other speech: from its first sample on.
+
+        Raises ValueError on an unknown behaviour.
+        """
+        instruction = Instruction(text, behaviour, int(priority), utterance_id)
+        with self._cond:
+            self._alive()
+            self._stream.instruct(instruction)
+
+    def set_reference(self, reference: Reference | np.ndarray, reference_id: str = "") -> str:
+        """One clean cut to another character. Returns its id. Raises ReferenceError_ if the image cannot become one."""
+        with self._cond:
+            self._alive()
+            worker = self._worker
+            future: Future[Reference] = Future()
+            if worker is not None and worker is not threading.current_thread():
+                self._jobs.append((lambda: self._load(reference, reference_id), future))
+                self._cond.notify_all()
+        if worker is None or worker is threading.current_thread():
+            loaded = self._load(reference, reference_id)
+        else:  # the worker encodes it: two threads inside the networks would slow each other down
+            try:
+                loaded = future.result(_REFERENCE_TIMEOUT_S)
+            except FutureTimeout:
+                raise EngineError(f"the reference was not encoded within {_REFERENCE_TIMEOUT_S:g} s") from None
+        with self._cond:
+            self._stream.change_reference(loaded)
+        return loaded.id
+
+    def _load(self, reference: Reference | np.ndarray, reference_id: str) -> Reference:
+        if not isinstance(reference, Reference):
+            if not isinstance(reference, np.ndarray) or reference.ndim != 3 or reference.shape[2] != 3:
+                shape = list(getattr(reference, "shape", ()))
+                raise ReferenceError_(f"the reference is {type(reference).__name__} {shape}: uint8 [H, W, 3] is needed")
+            if reference.dtype != np.uint8:
+                raise ReferenceError_(f"the reference has type {reference.dtype}: uint8 is needed")
+            reference = self._pipeline.load_reference(reference)
+        name = reference_id or reference.id
+        if not name:
+            name = hashlib.sha256(np.ascontiguousarray(reference.rgb).tobytes()).hexdigest()[:12]
+        return reference if name == reference.id else replace(reference, id=name)
+
+    def interrupt(self, utterance_id: str | None = None) -> bool:
+        """Cuts speech: that of one utterance, or all that sounds or waits. True if there was any."""
+        with self._cond:
+            self._alive()
+            return self._stream.interrupt(utterance_id)
+
+    def reset_memory(self) -> None:
+        """The avatar forgets what it has shown and goes on from its reference."""
+        with self._cond:
+            self._alive()
+            self._stream.reset()
+
+    # ---- output
+
+    def frames(self, realtime: bool = True) -> Iterator[Frame]:
+        """Frames in order, one for every 40 ms of content, until close().
+
+        realtime: each leaves 80 ms before its stamp; a late picture is replaced by the previous one, sound goes on.
+        Not realtime: as fast as they can be made, in this thread; the same input gives the same frames, bit by bit.
+        Raises EngineError when the engine fails, and if somebody iterates already.
+        """
+        with self._cond:
+            self._alive()
+            if self._iterating:
+                raise EngineError("frames() is iterated already: one consumer per session")
+            if not realtime and self._worker is not None:
+                raise EngineError("the worker runs already: offline frames need a session that was not started")
+            if realtime and self._stream.offline:
+                raise EngineError("this session was iterated offline: make another one for live frames")
+            self._iterating = True
+            self._stream.offline = not realtime
+        if realtime:
+            self.start()
+        return self._iterate(self._live if realtime else self._offline)
+
+    def _iterate(self, following: Callable[[], Frame | None]) -> Iterator[Frame]:
+        try:
+            while (frame := following()) is not None:
+                yield frame
+        finally:
+            self._iterating = False
+
+    def _live(self) -> Frame | None:
+        with self._cond:
+            while True:
+                if self._closed:
+                    return None
+                self._alive()
+                out = self._stream.release()
+                if isinstance(out, Frame):
+                    return out
+                self._cond.wait(out)
+
+    def _offline(self) -> Frame | None:
+        while True:
+            with self._intake_lock:
+                held = self._intake.poll(self._stream.now(), everything=True)
+                with self._cond:
+                    if self._closed:
+                        return None
+                    self._alive()
+                    self._stream.feed(held)
+                    plan = None if self._stream.due else self._stream.plan()
+                    if plan is None:
+                        out = self._stream.release()
+                        assert isinstance(out, Frame)  # offline, a frame that is there is due
+                        return out
+            if isinstance(plan, Step):
+                try:
+                    self._stream.run(plan)
+                except Exception as error:
+                    self._error = error
+
+    # ---- figures
+
+    @property
+    def queued_s(self) -> float:
+        """Seconds of speech that wait to be said: push more when it is small."""
+        with self._cond:
+            return self._stream.timeline.queued / SAMPLE_RATE
+
+    @property
+    def reference_id(self) -> str:
+        """The character that the next step shows."""
+        return self._stream.reference.id
+
+    def metrics(self) -> StreamMetrics:
+        """Figures since the start. Works after an error and after close()."""
+        with self._cond:
+            stream, timeline, counts = self._stream, self._stream.timeline, self._intake.counts
+            return StreamMetrics(
+                **stream.meter.figures(),  # type: ignore[arg-type]
+                ring_fill=stream.ahead,
+                queued_s=timeline.queued / SAMPLE_RATE,
+                underruns=timeline.underruns,
+                inserted_s=timeline.inserted / SAMPLE_RATE,
+                unterminated=timeline.unterminated,
+                repeats=counts.repeats,
+                lost_chunks=counts.lost_chunks,
+                lost_samples=counts.lost_samples,
+                shortened_gaps=counts.shortened,
+                reordered=counts.reordered,
+                bad_samples=counts.bad_samples,
+                clipped=counts.clipped,
+                error="" if self._error is None else f"{type(self._error).__name__}: {self._error}",
+            )
+
+    # ---- worker
+
+    def _work(self) -> None:
+        try:
+            while not self._closed:
+                self._run_jobs()
+                with self._intake_lock:
+                    late = self._intake.poll(self._stream.now())
+                    if late:
+                        with self._cond:
+                            self._stream.feed(late)
+                with self._cond:
+                    if self._closed:
+                        return
+                    plan = self._stream.plan()
+                    if not isinstance(plan, Step):
+                        self._cond.wait(plan)
+                        continue
+                self._stream.run(plan)
+        except BaseException as error:
+            _LOG.exception("the engine failed")
+            with self._cond:
+                self._error = error
+                self._cond.notify_all()
+        finally:
+            self._fail_jobs()
+
+    def _run_jobs(self) -> None:
+        while True:
+            with self._cond:
+                if not self._jobs:
+                    return
+                job, future = self._jobs.popleft()
+            try:
+                future.set_result(job())
+            except Exception as error:  # the caller's: it waits for this future
+                future.set_exception(error)
+
+    def _fail_jobs(self) -> None:
+        with self._cond:
+            jobs = list(self._jobs)
+            self._jobs.clear()
+        for _, future in jobs:
+            future.set_exception(EngineError("the engine stopped"))

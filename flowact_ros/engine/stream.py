@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live stream itself: one history of frames, made a step ahead of the clock and taken back when the world changes.
+
+`plan` and `release` are quick and run under the lock; `run` is the heavy part and holds it only to hand over frames.
+No threads here: `Session` lends them, tests drive it with a clock of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flowact_ros.engine import pacing
+from flowact_ros.engine.controls import Instruction, Instructions
+from flowact_ros.engine.intake import Feed
+from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference
+from flowact_ros.engine.metrics import Meter, StepCost
+from flowact_ros.engine.policy import Situation, choose
+from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
+from flowact_ros.engine.session_config import SessionConfig
+from flowact_ros.engine.timeline import Timeline
+from flowact_ros.engine.utterance import Utterance
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
+
+_LOG = logging.getLogger(__name__)
+_MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
+_IDENTITY_STEPS = 8  # steps between two looks at the identity
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step, decided and with its sound laid: all that `run` needs."""
+
+    latent: int
+    count: int
+    before: Snapshot
+    pcm: np.ndarray  # float32 [context + count*3840 + lookahead]
+    record: ChunkRecord
+    instruction: Instruction
+    reference: Reference
+
+
+class Stream:
+    """State of one avatar's stream. Every public method but `run` expects `cond` to be held."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        reference: Reference,
+        seed: int,
+        config: SessionConfig,
+        clock: Callable[[], float],
+    ) -> None:
+        if not 0 <= pipeline.lookahead_samples <= 1920:
+            raise EngineError(f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most 1920 fit")
+        self.cond = threading.Condition()
+        self.pipeline, self.config, self.seed = pipeline, config, seed
+        self.offline = False
+        self.on_chunk: Callable[[ChunkRecord], None] | None = None
+        self.meter = Meter()
+        self.cost = StepCost(config.lead_s or 0.12)
+        self.instructions = Instructions()
+        self.reference = reference
+        self.resets = 0
+        self.timeline = Timeline(config.start_latents * SAMPLES_PER_LATENT + pipeline.lookahead_samples)
+        self.ring = Ring()
+        self.next_frame = 0  # the next one to leave
+        self.t0: float | None = None
+        self._clock = clock
+        self._began = clock()
+        self._latent = 0  # the next one to make
+        self._now = Snapshot(pipeline.start(reference, seed), None, 0, pipeline.start_decoder(reference), 0)
+        self._covered = 0  # content samples that earlier records hold
+        self._rewind_wanted = False
+        self._small = True
+        self._picture: np.ndarray | None = None
+        self._picture_frame = 0
+        self._behaviour = ""
+        self._barge: tuple[float, list[Utterance]] | None = None
+
+    # ---- time
+
+    def now(self) -> float:
+        """Clock time; offline it is the content's own."""
+        return self.next_frame / FRAME_RATE - self.config.output_lead_s if self.offline else self._clock()
+
+    def leaves(self, frame: int) -> float:
+        """When a frame leaves; never, before the clock has started."""
+        if self.t0 is None:
+            return math.inf
+        return pacing.stamp(frame, self.t0) - self.config.output_lead_s
+
+    @property
+    def ahead(self) -> int:
+        """Frames made and unshown."""
+        return max(0, self._latent * FRAMES_PER_LATENT - self.next_frame)
+
+    @property
+    def due(self) -> bool:
+        """The next frame has been made, and nothing is about to take it back."""
+        return self.ring.picture(self.next_frame) is not None and not (self._rewind_wanted or self.timeline.onset)
+
+    @property
+    def lead(self) -> float:
+        """No rewind closer to now than this: the time to make one latent."""
+        if self.offline:
+            return 0.0
+        if self.config.lead_s is not None:
+            return self.config.lead_s
+        return min(0.6, max(0.08, 1.25 * self.cost(1) + self.config.margin_s))
+
+    @property
+    def released(self) -> int:
+        """Content samples that have left."""
+        return self.next_frame * SAMPLES_PER_FRAME
+
+    # ---- control
+
+    def feed(self, feeds: list[Feed]) -> None:
+        """Speech from the intake."""
+        now = self.now()
+        for item in feeds:
+            utterance = item.utterance
+            utterance.last_push = now
+            if utterance.first_push is not None and not (utterance.started or utterance in self.timeline.queue):
+                if self.offline or self.timeline.queue or self.timeline.speech_end > self.released:
+                    utterance.first_push = None  # it waits its turn: no onset out of silence
+                else:
+                    utterance.first_push = min(utterance.first_push, now)
+            self.timeline.feed(utterance, item.pcm, close=item.close)
+        if feeds:
+            self.cond.notify_all()
+
+    def _close_orphans(self, now: float) -> None:
+        """An utterance whose end never came must not hold the queue for ever."""
+        head = self.timeline.queue[0] if self.timeline.queue else None
+        if head is not None and not head.closed and not head.flowing and now - head.last_push > self.config.orphan_s:
+            head.closed = True
+            self.timeline.unterminated += 1
+
+    def instruct(self, instruction: Instruction) -> None:
+        """Takes effect with the next step; an urgent one rewinds; one for speech that waits behind other, with it."""
+        waits = any(u.name == instruction.utterance_id and u.name for u in list(self.timeline.queue)[1:])
+        self.instructions.set(instruction, wait=waits)
+        if instruction.priority > self.config.urgent_above:
+            self.want_rewind()
+
+    def change_reference(self, reference: Reference) -> None:
+        """One clean cut to another character."""
+        self.reference = reference
+        self.reset()
+
+    def reset(self) -> None:
+        """The next step starts from the reference alone."""
+        self.resets += 1
+        self.want_rewind()
+
+    def interrupt(self, name: str | None) -> bool:
+        """Cuts speech (of one utterance, or all). True if there was any."""
+        marked = self.timeline.cancel(name, self._fade, self.released)
+        sounding = {id(u) for u in marked if u.flowing}
+        sounding |= {id(u) for u, _ in self.timeline.owners(self.released, self.timeline.committed) if u.cancelled}
+        if sounding:
+            self._barge = (self.now(), [u for u in marked if id(u) in sounding])
+            self.want_rewind()
+        else:
+            self.timeline.purge(self._fade)
+        return bool(marked)
+
+    def want_rewind(self) -> None:
+        """Something that must be seen soon has changed."""
+        self._rewind_wanted = True
+        self.cond.notify_all()
+
+    @property
+    def _fade(self) -> int:
+        return int(self.config.fade_s * SAMPLE_RATE)
+
+    # ---- making
+
+    def plan(self) -> Step | float:
+        """The next step, its sound laid, or how many seconds to wait at most."""
+        now = self.now()
+        self._close_orphans(now)
+        if self._rewind_wanted:
+            self._rewind(now, 0)
+            self.timeline.purge(self._fade)
+            self._rewind_wanted = False
+        elif self.timeline.onset:
+            self._rewind(now, self.timeline.speech_end)
+        self._skip_lost(now)
+        supply, bounded = self.timeline.supply()
+        first = self._latent * FRAMES_PER_LATENT
+        situation = Situation(
+            slack=self.leaves(first) - now,
+            ahead=first - self.next_frame,
+            flowing=self.timeline.flowing or self.timeline.onset,
+            gathering=self.timeline.gathering,
+            supply=supply + max(0, self.timeline.committed - first * SAMPLES_PER_FRAME),
+            bounded=bounded,
+            small=self._small or self.timeline.onset,
+            lookahead=self.pipeline.lookahead_samples,
+            offline=self.offline,
+        )
+        count, wait = choose(situation, self.cost, self.config)
+        return self._step(count) if count else min(wait, _MAX_WAIT_S)
+
+    def _step(self, count: int) -> Step:
+        start, end = self._latent * SAMPLES_PER_LATENT, (self._latent + count) * SAMPLES_PER_LATENT
+        self.timeline.commit(end)
+        ahead = self.pipeline.lookahead_samples
+        look = self.timeline.peek(ahead)
+        pcm = np.concatenate([self.timeline.read(start - self.pipeline.context_samples, end), look])
+        first = min(start, self._covered)
+        spans = self.timeline.spans(first, end)
+        utterance = spans[-1].utterance_id if spans else ""
+        instruction = self.instructions.at(utterance)
+        record = ChunkRecord(
+            step=self.meter.steps,
+            first_frame=self._latent * FRAMES_PER_LATENT,
+            latents=count,
+            first_sample=first,
+            instruction=instruction.prompt,
+            behaviour=instruction.behaviour,
+            utterance_id=utterance,
+            reference_id=self.reference.id,
+            seed=self.seed,
+            rewinds=self.meter.rewinds,
+            resets=self.resets,
+            pcm=np.concatenate([self.timeline.read(first, end), look]),
+            spans=spans,
+        )
+        self._covered = end
+        self._small = False
+        return Step(self._latent, count, self._now, pcm, record, instruction, self.reference)
+
+    def run(self, step: Step) -> None:
+        """Makes the frames of a step. Does not expect the lock; the caller is the only one that runs steps."""
+        began, core = self._clock(), time.process_time()
+        before, decoder, stages = begin(self.pipeline, step.before, step.record, step.reference)
+        t = self._clock()
+        latents = self.pipeline.denoise(before.state, step.pcm, step.count, step.record.instruction)
+        stages["denoise"] = 1000.0 * (self._clock() - t)
+        self._take_timings(stages, "denoise")
+        done = 0
+        stages["decode"] = 0.0
+        for done in range(step.count + 1):
+            if done == step.count or self._abandon(step.latent + done):
+                break
+            t = self._clock()
+            frames, after = self.pipeline.decode(latents[done], decoder)
+            stages["decode"] += 1000.0 * (self._clock() - t)
+            self._take_timings(stages, "decode")
+            self._check(frames)
+            here = Snapshot(before.state, latents, done, decoder, before.resets)
+            decoder = after
+            with self.cond:
+                self._push(RingEntry(step.latent + done, frames, here, step.instruction.behaviour))
+        t = self._clock()
+        state = self.pipeline.advance(before.state, latents[:done]) if done else before.state
+        stages["commit"] = 1000.0 * (self._clock() - t)
+        wall, core = self._clock() - began, time.process_time() - core
+        with self.cond:
+            self._latent = step.latent + done
+            self._now = Snapshot(state, None, 0, decoder, before.resets)
+            if done < step.count:
+                self.meter.rewinds += 1
+                self._take_back(self._latent)
+            else:
+                self.cost.add(step.count, wall)
+            self.meter.step(done, wall, core, stages)
+            self.cond.notify_all()
+        identity = getattr(self.pipeline, "identity", None)
+        if identity is not None and self.meter.steps % _IDENTITY_STEPS == 0:
+            self.meter.identity = float(identity(state))
+        if self.on_chunk is not None:
+            try:
+                self.on_chunk(step.record)
+            except Exception:  # whoever listens must not stop the stream
+                _LOG.exception("on_chunk failed for step %d", step.record.step)
+
+    def _take_timings(self, stages: dict[str, float], stage: str) -> None:
+        """Parts of a call that the pipeline has timed itself are not counted under the call."""
+        for name, value in (getattr(self.pipeline, "timings", None) or {}).items():
+            part = {"denoise": ("audio", "text"), "decode": ("output",)}[stage]
+            if name in part:
+                stages[name] = stages.get(name, 0.0) + value
+                stages[stage] = max(0.0, stages[stage] - value)
+
+    def _check(self, frames: Any) -> None:
+        wanted = (FRAMES_PER_LATENT, self.pipeline.height, self.pipeline.width, 3)
+        if frames.shape != wanted or frames.dtype != np.uint8:
+            raise EngineError(
+                f"the decoder gave {frames.dtype} {list(frames.shape)}: uint8 {list(wanted)} is needed"
+            )
+
+    def _push(self, entry: RingEntry) -> None:
+        late = max(0, self.next_frame - entry.latent * FRAMES_PER_LATENT)
+        self.meter.dropped += min(late, FRAMES_PER_LATENT)
+        if late < FRAMES_PER_LATENT:
+            self.ring.push(entry)
+        self.cond.notify_all()
+
+    # ---- the way back
+
+    def _abandon(self, latent: int) -> bool:
+        """Is it useless to make frames from `latent` on, since a rewind will take them back?"""
+        with self.cond:
+            if not self._rewind_wanted and not self.timeline.onset:
+                return False
+            floor = 0 if self._rewind_wanted else self.timeline.speech_end
+            return self._target(latent, self.now(), floor)
+
+    def _target(self, latent: int, now: float, floor: int) -> bool:
+        frame = latent * FRAMES_PER_LATENT
+        early = frame >= self.next_frame and self.leaves(frame) >= now + self.lead
+        return early and latent * SAMPLES_PER_LATENT >= floor
+
+    def _rewind(self, now: float, floor: int) -> None:
+        """To the first boundary that is far enough from now and not before sample `floor`."""
+        for entry in self.ring:
+            if self._target(entry.latent, now, floor):
+                self.meter.remade += (self._latent - entry.latent) * FRAMES_PER_LATENT
+                self.meter.rewinds += 1
+                snapshot = self.ring.truncate(entry.latent)
+                assert snapshot is not None  # it was just found there
+                state = snapshot.state
+                if snapshot.done:
+                    state = self.pipeline.advance(state, snapshot.latents[: snapshot.done])
+                self._now = Snapshot(state, None, 0, snapshot.decoder, snapshot.resets)
+                self._latent = entry.latent
+                self._take_back(entry.latent)
+                return
+
+    def _take_back(self, latent: int) -> None:
+        """Sound from `latent` on returns to the queue, but for what has left."""
+        start = latent * SAMPLES_PER_LATENT
+        self.timeline.rewind(max(start, self.released))
+        self._covered = min(self._covered, start)
+        self._small = True
+
+    def _skip_lost(self, now: float) -> None:
+        """The engine fell a whole latent behind: go on where frames can still be in time."""
+        if self.next_frame < (self._latent + 1) * FRAMES_PER_LATENT or self.offline:
+            return
+        frame = self.next_frame + math.ceil(self.cost(1) * FRAME_RATE)
+        latent = -(-frame // FRAMES_PER_LATENT)
+        self.meter.skipped += latent - self._latent
+        self._latent = latent
+        self._small = True
+
+    # ---- leaving
+
+    def release(self) -> Frame | float:
+        """The next frame, if it is time for it, else how many seconds to wait at most."""
+        now = self.now()
+        picture = self.ring.picture(self.next_frame)
+        if self.t0 is None:
+            if picture is None:
+                return _MAX_WAIT_S
+            self.t0 = now + self.config.output_lead_s
+            self.meter.first_frame_s = None if self.offline else now - self._began
+        c = self.config
+        while True:
+            decision = pacing.decide(
+                self.next_frame, now, self.t0, picture is not None,
+                lead=c.output_lead_s, grace=c.grace_s, reanchor=c.reanchor_s,
+            )  # fmt: skip
+            if decision.action is not pacing.Action.REANCHOR:
+                break
+            self.t0 += decision.seconds
+            self.meter.reanchors += 1
+        if decision.action is pacing.Action.WAIT:
+            return min(decision.seconds, _MAX_WAIT_S)
+        return self._leave(now, picture)
+
+    def _leave(self, now: float, picture: np.ndarray | None) -> Frame:
+        k, timeline = self.next_frame, self.timeline
+        start, end = k * SAMPLES_PER_FRAME, (k + 1) * SAMPLES_PER_FRAME
+        self.meter.stalls += timeline.commit_silence(end)
+        entry = self.ring.entry(k)
+        if picture is not None and entry is not None:
+            self._picture, self._picture_frame, self._behaviour = picture, k, entry.behaviour
+        assert self._picture is not None  # the clock starts with a picture
+        owners = timeline.owners(start, end)
+        self._measure(now, [owner for owner, _ in owners])
+        self.meter.release(now, picture is None, (k - self._picture_frame) / FRAME_RATE)
+        frame = Frame(
+            index=k,
+            pts=pacing.stamp(k, self.t0 or 0.0),
+            rgb=self._picture,
+            audio=timeline.read(start, end),
+            utterance_id=max(owners, key=lambda o: o[1])[0].name if owners else "",
+            behaviour=self._behaviour or ("speaking" if owners else "idle"),
+            speaking=bool(owners),
+            repeated=picture is None,
+        )
+        self.next_frame = k + 1
+        self.ring.drop_before(k + 1)
+        kept = min(self._latent * SAMPLES_PER_LATENT, self._covered, end) - self.pipeline.context_samples
+        timeline.trim(kept)
+        self.cond.notify_all()
+        return frame
+
+    def _measure(self, now: float, owners: list[Utterance]) -> None:
+        for owner in owners:
+            if not owner.shown and owner.first_push is not None and not self.offline:
+                self.meter.ttff.append(now - owner.first_push)
+            owner.shown = True
+        if self._barge is not None and not any(owner in self._barge[1] for owner in owners):
+            if not self.offline:
+                self.meter.barge_in.append(now - self._barge[0])
+            self._barge = None
+
+
+def begin(
+    pipeline: Pipeline, before: Snapshot, record: ChunkRecord, reference: Reference
+) -> tuple[Snapshot, Any, dict[str, float]]:
+    """State and decoder that a step starts from: after a reset or a skip they are made first. Live and replayed."""
+    index = record.first_frame // FRAMES_PER_LATENT
+    state, decoder = before.state, before.decoder
+    if record.resets != before.resets:
+        state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
+    if state.latent_index != index:
+        state = replace(state, latent_index=index)
+    return Snapshot(state, None, 0, decoder, record.resets), decoder, {}

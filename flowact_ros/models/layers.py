@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of the MMDiT, with the names of the Flux family.
+
+All activations keep the slot axis: video tokens `[B, S, P, d]`, condition (text + audio) tokens `[B, S, Q, d]`.
+Modulation is per slot, because slots of one window have different noise levels; it is computed once a slot, never
+once a token. Attention joins a slot's condition and video tokens in that order, `Q + P` tokens a slot.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowact_ros.models.attention import attention
+from flowact_ros.models.rope import rotate
+
+KeyValue = tuple[Tensor, Tensor]  # un-rotated key and value, each [B, H, S * (Q + P), D]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What attention needs to know about the slots of one forward pass.
+
+    rotary_query: cosine, sine `[S * (Q + P), D/2]` of the queries
+    rotary_key:   the same for all keys, cached slots first
+    mask:         bool `[queries, keys]`, or None when every query may look at every key
+    """
+
+    rotary_query: tuple[Tensor, Tensor]
+    rotary_key: tuple[Tensor, Tensor]
+    mask: Tensor | None
+
+
+def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
+    """Sinusoidal embedding `[..., dim]` of t in [0, 1]."""
+    half = dim // 2
+    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    angle = scale * t.float()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+class MLPEmbedder(nn.Module):
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.in_layer = nn.Linear(inputs, width)
+        self.out_layer = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(x)))
+
+
+class QKNorm(nn.Module):
+    """RMS norm of queries and keys over the head width, with a learned scale each."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.ones(dim))
+        self.key = nn.Parameter(torch.ones(dim))
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        # the scale in the activations' dtype: mixed dtypes fall off the fused kernel
+        shape = q.shape[-1:]
+        return (
+            F.rms_norm(q, shape, self.query.to(q.dtype), eps=1e-6),
+            F.rms_norm(k, shape, self.key.to(k.dtype), eps=1e-6),
+        )
+
+
+class Modulation(nn.Module):
+    """Slot vector `[B, S, d]` -> `count` tensors `[B, S, 1, d]`; starts at zero (identity blocks)."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.linear = nn.Linear(width, count * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(F.silu(vec)).unsqueeze(2).chunk(self.count, -1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, S, P, 3d]` -> three `[B, S, P, H, D]`."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)
+    return q, k, v
+
+
+def joint_attention(q: Tensor, k: Tensor, v: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    """q, k, v `[B, S, Q + P, H, D]` -> attended `[B, S, Q + P, d]` and this window's un-rotated key and value."""
+    slots, tokens = q.shape[1:3]
+    q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # [B, H, N, D]
+    own = (k, v)
+    if past is not None:
+        k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+    out = attention(rotate(q, window.rotary_query), rotate(k, window.rotary_key), v.contiguous(), window.mask)
+    return out.transpose(1, 2).unflatten(1, (slots, tokens)).flatten(-2), own
+
+
+class Stream(nn.Module):
+    """One side (video or condition) of a double-stream block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = Modulation(width, 6)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.norm = QKNorm(width // heads)
+        self.proj = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * width, width)
+        )
+
+    def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = split_heads(self.qkv(modulate(x, shift, scale)), self.heads)
+        return *self.norm(q, k), v
+
+
+class DoubleStreamBlock(nn.Module):
+    """Video tokens and condition tokens with weights of their own, joined in attention (MM-DiT)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.video = Stream(width, heads, mlp_ratio)
+        self.condition = Stream(width, heads, mlp_ratio)
+
+    def forward(
+        self, video: Tensor, condition: Tensor, vec: Tensor, window: Window, past: KeyValue | None
+    ) -> tuple[Tensor, Tensor, KeyValue]:
+        mod_v, mod_c = self.video.modulation(vec), self.condition.modulation(vec)
+        qkv_v = self.video.project(video, mod_v[0], mod_v[1])
+        qkv_c = self.condition.project(condition, mod_c[0], mod_c[1])
+        q, k, v = (torch.cat([c, x], 2) for c, x in zip(qkv_c, qkv_v))
+        attended, own = joint_attention(q, k, v, window, past)
+        attended_c, attended_v = attended.split([condition.shape[2], video.shape[2]], 2)
+        video = video + mod_v[2] * self.video.proj(attended_v)
+        video = video + mod_v[5] * self.video.mlp(modulate(video, mod_v[3], mod_v[4]))
+        condition = condition + mod_c[2] * self.condition.proj(attended_c)
+        condition = condition + mod_c[5] * self.condition.mlp(modulate(condition, mod_c[3], mod_c[4]))
+        return video, condition, own
+
+
+class SingleStreamBlock(nn.Module):
+    """Attention and MLP in parallel over the joined tokens `[B, S, Q + P, d]`."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.heads, self.width, self.hidden = heads, width, mlp_ratio * width
+        self.modulation = Modulation(width, 3)
+        self.linear1 = nn.Linear(width, (3 + mlp_ratio) * width)
+        self.linear2 = nn.Linear((1 + mlp_ratio) * width, width)
+        self.norm = QKNorm(width // heads)
+
+    def forward(self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        shift, scale, gate = self.modulation(vec)
+        qkv, mlp = self.linear1(modulate(x, shift, scale)).split([3 * self.width, self.hidden], -1)
+        q, k, v = split_heads(qkv, self.heads)
+        q, k = self.norm(q, k)
+        attended, own = joint_attention(q, k, v, window, past)
+        return x + gate * self.linear2(torch.cat([attended, F.gelu(mlp, approximate="tanh")], -1)), own
+
+
+class LastLayer(nn.Module):
+    """Modulated projection to patch channels; starts at zero, which is the reference picture itself."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, 2)
+        self.linear = nn.Linear(width, channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        return self.linear(modulate(x, *self.modulation(vec)))

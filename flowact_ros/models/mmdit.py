@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The denoiser: a multimodal diffusion transformer over slots (paper, section 2.1).
+
+A window is a row of slots: reference, long-term memory, short-term memory, stream. Every slot is one latent
+`[C, h, w]` with a noise level, four audio features and its text, all on the slot's own side of the fake-causal mask:
+the stream sees everything, a memory entry sees itself and the reference, the reference sees itself.
+
+The flow runs in **reference-relative** latents y = (z - z_ref) / motion_scale, and the network predicts the clean y
+(x-prediction; the loss is on the velocity). What does not move is zero by construction, so identity costs no
+capacity and cannot drift by accumulation; the reference latent is concatenated to every token as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flowact_ros.models.config import ModelConfig
+from flowact_ros.models.layers import (
+    DoubleStreamBlock,
+    KeyValue,
+    LastLayer,
+    MLPEmbedder,
+    SingleStreamBlock,
+    Window,
+    timestep_embedding,
+)
+from flowact_ros.models.rope import rotation, token_positions
+from flowact_ros.timebase import FRAMES_PER_LATENT
+
+
+def patchify(latents: Tensor, patch: int) -> Tensor:
+    """`[B, S, C, h, w]` -> tokens `[B, S, (h/p)(w/p), C p p]`."""
+    b, s, c, h, w = latents.shape
+    x = latents.reshape(b, s, c, h // patch, patch, w // patch, patch)
+    return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(b, s, (h // patch) * (w // patch), c * patch * patch)
+
+
+def unpatchify(tokens: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """Inverse of `patchify`."""
+    b, s, _, channels = tokens.shape
+    x = tokens.reshape(b, s, *grid, channels // patch**2, patch, patch)
+    return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, s, -1, grid[0] * patch, grid[1] * patch)
+
+
+def fake_causal(memory_slots: int, stream_slots: int) -> Tensor:
+    """Slot mask bool `[S, S]` (True = row may look at column) of reference + `memory_slots` + `stream_slots`.
+
+    Paper, section 2.1: the stream sees all, memory entries only themselves and the reference, so that a memory
+    entry's keys and values never change after they were made.
+    """
+    clean = 1 + memory_slots
+    mask = torch.eye(clean + stream_slots, dtype=torch.bool)
+    mask[:, 0] = True
+    mask[clean:] = True
+    return mask
+
+
+class MMDiT(nn.Module):
+    """See the module docstring. Sizes come from `ModelConfig`; the ports are 384 wide (Whisper tiny, MiniLM)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.mmdit
+        self.condition_tokens = c.text_tokens + FRAMES_PER_LATENT
+        self.video_in = nn.Linear(2 * config.token_channels, c.width)
+        self.place = nn.Parameter(0.02 * torch.randn(config.tokens_per_latent, c.width))
+        self.audio_in = nn.Linear(c.audio_dim, c.width)
+        self.audio_place = nn.Parameter(0.02 * torch.randn(FRAMES_PER_LATENT, c.width))
+        self.text_in = nn.Linear(c.text_dim, c.width)
+        self.time_in = MLPEmbedder(256, c.width)
+        self.guidance_in = MLPEmbedder(256, c.width) if c.guidance_embed else None
+        # as Flux adds a pooled text vector to the modulation, each slot adds its sound and its text: the shortest
+        # path from a phoneme to the lips
+        self.sound_in = MLPEmbedder(FRAMES_PER_LATENT * c.audio_dim, c.width)
+        self.prompt_in = MLPEmbedder(c.text_dim, c.width)
+        self.double_blocks = nn.ModuleList(
+            DoubleStreamBlock(c.width, c.heads, c.mlp_ratio) for _ in range(c.double_blocks)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(c.width, c.heads, c.mlp_ratio) for _ in range(c.single_blocks)
+        )
+        self.last = LastLayer(c.width, config.token_channels)
+
+    @property
+    def tokens_per_slot(self) -> int:
+        return self.condition_tokens + self.config.tokens_per_latent
+
+    def window(self, slots: Tensor, cached: Tensor | None, mask: Tensor | None) -> Window:
+        """Rotations and token mask for queries at time positions `slots` `[S]` and keys at `cached` `[M]` + `slots`.
+
+        mask: slot mask bool `[S, M + S]`, or None when everything may be seen.
+        """
+        c = self.config.mmdit
+
+        def rotary(positions: Tensor) -> tuple[Tensor, Tensor]:
+            tokens = token_positions(positions, self.config.grid, self.condition_tokens)
+            return rotation(tokens.flatten(0, 1), c.rope_axes, c.rope_theta)
+
+        keys = slots if cached is None else torch.cat([cached, slots])
+        if mask is not None:
+            n = self.tokens_per_slot
+            mask = mask.to(slots.device).repeat_interleave(n, 0).repeat_interleave(n, 1)
+        return Window(rotary(slots), rotary(keys), mask)
+
+    def embed(
+        self, noisy: Tensor, reference: Tensor, sigma: Tensor, audio: Tensor, text: Tensor, guidance: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """-> video tokens `[B, S, P, d]`, condition tokens `[B, S, Q, d]`, slot vectors `[B, S, d]`."""
+        patch = self.config.mmdit.patch
+        anchor = patchify(reference.unsqueeze(1), patch).expand(-1, noisy.shape[1], -1, -1)
+        video = self.video_in(torch.cat([patchify(noisy, patch), anchor], -1)) + self.place
+        condition = torch.cat([self.text_in(text), self.audio_in(audio) + self.audio_place], 2)
+        vec = self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype))
+        vec = vec + self.sound_in(audio.flatten(2)) + self.prompt_in(text.mean(2))
+        if self.guidance_in is not None:
+            scale = torch.ones(len(noisy), device=noisy.device) if guidance is None else guidance
+            vec = vec + self.guidance_in(timestep_embedding(scale, 256, 100.0).to(noisy.dtype))[:, None]
+        return video, condition, vec
+
+    def forward(
+        self,
+        noisy: Tensor,
+        reference: Tensor,
+        sigma: Tensor,
+        audio: Tensor,
+        text: Tensor,
+        window: Window,
+        past: list[KeyValue] | None = None,
+        guidance: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Predict clean reference-relative latents.
+
+        noisy:     `[B, S, C, h, w]` reference-relative latents at noise level sigma
+        reference: `[B, C, h, w]` latent of the reference picture
+        sigma:     `[B, S]` in [0, 1]; 0 is clean
+        audio:     `[B, S, 4, 384]`; text: `[B, S, text_tokens, 384]`
+        window:    from `window()`; past: per layer, the un-rotated keys and values of cached slots
+        guidance:  `[B]` scale of classifier-free guidance to imitate (1 = none), or None for 1
+        Returns clean `[B, S, C, h, w]` and this window's own keys and values per layer.
+        """
+        video, condition, vec = self.embed(noisy, reference, sigma, audio, text, guidance)
+        made: list[KeyValue] = []
+        layer = 0
+        for double in self.double_blocks:
+            video, condition, own = double(video, condition, vec, window, past[layer] if past else None)
+            made.append(own)
+            layer += 1
+        x = torch.cat([condition, video], 2)
+        for single in self.single_blocks:
+            x, own = single(x, vec, window, past[layer] if past else None)
+            made.append(own)
+            layer += 1
+        tokens = self.last(x[:, :, self.condition_tokens :], vec)
+        return unpatchify(tokens, self.config.mmdit.patch, self.config.grid), made

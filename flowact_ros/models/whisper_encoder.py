@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audio backend `whisper`: the encoder of OpenAI's Whisper on a sliding window, pooled to 25 features a second.
+
+Whisper (arXiv 2212.04356, section 2.2) hears 30 s at once. A live stream has about two seconds of past and 80 ms of
+future, so this encoder takes whatever window it is given, slices the table of positions to its length, and uses a
+fixed log-mel reference (see `mel`). Its 50 tokens a second are averaged in pairs: tokens 2i and 2i + 1 are centred a
+quarter and three quarters into frame i.
+
+Module names follow OpenAI's checkpoint, so that `convert_whisper` only drops the decoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, read_card
+from flowact_ros.models.mel import FLOOR, N_FFT, N_MELS, AudioInputError, LogMel, check_pcm
+from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME, FEATURE_DIM
+
+KIND = "whisper_encoder"
+LOOKAHEAD = 1120  # samples (70 ms): leaves 10 ms of the 80 ms budget to the resampler before the encoder
+LEAD = ENCODER_SAMPLES_PER_FRAME // 4  # a frame's first token is centred a quarter into it
+START = ENCODER_SAMPLES_PER_FRAME + LEAD - N_FFT // 2  # the window's frame 0 gives way to the first mel window
+TAIL = 20  # columns of silence after the end: Whisper knows sound that ends in silence, not sound that breaks off
+CLIP = 6.0  # standard deviations; a handful of Whisper's channels spike far beyond
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WhisperConfig:
+    """Sizes of a Whisper encoder; the defaults are `tiny` and `tiny.en`."""
+
+    width: int = FEATURE_DIM
+    heads: int = 6
+    depth: int = 3  # blocks kept: the third reads visemes and loudness better than the fourth (see `distill_audio`)
+    positions: int = 1500  # rows of the checkpoint's positional table (20 ms each)
+    context_frames: int = 50  # video frames of past sound in a window (2 s)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"whisper width {self.width} is not a multiple of its {self.heads} heads")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; Whisper's keys have no bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, L, D]
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block of the encoder."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.attn_ln(x))
+        return x + self.mlp(self.mlp_ln(x))
+
+
+class WhisperEncoder(nn.Module):
+    """[B, context_samples + 640*n + lookahead_samples] at 16 kHz -> [B, n, width], stateless, unit variance a channel.
+
+    Feature i belongs to the frame whose samples are pcm[context + 640*i : context + 640*(i + 1)]. Features are taken
+    after `config.depth` blocks and normalised by constants kept with the weights, the same that the embedded encoder
+    was distilled under. Raises AudioInputError for a wrong length, NaN, or a window longer than the position table.
+    """
+
+    lookahead_samples = LOOKAHEAD
+
+    def __init__(self, config: WhisperConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or WhisperConfig()
+        self.clip = CLIP
+        self.context_samples = config.context_frames * ENCODER_SAMPLES_PER_FRAME
+        self.mel = LogMel()
+        self.conv1 = nn.Conv1d(N_MELS, config.width, 3, padding=1)
+        self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2, padding=1)
+        self.register_buffer("positional_embedding", torch.zeros(config.positions, config.width))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
+        self.register_buffer("feature_mean", torch.zeros(config.width))
+        self.register_buffer("feature_std", torch.ones(config.width))
+
+    def tokens(self, mel: Tensor) -> Tensor:
+        """Log-mel [B, 80, M] -> activations after the last block kept, [B, M // 2, width], 50 a second."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        if x.shape[1] > self.config.positions:
+            raise AudioInputError(f"window of {x.shape[1]} tokens; this encoder knows {self.config.positions} positions")
+        x = x + self.positional_embedding[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def raw(self, pcm: Tensor) -> Tensor:
+        """Features before normalisation, [B, n, width]."""
+        n = check_pcm(pcm, self.context_samples + self.lookahead_samples, ENCODER_SAMPLES_PER_FRAME, "whisper encoder")
+        # Column m of the mel is centred at START + 160*m + 200, so token 0 is centred LEAD into the window's frame 1.
+        mel = self.mel(pcm[:, START:])
+        mel = F.pad(mel, (0, TAIL + mel.shape[-1] % 2), value=(FLOOR + 4.0) / 4.0)
+        first = 2 * (self.config.context_frames - 1)
+        return self.tokens(mel)[:, first : first + 2 * n].unflatten(1, (n, 2)).mean(2)
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        return ((self.raw(pcm) - self.feature_mean) / self.feature_std).clamp(-self.clip, self.clip)
+
+
+def load_whisper(path: Path | str) -> WhisperEncoder:
+    """The encoder converted by `convert_whisper`, in eval mode. Raises CheckpointError for missing or damaged files."""
+    sizes = read_card(path).get("config")
+    try:
+        config = WhisperConfig(**sizes)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{Path(path).name}: its card holds no Whisper sizes ({error}); convert it again") from None
+    encoder = WhisperEncoder(config)
+    load_weights(path, encoder, kind=KIND, config=config)
+    return encoder.eval().requires_grad_(False)

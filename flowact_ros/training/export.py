@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a run folder to shipped weights: EMA, bf16, a card with all it takes to make them again."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowact_ros.data.store import read_clips
+from flowact_ros.models.checkpoint import save_weights, weights_dir
+from flowact_ros.models.config import ModelConfig
+from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.vae import VAE
+from flowact_ros.training.methods.vae import measure_latents
+
+
+def commit_id() -> str:
+    """The commit of the sources, or "unknown" outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    result = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def run_card(run: Path, command: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a card says of a run, and the run's EMA weights."""
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    metrics: dict[str, float] = {}
+    if (run / "eval.csv").exists():
+        with (run / "eval.csv").open(encoding="utf-8") as file:
+            metrics = {k: float(v) for k, v in list(csv.DictReader(file))[-1].items()}
+    card = {
+        "command": command,
+        "commit": commit_id(),
+        "data_seed": 0,
+        "steps": state["iteration"],
+        "train_seconds": round(state["seconds"]),
+        "metrics": metrics,
+        "licence": "Apache-2.0",
+    }
+    return card, state["ema"]
+
+
+def export_vae(config: ModelConfig, run: Path, data: Path, out: Path | None = None) -> Path:
+    """Write `vae.safetensors` of `config` from `run`; the latent statistics are measured on `data` in bf16 weights."""
+    card, ema = run_card(run, f"flowact train vae --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
+    module = VAE(config.vae)
+    module.load_state_dict(ema)
+    module.eval()
+    # measured with what will be loaded
+    for parameter in module.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    measure_latents(module, read_clips(data)[::5][:160])
+    path = (out or weights_dir() / config.name) / "vae.safetensors"
+    save_weights(path, module, kind="vae", config=config.vae, card=card)
+    return path
+
+
+def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
+    """Write `mmdit.safetensors` of `config` from `run`."""
+    card, ema = run_card(run, f"flowact train stage1 --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
+    module = MMDiT(config)
+    module.load_state_dict(ema)
+    path = (out or weights_dir() / config.name) / "mmdit.safetensors"
+    save_weights(path, module, kind="mmdit", config=config.denoiser_contract(), card=card)
+    return path

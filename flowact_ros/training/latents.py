@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Precomputed training material of the denoiser: what the frozen networks make of the rendered clips.
+
+    flowact train latents --data runs/data/clips --out runs/latents
+
+One .pt a clip: `latents` f16 [N, C, h, w] (normalised), `reference` f16 [C, h, w] (the character's neutral picture),
+`audio` f16 [N, 4, 384], `weight` f16 [N, h, w] (loss weight of each latent cell), `text` int [N] into `texts`,
+`opening` f32 [4N]; `texts.pt` holds the embeddings [count, tokens, 384] of all instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowact_ros.data.characters import NAMED, Identity, identity_from_seed, neutral, render
+from flowact_ros.data.store import StoredClip, read_clips
+from flowact_ros.engine.audio_window import AudioWindow
+from flowact_ros.models.vae import VAE
+from flowact_ros.timebase import FRAMES_PER_LATENT
+from flowact_ros.training.losses import box_mask
+
+MOUTH_WEIGHT, EYE_WEIGHT = 10.0, 3.0  # of cells the feature covers, beside 1 everywhere
+
+
+def to_video(frames: np.ndarray) -> Tensor:
+    """uint8 [T, 3, H, W] -> float [1, T, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.array(frames)).float().unsqueeze(0) / 127.5 - 1.0
+
+
+def identity_of(name: str) -> Identity:
+    """The character of a stored clip: a name, or "seed-N"."""
+    return NAMED[name] if name in NAMED else identity_from_seed(int(name.rsplit("-", 1)[-1]))
+
+
+@torch.no_grad()
+def encode_frames(vae: VAE, frames: np.ndarray, piece: int = 40) -> Tensor:
+    """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w], streamed in pieces."""
+    usable = len(frames) - len(frames) % FRAMES_PER_LATENT
+    parts, state = [], None
+    for start in range(0, usable, piece):
+        latents, state = vae.encode(to_video(frames[start : min(start + piece, usable)]), state)
+        parts.append(latents[0].float())
+    return torch.cat(parts)
+
+
+def reference_latent(vae: VAE, identity: Identity, size: int) -> Tensor:
+    """Latent [C, h, w] of the character's neutral picture."""
+    with torch.no_grad():
+        return vae.encode_image(to_video(render(identity, neutral(1), size=size).numpy())[0])[0].float()
+
+
+def cell_weights(boxes: np.ndarray, size: int, stride: int) -> Tensor:
+    """boxes float [T, 4, 4] -> loss weights [T // 4, size / stride, size / stride], mean 1 over each latent."""
+    count = len(boxes) // FRAMES_PER_LATENT
+    masks = box_mask(torch.from_numpy(np.array(boxes[: count * FRAMES_PER_LATENT, :3])), size, size).float()
+    cover = F.avg_pool2d(masks, stride).unflatten(0, (count, FRAMES_PER_LATENT)).mean(1)  # [N, 3, h, w]
+    weight = 1 + MOUTH_WEIGHT * cover[:, 0] + EYE_WEIGHT * cover[:, 1:].amax(1)
+    return weight / weight.mean((1, 2), keepdim=True)
+
+
+def prepare(
+    vae: VAE, window: AudioWindow, text_encoder: object, clips: Sequence[StoredClip], out: Path, *, bf16: bool = True
+) -> None:
+    """Write the latents of `clips` below `out`; clips already there are left alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = sorted({""} | {text for clip in clips for _, text in clip.info["instruction"]})
+    known = {text: i for i, text in enumerate(texts)}
+    torch.save({"texts": texts, "embeddings": text_encoder.encode(texts).half()}, out / "texts.pt")  # type: ignore[attr-defined]
+    references: dict[str, Tensor] = {}
+    for number, clip in enumerate(clips):
+        path = out / f"{clip.path.name}.pt"
+        if path.exists():
+            continue
+        name, size = clip.info["identity"], clip.info["size"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            if name not in references:
+                references[name] = reference_latent(vae, identity_of(name), size)
+            latents = encode_frames(vae, clip.array("frames"))
+        features = window.whole_features(np.array(clip.array("pcm"), dtype=np.float32))
+        count = len(latents)
+        torch.save(
+            {
+                "identity": name,
+                "latents": latents.half(),
+                "reference": references[name].half(),
+                "audio": features[: count * FRAMES_PER_LATENT].unflatten(0, (count, FRAMES_PER_LATENT)).half(),
+                "weight": cell_weights(clip.array("boxes"), size, vae.config.spatial_stride).half(),
+                "text": torch.tensor([known[clip.instruction_at(FRAMES_PER_LATENT * k)] for k in range(count)]),
+                "opening": torch.from_numpy(np.array(clip.array("opening")[: count * FRAMES_PER_LATENT])),
+            },
+            path,
+        )
+        print(f"{number + 1}/{len(clips)} {path}", flush=True)
+
+
+def motion_deviation(out: Path) -> float:
+    """Root mean square of (latent - reference) over prepared clips: what `ModelConfig.motion_scale` should be."""
+    total, count = 0.0, 0
+    for path in sorted(out.glob("[0-9]*.pt")):
+        clip = torch.load(path, weights_only=True)
+        difference = clip["latents"].float() - clip["reference"].float()
+        total, count = total + float(difference.square().sum()), count + difference.numel()
+    return (total / max(1, count)) ** 0.5
+
+
+def load_prepared(folder: Path) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """All prepared clips below `folder` and the text embeddings [count, tokens, 384]."""
+    paths = sorted(folder.glob("[0-9]*.pt"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no prepared clips; make them with `flowact train latents`")
+    embeddings = torch.load(folder / "texts.pt", weights_only=True)["embeddings"].float()
+    return [torch.load(path, weights_only=True) for path in paths], embeddings

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses and the figures logged beside them: pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def reconstruction(output: Tensor, target: Tensor, weight: Tensor, edges: float) -> Tensor:
+    """Weighted L1 + MSE of pictures in [-1, 1], plus `edges` times the L1 of their differences along rows and columns.
+
+    output, target: `[B, T, 3, H, W]`; weight: `[B, T, 1, H, W]`
+    """
+    error = output - target
+    loss = (weight * (error.abs() + 2.0 * error.square())).mean()
+    if edges > 0:
+        dx = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
+        dy = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]
+        loss = loss + edges * (dx.mean() + dy.mean())
+    return loss
+
+
+def psnr(output: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio [dB] of pictures in [-1, 1] (peak to peak 2)."""
+    error = (output.clamp(-1, 1) - target).square().mean().clamp_min(1e-10)
+    return float(10 * torch.log10(4.0 / error))
+
+
+def box_mask(boxes: Tensor, height: int, width: int) -> Tensor:
+    """boxes `[..., 4]` (x0 y0 x1 y1, pixels) -> bool masks `[..., H, W]`."""
+    y = torch.arange(height, device=boxes.device)[:, None]
+    x = torch.arange(width, device=boxes.device)
+    x0, y0, x1, y1 = (boxes[..., i, None, None] for i in range(4))
+    return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+
+
+def flow_matching(velocity: Tensor, clean: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean square error against the rectified-flow target v = noise - clean (mean over all but batch)."""
+    return (weight * (velocity - (noise - clean)).square()).mean()
+
+
+def latent_error(predicted: Tensor, clean: Tensor) -> Tensor:
+    """Root mean square error of latents, for logs."""
+    return F.mse_loss(predicted.float(), clean.float()).sqrt()

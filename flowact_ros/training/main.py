@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact train`: run one stage, or one slice of it.
+
+    flowact train vae --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/vae --minutes 10
+    flowact train latents --data runs/data/clips --out runs/latents
+    flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
+    flowact train export-vae --run runs/vae --data runs/data/snippets
+    flowact train export-stage1 --run runs/stage1
+
+A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+
+from flowact_ros.models.checkpoint import load_weights, weights_dir
+from flowact_ros.models.config import ModelConfig, preset
+from flowact_ros.models.vae import VAE
+from flowact_ros.training.export import export_denoiser, export_vae
+from flowact_ros.training.trainer import Trainer, TrainerConfig
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="flowact train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("stage", choices=("vae", "latents", "stage1", "export-vae", "export-stage1"))
+    top.add_argument("--run", type=Path, help="folder of checkpoints, logs and sheets")
+    top.add_argument("--out", type=Path, help="folder that receives latents")
+    top.add_argument("--data", type=Path, help="training material (see `flowact data`)")
+    top.add_argument("--heldout", type=Path, help="held-out material for the sheets")
+    top.add_argument("--preset", default="avatar_cpu")
+    top.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
+    top.add_argument("--steps", type=int, default=4500, help="length of the learning-rate schedule")
+    top.add_argument("--lr", type=float, default=5e-4)
+    top.add_argument("--batch", type=int, default=8)
+    top.add_argument("--threads", type=int, default=1)
+    top.add_argument("--seed", type=int, default=0)
+    top.add_argument("--no-bf16", action="store_true", help="train in float32 (processors without bf16 units)")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    needed = {"latents": ("data", "out"), "export-vae": ("run", "data"), "export-stage1": ("run",)}
+    for name in needed.get(args.stage, ("run", "data", "heldout")):
+        if getattr(args, name) is None:
+            parser().error(f"{args.stage} needs --{name}")
+    torch.set_num_threads(args.threads)
+    config = preset(args.preset)
+    if args.stage == "export-vae":
+        export_vae(config, args.run, args.data)
+        return 0
+    if args.stage == "export-stage1":
+        export_denoiser(config, args.run)
+        return 0
+    if args.stage == "latents":
+        _latents(config, args)
+        return 0
+    torch.manual_seed(args.seed)
+    if args.stage == "vae":
+        from flowact_ros.training.methods.vae import VAEMethod
+
+        method = VAEMethod(config, args.data, args.heldout, batch=args.batch)
+    else:
+        from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
+
+        method = DiffusionForcing(config, args.data, args.heldout, batch=args.batch)
+    Trainer(
+        method,
+        TrainerConfig(
+            run=args.run,
+            steps=args.steps,
+            learning_rate=args.lr,
+            minutes=args.minutes,
+            seed=args.seed,
+            bf16=not args.no_bf16,
+        ),
+    ).run()
+    return 0
+
+
+def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
+    from flowact_ros.data.store import read_clips
+    from flowact_ros.engine.audio_window import AudioWindow
+    from flowact_ros.models.audio_encoder import load_audio_encoder
+    from flowact_ros.models.text_encoder import load_text_encoder
+    from flowact_ros.training.latents import motion_deviation, prepare
+
+    vae = VAE(config.vae)
+    load_weights(weights_dir() / config.name / "vae.safetensors", vae, kind="vae", config=config.vae)
+    vae.eval()
+    window = AudioWindow(load_audio_encoder())
+    prepare(vae, window, load_text_encoder(), read_clips(args.data), args.out, bf16=not args.no_bf16)
+    print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 0: the causal VAE, on crops of rendered snippets.
+
+    flowact data snippets --count 1500 --out runs/data/snippets
+    flowact data snippets --count 48 --split heldout --out runs/data/snippets_heldout
+    flowact train vae --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/vae --minutes 10
+
+Crops keep the cost down; half of them are centred on an eye or on the mouth, whose pixels also weigh more. The latent
+is disturbed by a little noise, so that the decoder forgives the denoiser's errors and the latent's scale is set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flowact_ros.data.store import StoredClip, read_clips
+from flowact_ros.models.config import ModelConfig
+from flowact_ros.models.vae import VAE
+from flowact_ros.training.losses import box_mask, psnr, reconstruction
+
+FEATURES = slice(0, 3)  # mouth and eyes within `BOX_NAMES`
+
+
+class VAEMethod:
+    def __init__(
+        self,
+        config: ModelConfig,
+        data: Path,
+        heldout: Path,
+        *,
+        crop: int = 192,
+        batch: int = 8,
+        noise: float = 0.1,
+        penalty: float = 1e-3,
+        edges: float = 0.5,
+        edges_from: int = 1500,
+    ) -> None:
+        self.module = VAE(config.vae)
+        self.data, self.crop, self.batch_size = data, crop, batch
+        self.noise, self.penalty, self.edges, self.edges_from = noise, penalty, edges, edges_from
+        self.clips: list[StoredClip] = []
+        self.heldout = read_clips(heldout)
+        self.draws = 0
+
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Crops `[B, 8, 3, c, c]` in [-1, 1] and pixel weights `[B, 8, 1, c, c]`."""
+        if self.draws % 100 == 0:  # rendering may still be going on beside us
+            self.clips = read_clips(self.data)
+        self.draws += 1
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        crops, weights = [], []
+        for _ in range(self.batch_size):
+            clip = self.clips[rng.integers(len(self.clips))]
+            frames, boxes = clip.array("frames"), torch.from_numpy(np.array(clip.array("boxes")))
+            size, c = frames.shape[-1], self.crop
+            if rng.random() < 0.6:
+                box = boxes[0, rng.integers(3)].numpy()
+                centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + rng.uniform(-0.35, 0.35, 2) * c
+            else:
+                centre = rng.uniform(0, size, 2)
+            # any pixel offset: the encoder must not rely on where the grid of 32 falls
+            x, y = (int(np.clip(v - c / 2, 0, size - c)) for v in centre)
+            crops.append(torch.from_numpy(np.array(frames[:8, :, y : y + c, x : x + c])))
+            shift = torch.tensor([x, y, x, y], dtype=torch.float32)
+            inside = box_mask(boxes[:8, FEATURES] - shift, c, c).any(1)
+            weights.append(1.0 + 2.0 * inside.float())
+        video = torch.stack(crops).float() / 127.5 - 1.0
+        if rng.random() < 0.5:
+            video = video.flip(1)
+        return video, torch.stack(weights).unsqueeze(2)
+
+    def step(self, batch: tuple[Tensor, Tensor], iteration: int) -> dict[str, Tensor]:
+        video, weight = batch
+        latents, _ = self.module.encode(video)
+        noisy = latents + self.noise * torch.randn_like(latents)
+        output = self.module.decode(noisy)[0].float()
+        edges = self.edges if iteration >= self.edges_from else 0.0
+        loss = reconstruction(output, video, weight, edges) + self.penalty * latents.float().square().mean()
+        mse = (output.detach() - video).square().mean()
+        return {"loss": loss, "psnr": 10 * torch.log10(4.0 / mse), "latent_std": latents.detach().float().std()}
+
+    def sheet(self, module: VAE, path: Path) -> dict[str, float]:
+        rows, whole, features = [], [], []
+        for clip in self.heldout[:12]:
+            video = torch.from_numpy(np.array(clip.array("frames")[:4])).float().unsqueeze(0) / 127.5 - 1.0
+            output = module.decode(module.encode(video)[0])[0].clamp(-1, 1)
+            whole.append(psnr(output, video))
+            boxes = torch.from_numpy(np.array(clip.array("boxes")[:4, FEATURES]))
+            mask = box_mask(boxes, *video.shape[-2:]).any(1)
+            error = (output - video).square().mean(2)[0][mask].mean()
+            features.append(float(10 * torch.log10(4.0 / error)))
+            if len(rows) < 4:
+                rows.append(torch.cat([video[0, 3], output[0, 3]], -1))
+        grid = torch.cat([torch.cat(rows[i : i + 2], -1) for i in range(0, len(rows), 2)], -2)
+        picture = ((grid + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(path)
+        return {"psnr": sum(whole) / len(whole), "feature_psnr": sum(features) / len(features)}
+
+
+@torch.no_grad()
+def measure_latents(module: VAE, clips: list[StoredClip]) -> None:
+    """Set `latent_mean` and `latent_std` of `module` from `clips`, so that latents have mean 0 and deviation 1."""
+    module.latent_mean.zero_()
+    module.latent_std.fill_(1.0)
+    values = []
+    for clip in clips:
+        video = torch.from_numpy(np.array(clip.array("frames")[:8])).float().unsqueeze(0) / 127.5 - 1.0
+        values.append(module.encode(video)[0].transpose(1, 2).flatten(2)[0])
+    stacked = torch.cat(values, 1)
+    module.latent_mean.copy_(stacked.mean(1))
+    module.latent_std.copy_(stacked.std(1))

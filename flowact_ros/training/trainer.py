@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training loop for every stage: resumable in short slices, EMA, CSV log, sample sheets.
+
+The trainer knows neither chunks nor roles; a `Method` (one file each under `methods/`) draws batches and turns them
+into a loss. A run folder holds `state.pt` (all that is needed to go on), `log.csv` and `sheets/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Method(Protocol):
+    """One training stage."""
+
+    module: nn.Module  # what is trained
+
+    def batch(self, generator: torch.Generator) -> Any: ...
+
+    def step(self, batch: Any, iteration: int) -> dict[str, Tensor]:
+        """Return at least "loss"; other entries are logged."""
+        ...
+
+    def sheet(self, module: nn.Module, path: Path) -> dict[str, float]:
+        """Write a sample sheet of `module` (the EMA) to `path` and return figures to log beside it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    run: Path
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    floor: float = 0.05  # the cosine ends at this share of the learning rate
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    ema: float = 0.998
+    minutes: float = math.inf  # stop after this slice, to be resumed later
+    log_every: int = 25
+    sheet_every: int = 500
+    save_every: int = 250
+    seed: int = 0
+    bf16: bool = True
+
+
+class Trainer:
+    def __init__(self, method: Method, config: TrainerConfig) -> None:
+        self.method, self.config = method, config
+        module = method.module
+        decay = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+        rest = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=True,
+        )
+        self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self.iteration = 0
+        self.seconds = 0.0
+        config.run.mkdir(parents=True, exist_ok=True)
+        if (config.run / "state.pt").exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = torch.load(self.config.run / "state.pt", map_location="cpu", weights_only=True)
+        self.method.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema, self.iteration, self.seconds = state["ema"], state["iteration"], state["seconds"]
+
+    def save(self) -> None:
+        partial = self.config.run / "state.partial"
+        torch.save(
+            {
+                "module": self.method.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.ema,
+                "iteration": self.iteration,
+                "seconds": self.seconds,
+            },
+            partial,
+        )
+        partial.replace(self.config.run / "state.pt")
+
+    def learning_rate(self) -> float:
+        config, i = self.config, self.iteration
+        if i < config.warmup:
+            return config.learning_rate * (i + 1) / config.warmup
+        progress = min(1.0, (i - config.warmup) / max(1, config.steps - config.warmup))
+        return config.learning_rate * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def run(self) -> None:
+        """Train until `steps` are done or the slice of `minutes` is over, then save."""
+        config, method = self.config, self.method
+        began, last = time.monotonic(), time.monotonic()
+        totals: dict[str, float] = {}
+        count = 0
+        device = next(method.module.parameters()).device
+        while self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes:
+            # the generator depends on the iteration only: a resumed run draws what an unbroken one would
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate()
+            batch = method.batch(generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                losses = method.step(batch, self.iteration)
+            losses["loss"].backward()
+            norm = nn.utils.clip_grad_norm_(method.module.parameters(), config.clip)
+            if torch.isfinite(norm):
+                self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self._update_ema()
+            self.iteration += 1
+            count += 1
+            for name, value in {**losses, "grad_norm": norm}.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach())
+            if self.iteration % config.log_every == 0:
+                now = time.monotonic()
+                self.seconds += now - last
+                row = {"step": self.iteration, "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
+                row |= {name: total / count for name, total in totals.items()}
+                self._log("log.csv", row)
+                totals, count, last = {}, 0, now
+            if self.iteration % config.save_every == 0:
+                self.save()
+            if self.iteration % config.sheet_every == 0:
+                self.evaluate()
+        self.save()
+
+    def _update_ema(self) -> None:
+        decay = min(self.config.ema, (1 + self.iteration) / (10 + self.iteration))
+        for name, value in self.method.module.state_dict().items():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    def evaluate(self) -> dict[str, float]:
+        """Write a sample sheet with the EMA weights in place; log its figures."""
+        module = self.method.module
+        own = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        module.load_state_dict(self.ema)
+        module.eval()
+        try:
+            sheets = self.config.run / "sheets"
+            sheets.mkdir(exist_ok=True)
+            with torch.no_grad():
+                figures = self.method.sheet(module, sheets / f"{self.iteration:07d}.png")
+        finally:
+            module.load_state_dict(own)
+            module.train()
+        self._log("eval.csv", {"step": self.iteration, **figures})
+        return figures
+
+    def _log(self, name: str, row: dict[str, float]) -> None:
+        path = self.config.run / name
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
+
+
+def mean_of(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / max(1, len(values))

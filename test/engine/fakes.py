@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline of integers: every frame tells which frame it is, which sound and text it heard and what came before it.
+
+A picture's bytes are read back with `read_picture`; two equal pictures had equal histories.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
+from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
+
+SIDE = 8
+
+
+def crc(*parts: object) -> int:
+    """A stable hash of what the parts print as, or of the bytes of arrays."""
+    value = 0
+    for part in parts:
+        value = zlib.crc32(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode(), value)
+    return value
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a picture says. loudest: its frame's greatest |sample|, in 1/255; heard: hash of its step's whole window."""
+
+    frame: int
+    heard: int
+    memory: int
+    text: int
+    decoder: int
+    loudest: int
+    reference: int
+
+
+def read_picture(rgb: np.ndarray) -> Seen:
+    """uint8 [8, 8, 3] -> Seen."""
+    words = np.frombuffer(np.ascontiguousarray(rgb).tobytes()[:28], np.uint32)
+    return Seen(*(int(word) for word in words))
+
+
+class FakePipeline:
+    """Implements `Pipeline`. hook(stage) runs inside every call, outside of any lock: it may take time or fail."""
+
+    def __init__(
+        self, *, context_samples: int = 1920, lookahead_samples: int = 1920, hook: Callable[[str, int], None] | None = None
+    ) -> None:
+        self.context_samples = context_samples
+        self.lookahead_samples = lookahead_samples
+        self.height = self.width = SIDE
+        self.hook = hook or (lambda stage, count: None)
+        self.windows: list[np.ndarray] = []
+
+    def load_reference(self, rgb: np.ndarray) -> Reference:
+        self.hook("load_reference", 1)
+        if rgb.max() == 0:
+            raise ReferenceError_("the reference image is black: a face is needed")
+        return Reference(rgb=rgb, latent=crc(rgb))
+
+    def start(self, reference: Reference, seed: int) -> StreamState:
+        return StreamState(latent_index=0, seed=seed, memory=crc("start", reference.latent), reference=reference)
+
+    def start_decoder(self, reference: Reference) -> int:
+        return crc("decoder", reference.latent)
+
+    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> np.ndarray:
+        self.hook("denoise", n_latents)
+        wanted = self.context_samples + n_latents * SAMPLES_PER_LATENT + self.lookahead_samples
+        assert pcm.shape == (wanted,) and pcm.dtype == np.float32
+        self.windows.append(pcm)
+        latents = np.zeros((n_latents, 9), np.int64)
+        for i in range(n_latents):
+            loudest = []
+            for frame in range(4):
+                at = self.context_samples + i * SAMPLES_PER_LATENT + frame * SAMPLES_PER_FRAME
+                loudest.append(round(float(np.abs(pcm[at : at + SAMPLES_PER_FRAME]).max()) * 255))
+            index = state.latent_index + i
+            noise = crc(state.seed, index)
+            latents[i] = [index, crc(pcm, i), crc(state.memory, noise), crc(text), state.reference.latent, *loudest]
+        return latents
+
+    def advance(self, state: StreamState, latents: np.ndarray) -> StreamState:
+        self.hook("advance", len(latents))
+        memory = state.memory
+        for latent in latents:
+            memory = crc(memory, latent)
+        return StreamState(state.latent_index + len(latents), state.seed, memory, state.reference)
+
+    def decode(self, latent: np.ndarray, decoder_state: int) -> tuple[np.ndarray, int]:
+        self.hook("decode", 1)
+        frames = np.zeros((4, SIDE, SIDE, 3), np.uint8)
+        for i in range(4):
+            words = [latent[0] * 4 + i, latent[1], latent[2], latent[3], decoder_state, latent[5 + i], latent[4]]
+            frames[i].reshape(-1)[:28] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
+        return frames, crc(decoder_state, latent)
+
+
+def face(value: int = 100) -> np.ndarray:
+    """A reference image, uint8 [16, 16, 3]."""
+    return np.full((16, 16, 3), value, np.uint8)

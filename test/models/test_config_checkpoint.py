@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Presets, overrides, and checkpoints that refuse what does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
+from flowact_ros.models.config import PRESETS, ConfigError, preset
+from flowact_ros.models.vae import VAE
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_consistent(name: str) -> None:
+    config = preset(name)
+    assert config.name == name
+    assert config.tokens_per_latent == config.grid[0] * config.grid[1]
+    assert config.grid[0] * config.mmdit.patch * config.vae.spatial_stride == config.height
+    assert config.published_size[0] == config.lines and config.published_size[1] % 2 == 0
+
+
+def test_avatar_cpu_is_the_canvas_of_the_design() -> None:
+    config = preset("avatar_cpu")
+    assert (config.height, config.width, config.tokens_per_latent) == (512, 512, 64)
+    assert config.published_size == (480, 480)
+    assert config.memory.latents == 5
+
+
+def test_overrides_reach_nested_fields() -> None:
+    config = preset("avatar_cpu", {"schedule": {"steps": 5}, "memory": {"long_term": 1}})
+    assert config.schedule.steps == 5 and config.memory.long_term == 1
+    assert config.mmdit == preset("avatar_cpu").mmdit
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"stepps": 3}, "unknown key 'stepps'"),
+        ({"schedule": {"stepps": 3}}, "unknown key 'schedule.stepps'"),
+        ({"schedule": 3}, "holds a group of keys"),
+        ({"schedule": {"steps": "three"}}, "expected a int"),
+        ({"schedule": {"steps": 0}}, "schedule.steps is 0; the range is 1 to 50"),
+        ({"height": 500}, "height is 500; it must be a multiple of 64"),
+        ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
+        ({"schedule": {"order": "sideways"}}, "'sideways'"),
+        ({"mmdit": {"heads": 7}}, "width 320 is not a multiple of heads 7"),
+    ],
+)
+def test_bad_overrides_give_one_clear_line(overrides: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        preset("avatar_cpu", overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_preset_is_named() -> None:
+    with pytest.raises(ConfigError, match="'avatar_9000'.*avatar_cpu"):
+        preset("avatar_9000")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "vae.safetensors"
+    config = preset("debug").vae
+    save_weights(path, VAE(config), kind="vae", config=config, card={"steps": 7})
+    return path
+
+
+def test_round_trip_in_bf16(saved: Path) -> None:
+    config = preset("debug").vae
+    other = VAE(config)
+    card = load_weights(saved, other, kind="vae", config=config)
+    assert card["steps"] == 7 and card["parameters"] == sum(t.numel() for t in other.state_dict().values())
+    again = VAE(config)
+    load_weights(saved, again, kind="vae", config=config)
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), again.state_dict().values()))
+    weight = other.decoder.head.weight
+    assert weight.dtype == torch.float32 and torch.equal(weight, weight.bfloat16().float())
+
+
+def test_damage_and_mismatch_are_refused(saved: Path, tmp_path: Path) -> None:
+    config = preset("debug").vae
+    model = VAE(config)
+    with pytest.raises(CheckpointError, match="holds 'vae' weights; 'mmdit' is needed"):
+        load_weights(saved, model, kind="mmdit", config=config)
+    larger = dataclasses.replace(config, latent_channels=16)
+    with pytest.raises(CheckpointError, match="latent_channels = 8; this preset has 16"):
+        load_weights(saved, VAE(larger), kind="vae", config=larger)
+    with pytest.raises(CheckpointError, match="missing"):
+        load_weights(tmp_path / "none.safetensors", model, kind="vae", config=config)
+    whole = saved.read_bytes()
+    for length in (0, 5, 200, len(whole) - 1):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="damaged or truncated"):
+            load_weights(saved, model, kind="vae", config=config)
+    saved.write_bytes(whole)
+    card = saved.with_suffix(".json")
+    card.write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load_weights(saved, model, kind="vae", config=config)
+    card.unlink()
+    with pytest.raises(CheckpointError, match="come with a JSON card"):
+        load_weights(saved, model, kind="vae", config=config)
+
+
+def test_other_tensors_are_refused(tmp_path: Path) -> None:
+    path, config = tmp_path / "w.safetensors", {"n": 1}
+    save_weights(path, torch.nn.Linear(3, 2), kind="x", config=config, card={})
+    with pytest.raises(CheckpointError, match=r"weight is \(2, 3\), expected \(2, 4\)"):
+        load_weights(path, torch.nn.Linear(4, 2), kind="x", config=config)
+    with pytest.raises(CheckpointError, match="unknown tensor bias"):
+        load_weights(path, torch.nn.Linear(3, 2, bias=False), kind="x", config=config)
+    save_weights(path, torch.nn.Linear(3, 2, bias=False), kind="x", config=config, card={})
+    with pytest.raises(CheckpointError, match="lacks tensor bias"):
+        load_weights(path, torch.nn.Linear(3, 2), kind="x", config=config)
+    assert json.loads(path.with_suffix(".json").read_text())["kind"] == "x"
