@@ -3,8 +3,9 @@
 
     flowact data snippets --count 1500 --out runs/data/snippets     # 8 frames of many characters, for the VAE
     flowact data clips --count 100 --seconds 10 --out runs/data/clips   # talking clips with sound, for the denoiser
+    flowact data characters --out flowact_ros/weights/characters    # reference pictures of the named characters
 
-Both are deterministic for `--seed` and go on where they stopped: a clip that is there is not made again.
+All are deterministic for `--seed` and go on where they stopped: a clip that is there is not made again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flowact_ros.data.characters import NAMED, Identity, feature_boxes, identity_from_seed, mouth_opening, render
+from flowact_ros.data.characters import NAMED, Identity, feature_boxes, identity_from_seed, mouth_opening, neutral, render
 from flowact_ros.data.poses import random_movement
 from flowact_ros.data.store import BOX_NAMES, write_clip
 
@@ -70,11 +71,23 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path) ->
     write_clip(path, arrays, info)
 
 
+def draw_characters(out: Path, size: int) -> int:
+    """Write the neutral picture of every named character as `out/NAME.png`."""
+    from PIL import Image
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, identity in NAMED.items():
+        picture = render(identity, neutral(1), size=size)[0].permute(1, 2, 0).cpu().numpy()
+        Image.fromarray(picture).save(out / f"{name}.png", optimize=True)
+        print(out / f"{name}.png")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="flowact data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("snippets", "clips"))
+    parser.add_argument("kind", choices=("snippets", "clips", "characters"))
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one sub-folder a clip")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
@@ -84,6 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
+    if args.kind == "characters":
+        return draw_characters(args.out, args.size)
     for number in range(args.seed, args.seed + args.count):
         path = args.out / f"{number:07d}"
         if (path / "clip.json").exists():

@@ -49,7 +49,7 @@ def paint_neck(canvas: Canvas, identity: Identity, pose: Pose) -> None:
         window, u, v = canvas.open(base, -120, -60, 120, 70)
         window.paint(canvas.cover(sdf.ellipse(u, v - 2.0, 96.0, 44.0)), shade(identity.cloth, -0.55))
     skin = identity.skin
-    half = 41.0 + 14.0 * (identity.jaw_width - 0.8) / 0.1 * 0.4
+    half = 41.0 + 56.0 * (identity.jaw_width - 0.8)
     window = canvas.window(base, -130, -110, 130, 100)
     u, v = window.local(base)
     # The neck leans from the collar towards the head.
@@ -98,9 +98,7 @@ def paint_clothes(canvas: Canvas, identity: Identity, pose: Pose) -> None:
         window.paint(canvas.cover(neckline - 9.0) * alpha, shade(cloth, -0.22))
     elif style == "shirt":
         _paint_collar(window, canvas, u, v, d, shade(cloth, 0.10), shade(cloth, -0.34))
-        window.paint(
-            sdf.cover((u - 0.0).abs() - 1.6, 2.5) * canvas.cover(-(v - 52.0)) * 0.45, shade(cloth, -0.5)
-        )
+        window.paint(sdf.cover(u.abs() - 1.6, 2.5) * canvas.cover(-(v - 52.0)) * 0.45, shade(cloth, -0.5))
     elif style == "hoodie":
         hood = sdf.smooth_max(
             sdf.ellipse(u, v - 6.0, 112.0, 54.0), -sdf.ellipse(u, v + 10.0, 64.0, 44.0), 8.0

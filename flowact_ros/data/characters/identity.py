@@ -74,7 +74,6 @@ class Identity:
     glasses_colour: Colour = rgb("#2c2f36")
     clothes: str = "crew"
     blush: float = 0.5
-    freckles: float = 0.0
     # robots
     accent: Colour = rgb("#5fe3ff")
     shell: Colour = rgb("#eef2f6")

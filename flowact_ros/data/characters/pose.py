@@ -7,6 +7,7 @@ by yaw and pitch, and is foreshortened by the local slope; roll turns the whole 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,7 +87,7 @@ class Pose:
         sy = (self.cos_pitch + self.depth * v / (165.0**2 * root) * self.sin_pitch).clamp(0.7, 1.1)
         px, py = self.head.point(x, y)
         if tilt:
-            cos_t, sin_t = float(torch.cos(torch.tensor(tilt))), float(torch.sin(torch.tensor(tilt)))
+            cos_t, sin_t = math.cos(tilt), math.sin(tilt)
             cos = self.cos_roll * cos_t - self.sin_roll * sin_t
             sin = self.sin_roll * cos_t + self.cos_roll * sin_t
         else:

@@ -14,12 +14,13 @@ from .controls import CharacterError, Controls, check_controls
 from .identity import Identity, check_identity
 from .pose import FACE_H, Pose
 
-#: Frames painted together: enough to hide the cost of a call, few enough to stay in a processor's cache.
-BATCH, DEVICE_BATCH = 2, 32
+#: Frames painted together at 512 pixels on a processor: enough to hide the cost of a call, few enough to stay in
+#: its cache. Small pictures go in larger batches of as many pixels.
+BATCH, LARGEST_BATCH = 2, 32
 _SMALLEST, _LARGEST = 32, 4096
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _background(identity: Identity, size: int, device: torch.device) -> Tensor:
     return body.background(identity, size, device)
 
@@ -32,16 +33,18 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
     identity that cannot be drawn, and for a size outside 32..4096 pixels.
     """
     values = _checked(identity, controls, size)
+    frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
+    batch = LARGEST_BATCH
+    if values.device.type == "cpu":
+        batch = min(LARGEST_BATCH, max(BATCH, round(BATCH * (512.0 / size) ** 2)))
     with torch.inference_mode():
         backdrop = _background(identity, size, values.device)
-        frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
-        batch = BATCH if values.device.type == "cpu" else DEVICE_BATCH
         for start in range(0, len(values), batch):
             part = values[start : start + batch]
             canvas = Canvas(backdrop, len(part))
             _paint(canvas, identity, Pose(identity, Controls(part)))
             frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
-    return frames.clone() if frames.is_inference() else frames
+    return frames
 
 
 def _paint(canvas: Canvas, identity: Identity, pose: Pose) -> None:

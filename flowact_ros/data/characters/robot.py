@@ -105,9 +105,9 @@ def shell(identity: Identity, pose: Pose, u: Tensor, v: Tensor) -> Tensor:
     upper = sdf.box(u + 3.0 * yaw, v + 14.0 + 5.0 * pitch, w, 108.0, 84.0 * identity.corner)
     lower = sdf.box(
         u - 10.0 * yaw,
-        v - 52.0 - drop * 0.5 + 8.0 * pitch,
+        v - 52.0 - 0.5 * (drop + identity.chin) + 8.0 * pitch,
         w * (0.66 + 0.30 * identity.jaw_width),
-        72.0 + drop * 0.5,
+        72.0 + 0.5 * (drop + identity.chin),
         60.0 * identity.corner,
     )
     return sdf.smooth_min(upper, lower, 26.0)
