@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other voices and other rooms: what makes a network trained on synthesised speech accept recorded human speech.
+"""Other voices and other rooms, so that a network trained on synthesised speech accepts recorded speech.
 
-A ``Voice`` changes who speaks: the backend's melody (``pitch``) and speed (``rate``), and the length of the vocal tract
-(``tract``: resampling moves pitch and formants together; the backend speaks slower or faster beforehand, so that the speed
-stays what ``rate`` says). A ``Channel`` changes how it reaches us: level, noise, shelves, telephone, room.
+A ``Voice`` changes who speaks: the backend's melody (``pitch``) and speed (``rate``), and the length of the vocal
+tract (``tract``: resampling moves pitch and formants together; the backend speaks slower or faster beforehand, so
+that the speed stays what ``rate`` says). A ``Channel`` changes how it reaches us: level, noise, shelves, telephone,
+room.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Channel:
 
 
 def draw_voice(rng: np.random.Generator, split: str) -> Voice:
-    """A random voice of a split. Optional backends that are not installed are replaced by hibari in ``speak``."""
+    """A random voice of a split. ``available`` replaces what is not installed."""
     table = HELDOUT_VOICES if check_split(split) == "heldout" else TRAIN_VOICES
     shares = np.array([share for _, _, share in table])
     backend, (low, high), _ = table[int(rng.choice(len(table), p=shares / shares.sum()))]
@@ -104,7 +105,7 @@ def stretch(speech: Speech, factor: float) -> Speech:
 
 
 def apply_channel(pcm: np.ndarray, channel: Channel, rng: np.random.Generator) -> np.ndarray:
-    """Sound [T] float32 at 24 kHz as it arrives through the channel: the same length, nothing delayed, within [-1, 1]."""
+    """float32 [T] at 24 kHz as it arrives through the channel: same length, not delayed, within [-1, 1]."""
     out = np.asarray(pcm, np.float64)
     level = np.sqrt(np.mean(out[np.abs(out) > 1e-3] ** 2)) if np.any(np.abs(out) > 1e-3) else 0.03
     if channel.reverb_s > 0:

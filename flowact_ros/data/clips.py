@@ -3,24 +3,31 @@
 
     spec = make_performance(7, "train", 12.0)
     frames = render(spec.identity, torch.from_numpy(spec.performance.controls))
+
+Half of the training clips show a named character, the others a character from a seed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flowact_ros.data.augment import Channel, Voice, available, draw_channel, draw_voice
+from flowact_ros.data.characters import NAMED, Identity, identity_from_seed
 from flowact_ros.data.performance import Performance, Segment, perform
 from flowact_ros.data.sentences import sentence
 from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS, TRAIN_CHARACTER_SEEDS, check_split
 
-SPEAKING_KINDS = (("speaking", 0.5), ("speaking_cheerful", 0.2), ("speaking_gestures", 0.15), ("speaking_serious", 0.15))
+SPEAKING_KINDS = (
+    ("speaking", 0.5),
+    ("speaking_cheerful", 0.2),
+    ("speaking_gestures", 0.15),
+    ("speaking_serious", 0.15),
+)
 QUIET_KINDS = (
-    ("idle", 0.28), ("listening", 0.28), ("thinking", 0.12), ("thinking_chin", 0.06), ("smile", 0.1), ("surprise", 0.05),
-    ("laugh", 0.04), ("greeting", 0.07),
+    ("idle", 0.28), ("listening", 0.28), ("thinking", 0.12), ("thinking_chin", 0.06),
+    ("smile", 0.1), ("surprise", 0.05), ("laugh", 0.04), ("greeting", 0.07),
 )  # fmt: skip
 SILENT_CLIPS = 0.05  # share of clips without a word
 NAMED_CLIPS = 0.5  # share of training clips with one of the named characters
@@ -30,7 +37,7 @@ NAMED_CLIPS = 0.5  # share of training clips with one of the named characters
 class ClipSpec:
     """One clip: who, what, how it sounds. ``character`` is the identity's name or ``seed:N``."""
 
-    identity: Any
+    identity: Identity
     performance: Performance
     voice: Voice
     channel: Channel
@@ -41,8 +48,8 @@ class ClipSpec:
 def make_performance(seed: int, split: str, seconds: float, speaking: float = 0.7) -> ClipSpec:
     """The clip number ``seed`` of a split, of exactly ``round(seconds * 25)`` frames.
 
-    ``speaking``: share of the time with speech. The same arguments give the same clip wherever the same speech backends are
-    installed. Raises ValueError for an unknown split or a length below 0.4 s.
+    ``speaking``: share of the time with speech. The same arguments give the same clip wherever the same speech
+    backends are installed. Raises ValueError for an unknown split or a length below 0.4 s.
     """
     check_split(split)
     if seconds < 0.4:
@@ -58,9 +65,7 @@ def make_performance(seed: int, split: str, seconds: float, speaking: float = 0.
     return ClipSpec(identity, performance, voice, channel, said, character)
 
 
-def _character(rng: np.random.Generator, split: str) -> tuple[Any, str]:
-    from flowact_ros.data.characters import NAMED, identity_from_seed
-
+def _character(rng: np.random.Generator, split: str) -> tuple[Identity, str]:
     if split == "train" and rng.random() < NAMED_CLIPS:
         name = str(rng.choice(sorted(NAMED)))
         return NAMED[name], name
@@ -74,8 +79,10 @@ def _choose(rng: np.random.Generator, table: tuple[tuple[str, float], ...]) -> s
     return table[int(rng.choice(len(table), p=shares / shares.sum()))][0]
 
 
-def _timeline(rng: np.random.Generator, split: str, seconds: float, speaking: float, rate: float) -> list[Segment]:
-    """Speech and quiet in turn, with the wanted share; starts with either (a clip may begin in the middle of things)."""
+def _timeline(
+    rng: np.random.Generator, split: str, seconds: float, speaking: float, rate: float
+) -> list[Segment]:
+    """Speech and quiet in turn, with the wanted share; starts with either."""
     out: list[Segment] = []
     total = said = 0.0
     while total < seconds + 0.5:

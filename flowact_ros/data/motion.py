@@ -28,7 +28,7 @@ def bump(frames: int, at_s: float, rise_s: float, hold_s: float, fall_s: float) 
 
 
 def drift(rng: np.random.Generator, frames: int, tau_s: float) -> np.ndarray:
-    """Smooth random wandering of unit variance with a memory of about ``tau_s`` seconds (noise under a Gaussian window)."""
+    """Smooth random wandering of unit variance, noise under a Gaussian window of ``tau_s`` seconds."""
     sigma = max(tau_s * FRAME_RATE, 1.0)
     half = int(3 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
@@ -36,7 +36,10 @@ def drift(rng: np.random.Generator, frames: int, tau_s: float) -> np.ndarray:
     return np.convolve(rng.standard_normal(frames + 2 * half), kernel, mode="valid")
 
 
-def poses(rng: np.random.Generator, frames: int, every_s: tuple[float, float], move_s: tuple[float, float], spread: float) -> np.ndarray:
+Range = tuple[float, float]
+
+
+def poses(rng: np.random.Generator, frames: int, every_s: Range, move_s: Range, spread: float) -> np.ndarray:
     """A value that rests at random places (normal, ``spread``) and moves between them with minimum jerk."""
     out = np.zeros(frames)
     value = rng.normal(0.0, spread)
@@ -60,13 +63,13 @@ def breath(rng: np.random.Generator, frames: int, period_s: float) -> np.ndarray
         depth = rng.uniform(0.75, 1.0)
         inside = (times >= now) & (times < now + length)
         phase = (times[inside] - now) / length
-        out[inside] = depth * np.where(phase < 0.4, minimum_jerk(phase / 0.4), 1.0 - minimum_jerk((phase - 0.4) / 0.6))
+        out[inside] = depth * (minimum_jerk(phase / 0.4) - minimum_jerk((phase - 0.4) / 0.6))
         now += length
     return out
 
 
 def blink_profile(frames: int, at_s: float, length_s: float = 0.15) -> np.ndarray:
-    """One blink from ``at_s`` on: lids close in a third of ``length_s`` and open in the rest (one frame at least closed)."""
+    """One blink from ``at_s`` on: lids close in a third of ``length_s``, rest for a frame, and open."""
     times = (np.arange(frames) + 0.5) / FRAME_RATE - at_s
     close, hold = 0.34 * length_s, 0.045
     shape = minimum_jerk(times / close) - minimum_jerk((times - close - hold) / (length_s - close))
@@ -74,7 +77,7 @@ def blink_profile(frames: int, at_s: float, length_s: float = 0.15) -> np.ndarra
 
 
 def blink_times(rng: np.random.Generator, seconds: float, interval_s: np.ndarray) -> list[float]:
-    """Times of blinks; ``interval_s`` [frames] is the mean distance wanted at every frame (2 .. 6 s come out, some double)."""
+    """Times of blinks, 2 .. 6 s apart, some double; ``interval_s`` [frames]: the mean distance at every frame."""
     out: list[float] = []
     now = rng.uniform(0.2, 3.0)
     while now < seconds:

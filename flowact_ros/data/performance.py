@@ -30,8 +30,9 @@ class Segment:
 class Performance:
     """What is rendered and learned from. T frames at 25/s.
 
-    ``controls`` float32 [T, K] in the order of CONTROL_NAMES; ``pcm`` float32 [T * 960] at 24 kHz; ``behaviour`` int8 [T]
-    (numbers of the messages); ``instruction``: (first frame, text), the first at frame 0; ``phonemes``: times in seconds.
+    ``controls`` float32 [T, K] in the order of CONTROL_NAMES; ``pcm`` float32 [T * 960] at 24 kHz; ``behaviour``
+    int8 [T] (numbers of the messages); ``instruction``: (first frame, text), the first at frame 0; ``phonemes``:
+    times in seconds, without silence; ``kinds``: (first frame, key of WORDINGS).
     """
 
     controls: np.ndarray
@@ -56,8 +57,8 @@ def perform(
 ) -> Performance:
     """Play a timeline. With ``seconds`` the result has exactly that length: cut, or with the last segment going on.
 
-    Deterministic for the generator's state and the installed speech backends. Raises ValueError for an unknown kind or an
-    empty timeline, SynthesizerError when speech is needed and hibari-tts is not installed.
+    Deterministic for the generator's state and the installed speech backends. Raises ValueError for an unknown kind
+    or an empty timeline, SynthesizerError when speech is needed and hibari-tts is not installed.
     """
     if not timeline:
         raise ValueError("the timeline is empty; it needs at least one segment")
@@ -76,8 +77,8 @@ def perform(
         beats: tuple[float, ...] = ()
         if speech is not None:
             offset = now / FRAME_RATE
-            placed = [Phoneme(p.symbol, p.start_s + offset, p.end_s + offset, p.stressed) for p in speech.phonemes]
-            phonemes += [p for p in placed if p.symbol != SILENCE]
+            placed = [p.moved(offset) for p in speech.phonemes if p.symbol != SILENCE]
+            phonemes += placed
             beats = tuple((p.start_s + p.end_s) / 2 for p in placed if p.stressed)
             sounds.append((now * SAMPLES_PER_FRAME, speech.pcm))
         spans.append(Span(segment.kind, now, now + length, beats, speech is not None))
@@ -91,9 +92,12 @@ def perform(
     phonemes = [p for p in phonemes if p.start_s < frames / FRAME_RATE]
     controls = body(spans, frames, rng)
     _add_mouth(controls, mouth(phonemes, clean, frames))
-    behaviour = np.concatenate([np.full(s.end - s.start, 3 if s.speaks else CODES[s.kind], np.int8) for s in spans])
+    behaviour = np.empty(frames, np.int8)
+    for span in spans:
+        behaviour[span.start : span.end] = CODES["speaking"] if span.speaks else CODES[span.kind]
     pcm = apply_channel(clean, channel, rng) if channel is not None else clean
-    return Performance(limit(controls), pcm, behaviour, instruction, phonemes, [(s.start, s.kind) for s in spans])
+    kinds = [(span.start, span.kind) for span in spans]
+    return Performance(limit(controls), pcm, behaviour, instruction, phonemes, kinds)
 
 
 def _length(segment: Segment, speech: Speech | None, rng: np.random.Generator) -> int:
@@ -102,7 +106,7 @@ def _length(segment: Segment, speech: Speech | None, rng: np.random.Generator) -
 
 
 def _trimmed(speech: Speech, rng: np.random.Generator) -> Speech:
-    """Backends leave 0.1 to 0.4 s of silence around a sentence; here it is random, so that nothing can be counted on."""
+    """Backends leave a fixed silence around a sentence; here it is random, so that nothing can be counted on."""
     said = [p for p in speech.phonemes if p.symbol != SILENCE]
     if not said:
         return speech
@@ -111,7 +115,7 @@ def _trimmed(speech: Speech, rng: np.random.Generator) -> Speech:
     pcm = speech.pcm[start:end]
     pcm = np.concatenate([pcm, np.zeros(max(0, end - start - len(pcm)), np.float32)])
     shift = start / SAMPLE_RATE
-    return Speech(pcm, [Phoneme(p.symbol, p.start_s - shift, p.end_s - shift, p.stressed) for p in said])
+    return Speech(pcm, [p.moved(-shift) for p in said])
 
 
 def _mix(sounds: Sequence[tuple[int, np.ndarray]], samples: int) -> np.ndarray:
@@ -128,7 +132,7 @@ def _add_mouth(controls: np.ndarray, lips: np.ndarray) -> None:
     for i, name in enumerate(MOUTH_CONTROLS):
         c = column(name)
         controls[:, c] = (1.0 - said) * controls[:, c] + lips[:, i]
-    # Rounded lips cannot smile, and an open jaw pulls the corners in.
+    # Rounded lips cannot smile broadly.
     rounded = lips[:, MOUTH_CONTROLS.index("mouth_round")]
     controls[:, column("smile")] *= 1.0 - 0.5 * rounded
 

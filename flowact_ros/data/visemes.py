@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phonemes -> mouth controls at 25 frames/s, with co-articulation.
 
-Dominance functions after Cohen & Massaro (1993), "Modeling coarticulation in synthetic visual speech": every phoneme has a
-target per control and a dominance that fades with the distance from it; a control is the mean of all targets weighted by
-dominance. Lips of rounded vowels reach far ahead, the jaw of a schwa yields to its neighbours, an "s" holds the jaw shut.
-What must not be averaged away, the closure of p b m and the lip on the teeth of f v, is laid over the blend afterwards.
+Dominance functions after Cohen & Massaro (1993), "Modeling coarticulation in synthetic visual speech": every phoneme
+has a target per control and a dominance that fades with the distance from it; a control is the mean of all targets
+weighted by dominance. Lips of rounded vowels reach far ahead, the jaw of a schwa yields to its neighbours, an "s" holds
+the jaw shut. What must not be averaged away, the closure of p b m and the lip on the teeth of f v, is laid over the
+blend afterwards.
 
 Frame k stands for the instant (k + 0.5) / 25, the middle of its samples.
 """
@@ -17,9 +18,18 @@ import numpy as np
 
 from flowact_ros.dialogue.synthesizer import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE, VOWELS, loudness_db
-from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE
+from flowact_ros.timebase import FRAME_RATE
 
-MOUTH_CONTROLS = ("jaw", "mouth_width", "mouth_round", "lip_upper", "lip_lower", "lip_press", "teeth", "tongue")
+MOUTH_CONTROLS = (
+    "jaw",
+    "mouth_width",
+    "mouth_round",
+    "lip_upper",
+    "lip_lower",
+    "lip_press",
+    "teeth",
+    "tongue",
+)
 BILABIALS = ("P", "B", "M")
 LABIODENTALS = ("F", "V")
 REST_AFTER = 0.2  # [s] silence of this length brings the mouth to rest
@@ -74,8 +84,10 @@ _HOLD: dict[str, tuple[float, float, float]] = {
     "UW": (1.0, 2.4, 1.2), "UH": (1.0, 1.6, 1.0), "IY": (1.0, 1.6, 1.0),
     "AX": (0.6, 0.5, 0.6), "HH": (0.15, 0.1, 0.1), "K": (0.5, 0.25, 0.5), "G": (0.5, 0.25, 0.5), "NG": (0.6, 0.3, 0.5),
     "T": (1.2, 0.4, 1.2), "D": (1.1, 0.4, 1.2), "N": (1.0, 0.4, 1.2), "L": (0.8, 0.4, 1.4), "R": (0.7, 1.0, 0.8),
-    "S": (1.8, 0.8, 1.6), "Z": (1.6, 0.8, 1.5), "SH": (1.6, 1.6, 1.5), "ZH": (1.5, 1.5, 1.5), "CH": (1.6, 1.6, 1.5), "JH": (1.6, 1.5, 1.5),
-    "TH": (1.1, 0.6, 2.0), "DH": (0.9, 0.5, 1.6), "F": (1.8, 0.9, 2.2), "V": (1.6, 0.9, 2.0), "W": (1.4, 2.2, 1.6), "Y": (0.9, 1.2, 1.0),
+    "S": (1.8, 0.8, 1.6), "Z": (1.6, 0.8, 1.5), "SH": (1.6, 1.6, 1.5), "ZH": (1.5, 1.5, 1.5),
+    "CH": (1.6, 1.6, 1.5), "JH": (1.6, 1.5, 1.5),
+    "TH": (1.1, 0.6, 2.0), "DH": (0.9, 0.5, 1.6), "F": (1.8, 0.9, 2.2), "V": (1.6, 0.9, 2.0),
+    "W": (1.4, 2.2, 1.6), "Y": (0.9, 1.2, 1.0),
     "P": (1.4, 0.5, 1.6), "B": (1.4, 0.5, 1.6), "M": (1.4, 0.5, 1.6), SILENCE: (1.0, 1.0, 1.0),
 }
 # fmt: on
@@ -90,7 +102,7 @@ _REACH = {
     "teeth": (0.040, 0.036),
     "tongue": (0.030, 0.030),
 }
-_GROUP = {"jaw": 0, "mouth_width": 1, "mouth_round": 1, "lip_upper": 1, "lip_lower": 1, "lip_press": 0, "teeth": 2, "tongue": 2}
+_GROUP = dict(zip(MOUTH_CONTROLS, (0, 1, 1, 1, 1, 0, 2, 2)))
 LEAD = 0.045  # [s] the mouth shapes a vowel before it is heard
 CLOSURE_FADE = 0.050  # [s] from open lips to closed ones and back
 QUIET_DB, LOUD_DB = -32.0, -4.0  # range of a vowel's level (below the loudest) that changes how far it opens
@@ -142,7 +154,7 @@ def _with_pauses(phonemes: Sequence[Phoneme], total: float) -> list[Phoneme]:
 
 
 def _opening(phonemes: Sequence[Phoneme], pcm: np.ndarray) -> dict[tuple[float, str], float]:
-    """How far every vowel opens: 0.75 (mumbled) .. 1.1 (loud), from its level against the loudest speech; stress adds."""
+    """How far every vowel opens: 0.72 (mumbled) .. 1.1 (loud, stressed), from its level in the clip."""
     level = loudness_db(np.asarray(pcm, np.float32), STEP) if len(pcm) else np.full(1, -120.0, np.float32)
     voiced = level[level > -30.0]
     level = level - (np.percentile(voiced, 95) if len(voiced) else 0.0)
@@ -237,18 +249,3 @@ def _bite(phonemes: Sequence[Phoneme], times: np.ndarray) -> np.ndarray:
             half = max(p.duration_s / 2 - 0.015, 0.0201)
             out = np.maximum(out, _bump(times, middle - half, middle + half, CLOSURE_FADE))
     return out
-
-
-def speech_gate(phonemes: Sequence[Phoneme], frames: int, reach_s: float = 0.0) -> np.ndarray:
-    """bool [frames]: whether something is said at a frame or within ``reach_s`` of it."""
-    times = (np.arange(frames) + 0.5) / FRAME_RATE
-    out = np.zeros(frames, bool)
-    for p in phonemes:
-        if p.symbol != SILENCE:
-            out |= (times >= p.start_s - reach_s) & (times < p.end_s + reach_s)
-    return out
-
-
-def samples_of(frames: int) -> int:
-    """Number of samples at 24 kHz of so many frames."""
-    return frames * SAMPLE_RATE // FRAME_RATE

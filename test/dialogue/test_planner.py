@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rule planner as a table: events at times in, behaviours out."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowact_ros.dialogue.planner import (
+    BEHAVIOURS,
+    IDLE,
+    LISTENING,
+    PRIORITY_URGENT,
+    REACTING,
+    REACTIONS,
+    SPEAKING,
+    THINKING,
+    WORDINGS,
+    AvatarSpeaking,
+    Event,
+    Instruction,
+    PlannerError,
+    RulePlanner,
+    RulePlannerConfig,
+    SpeechData,
+    Tick,
+    UserText,
+    UserVoice,
+    reaction_to,
+)
+
+
+def play(events: list[Event], until: float = 0.0, **settings) -> list[tuple[float, Instruction]]:
+    """Instructions with their times; Ticks come every 50 ms between the events, as the node sends them."""
+    planner = RulePlanner(RulePlannerConfig(**settings))
+    end = max([until, *(event.time_s for event in events)])
+    ticks: list[Event] = [Tick(i * 0.05) for i in range(int(end / 0.05) + 1)]
+    out = []
+    for event in sorted([*ticks, *events], key=lambda event: event.time_s):
+        instruction = planner.observe(event)
+        if instruction is not None:
+            out.append((event.time_s, instruction))
+    return out
+
+
+def behaviours(events: list[Event], until: float = 0.0, **settings) -> list[str]:
+    return [instruction.behaviour for _, instruction in play(events, until, **settings)]
+
+
+def speech(start: float, end: float) -> list[Event]:
+    """A sentence from a TTS: data in 40 ms chunks, and the avatar that speaks it with some delay."""
+    data: list[Event] = [SpeechData(start + 0.04 * i, "u1") for i in range(int((end - start) / 0.04))]
+    return [*data, AvatarSpeaking(start + 0.5, True, "u1"), AvatarSpeaking(end + 0.5, False, "")]
+
+
+def user(start: float, end: float) -> list[Event]:
+    return [UserVoice(start, True), UserVoice(end, False)]
+
+
+TABLE = {
+    "nothing": ([], 10.0, {}, [IDLE]),
+    "it speaks": (speech(2, 4), 8.0, {}, [IDLE, SPEAKING, IDLE]),
+    "somebody speaks, no answer": (user(2, 4), 12.0, {}, [IDLE, LISTENING, THINKING, IDLE]),
+    "question and answer": (
+        [*user(2, 4), *speech(5, 7)],
+        12.0,
+        {},
+        [IDLE, LISTENING, THINKING, SPEAKING, IDLE],
+    ),
+    "an echo while it speaks": ([*speech(2, 6), *user(3, 5)], 12.0, {}, [IDLE, SPEAKING, IDLE]),
+    "a barge-in": (
+        [*speech(2, 6), *user(3, 5)],
+        12.0,
+        {"barge_in": True},
+        [IDLE, SPEAKING, LISTENING, SPEAKING, IDLE],
+    ),
+    "a reaction": ([UserText(2, "That is funny!")], 8.0, {}, [IDLE, REACTING, IDLE]),
+    "a partial text is no reaction yet": ([UserText(2, "That is funny!", final=False)], 8.0, {}, [IDLE]),
+    "speech matters more than a reaction": (
+        [*speech(2, 5), UserText(2.2, "thank you")],
+        8.0,
+        {},
+        [IDLE, SPEAKING, IDLE],
+    ),
+    "a pause between two chunks is no end": (
+        [*speech(2, 3), *speech(3.3, 4)],
+        9.0,
+        {},
+        [IDLE, SPEAKING, IDLE],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_table(name: str) -> None:
+    events, until, settings, expected = TABLE[name]
+    assert behaviours(events, until, **settings) == expected
+
+
+def test_listening_is_urgent_and_at_once() -> None:
+    out = play([UserVoice(2.0, True)], 3.0)
+    assert out[-1] == (2.0, out[-1][1])
+    assert out[-1][1].behaviour == LISTENING
+    assert out[-1][1].priority == PRIORITY_URGENT
+    assert all(i.priority == 0 for _, i in out[:-1])
+
+
+def test_speaking_carries_the_utterance() -> None:
+    found = [i for _, i in play(speech(2, 3), 6.0) if i.behaviour == SPEAKING]
+    assert [i.utterance_id for i in found] == ["u1"]
+
+
+def test_dwell_holds_back_what_is_not_urgent() -> None:
+    # The user stops 0.1 s after the onset: listening is still shown for the whole dwell.
+    out = {i.behaviour: t for t, i in play(user(2.0, 2.1), 8.0, dwell_s=1.0)}
+    assert out[LISTENING] == pytest.approx(2.0, abs=0.01)
+    assert out[THINKING] == pytest.approx(3.0, abs=0.06)
+
+
+def test_thinking_ends_at_its_timeout() -> None:
+    out = play(user(2.0, 4.0), 12.0, thinking_timeout_s=3.0)
+    assert [i.behaviour for _, i in out] == [IDLE, LISTENING, THINKING, IDLE]
+    assert out[-1][0] == pytest.approx(7.0, abs=0.06)
+
+
+def test_time_never_runs_backwards() -> None:
+    planner = RulePlanner()
+    planner.observe(Tick(10.0))
+    assert planner.observe(UserVoice(9.0, True)).behaviour == LISTENING
+    assert planner.observe(Tick(9.5)) is None
+
+
+def test_wordings_vary_and_a_seed_repeats_them() -> None:
+    events = [event for k in range(8) for event in user(2 + 8 * k, 3 + 8 * k)]
+    texts = [i.text for _, i in play(events, 70.0) if i.behaviour == LISTENING]
+    assert len(texts) == 8
+    assert all(a != b for a, b in zip(texts, texts[1:], strict=False))
+    assert texts == [i.text for _, i in play(events, 70.0) if i.behaviour == LISTENING]
+    other = [i.text for _, i in play(events, 70.0, seed=5) if i.behaviour == LISTENING]
+    assert other != texts
+
+
+def test_every_behaviour_has_several_wordings() -> None:
+    assert set(WORDINGS) | {REACTING} == set(BEHAVIOURS)
+    assert all(len(texts) >= 2 for texts in [*WORDINGS.values(), *REACTIONS.values()])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Hello there", "smile"),
+        ("Thank you very much", "smile"),
+        ("tell me a JOKE", "laugh"),
+        ("Wow, I like it", "surprise"),
+        ("hello, that is so funny", "laugh"),
+        ("the hippopotamus is in the shell", None),
+        ("", None),
+    ],
+)
+def test_reactions_are_whole_words(text: str, kind: str | None) -> None:
+    assert reaction_to(text) == kind
+
+
+def test_bad_settings_and_events_are_named() -> None:
+    with pytest.raises(PlannerError, match="dwell_s"):
+        RulePlannerConfig(dwell_s=-1)
+    with pytest.raises(PlannerError, match="str"):
+        RulePlanner().observe("hello")  # type: ignore[arg-type]
