@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flowact_ros.training.muon import Muon
+
 
 class Method(Protocol):
     """One training stage."""
@@ -58,13 +60,8 @@ class Trainer:
     def __init__(self, method: Method, config: TrainerConfig) -> None:
         self.method, self.config = method, config
         module = method.module
-        decay = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-        rest = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=config.betas,
-            fused=True,
+        self.optimizer = Muon(
+            module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
         self.iteration = 0
@@ -76,7 +73,8 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self.config.run / "state.pt", map_location="cpu", weights_only=True)
         self.method.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is not None:  # None: weights taken over from elsewhere
+            self.optimizer.load_state_dict(state["optimizer"])
         self.ema, self.iteration, self.seconds = state["ema"], state["iteration"], state["seconds"]
 
     def save(self) -> None:

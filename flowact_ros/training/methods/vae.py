@@ -23,6 +23,7 @@ from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.losses import box_mask, psnr, reconstruction
 
+PIECE = 8  # frames a crop: two latents, so that the state between them is trained
 FEATURES = slice(0, 3)  # mouth and eyes within `BOX_NAMES`
 
 
@@ -35,10 +36,10 @@ class VAEMethod:
         *,
         crop: int = 192,
         batch: int = 8,
-        noise: float = 0.1,
+        noise: float = 0.05,
         penalty: float = 1e-3,
         edges: float = 0.5,
-        edges_from: int = 1500,
+        edges_from: int = 2000,
     ) -> None:
         self.module = VAE(config.vae)
         self.data, self.crop, self.batch_size = data, crop, batch
@@ -58,16 +59,18 @@ class VAEMethod:
             clip = self.clips[rng.integers(len(self.clips))]
             frames, boxes = clip.array("frames"), torch.from_numpy(np.array(clip.array("boxes")))
             size, c = frames.shape[-1], self.crop
+            first = int(rng.integers(0, len(frames) - PIECE + 1))
+            piece = slice(first, first + PIECE)
             if rng.random() < 0.6:
-                box = boxes[0, rng.integers(3)].numpy()
+                box = boxes[first, rng.integers(3)].numpy()
                 centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + rng.uniform(-0.35, 0.35, 2) * c
             else:
                 centre = rng.uniform(0, size, 2)
             # any pixel offset: the encoder must not rely on where the grid of 32 falls
             x, y = (int(np.clip(v - c / 2, 0, size - c)) for v in centre)
-            crops.append(torch.from_numpy(np.array(frames[:8, :, y : y + c, x : x + c])))
+            crops.append(torch.from_numpy(np.array(frames[piece, :, y : y + c, x : x + c])))
             shift = torch.tensor([x, y, x, y], dtype=torch.float32)
-            inside = box_mask(boxes[:8, FEATURES] - shift, c, c).any(1)
+            inside = box_mask(boxes[piece, FEATURES] - shift, c, c).any(1)
             weights.append(1.0 + 2.0 * inside.float())
         video = torch.stack(crops).float() / 127.5 - 1.0
         if rng.random() < 0.5:
