@@ -28,7 +28,9 @@ class Instruction:
         if not isinstance(self.text, str):
             raise ValueError(f"instruction text is {type(self.text).__name__}: a string is needed")
         if len(self.text) > MAX_TEXT:
-            raise ValueError(f"instruction text has {len(self.text)} characters: at most {MAX_TEXT} are taken")
+            raise ValueError(
+                f"instruction text has {len(self.text)} characters: at most {MAX_TEXT} are taken"
+            )
         if self.behaviour and self.behaviour not in BEHAVIOURS:
             raise ValueError(f"behaviour is {self.behaviour!r}: one of {', '.join(BEHAVIOURS)} is needed")
 

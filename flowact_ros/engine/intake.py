@@ -101,11 +101,22 @@ class _Stream:
 
 
 def check_chunk(
-    pcm: np.ndarray, sample_rate: int, first_sample: int | None, sequence: int | None, last: bool, counts: IntakeCounts
+    pcm: np.ndarray,
+    sample_rate: int,
+    first_sample: int | None,
+    sequence: int | None,
+    last: bool,
+    counts: IntakeCounts,
 ) -> Chunk:
     """pcm float [n] or int16 [n] -> Chunk. Raises AudioError with one line; bad samples become silence."""
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate or not RATES[0] <= sample_rate <= RATES[1]:
-        raise AudioError(f"sample rate is {sample_rate!r}: a whole number in [{RATES[0]}, {RATES[1]}] Hz is needed")
+    if (
+        isinstance(sample_rate, bool)
+        or int(sample_rate) != sample_rate
+        or not RATES[0] <= sample_rate <= RATES[1]
+    ):
+        raise AudioError(
+            f"sample rate is {sample_rate!r}: a whole number in [{RATES[0]}, {RATES[1]}] Hz is needed"
+        )
     for name, value in (("first_sample", first_sample), ("sequence", sequence)):
         if value is not None and (int(value) != value or value < 0):
             raise AudioError(f"{name} is {value!r}: a whole number >= 0 is needed")
@@ -142,7 +153,10 @@ class Intake:
         self.counts = IntakeCounts()
         self._config = config
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._ends: tuple[int | None, int | None] = (None, None)  # (place, sequence) that continue the last chunk
+        self._ends: tuple[int | None, int | None] = (
+            None,
+            None,
+        )  # (place, sequence) that continue the last chunk
 
     def push(
         self,
@@ -209,7 +223,11 @@ class Intake:
                 "one rate per utterance is needed"
             )
         begins = stream.fresh and (chunk.first, chunk.sequence) != (None, None)
-        if begins and not (0 in (chunk.first, chunk.sequence) or self._continues(chunk)) or stream.ahead(chunk) > 0:
+        if (
+            begins
+            and not (0 in (chunk.first, chunk.sequence) or self._continues(chunk))
+            or stream.ahead(chunk) > 0
+        ):
             self._hold(stream, chunk, now, feeds)
         else:
             self._deliver(stream, chunk, feeds)
@@ -274,7 +292,9 @@ class Intake:
                 limit = int(self._config.gap_s * stream.rate)
                 self.counts.shortened += gap > limit
                 silence = np.zeros(min(gap, limit), np.float32)
-                self._deliver(stream, replace(chunk, pcm=silence, sequence=None, first=None, last=False), feeds)
+                self._deliver(
+                    stream, replace(chunk, pcm=silence, sequence=None, first=None, last=False), feeds
+                )
         stream.next_first = chunk.first
         self._deliver(stream, chunk, feeds)
         self._drain(stream, feeds)

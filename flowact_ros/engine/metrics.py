@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flowact_ros.engine.utterance import Utterance
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
 STAGES = ("audio", "text", "denoise", "commit", "decode", "output")
+_COSTS_KEPT = 16  # steps of a size that its expected time comes from
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 
 
@@ -76,23 +78,46 @@ class StepCost:
 
     def __init__(self, initial: float) -> None:
         self._initial = initial
-        self._seen: dict[int, float] = {}
+        self._seen: dict[int, deque[float]] = {}
+        self._warm: set[int] = set()
 
     def add(self, latents: int, wall: float) -> None:
-        """A step of `latents` took `wall` seconds. Rises quickly, falls slowly: deadlines depend on it."""
-        old = self._seen.get(latents)
-        if old is None:
-            self._seen[latents] = wall
-        else:
-            self._seen[latents] = old + (0.5 if wall > old else 0.1) * (wall - old)
+        """A step of `latents` took `wall` seconds. The first of a size sets things up: the second replaces it."""
+        seen = self._seen.setdefault(latents, deque(maxlen=_COSTS_KEPT))
+        if len(seen) == 1 and latents not in self._warm:
+            self._warm.add(latents)
+            seen.clear()
+        seen.append(wall)
 
     def __call__(self, latents: int) -> float:
-        if latents in self._seen:
-            return self._seen[latents]
+        """The upper quartile of the latest: deadlines depend on it, one slow step must not spoil it."""
         if not self._seen:
             return self._initial * latents
         near = min(self._seen, key=lambda n: abs(n - latents))
-        return self._seen[near] * max(1.0, latents / near)  # a smaller one: no faster, until it is seen
+        return percentile(self._seen[near], 0.75) * max(1.0, latents / near)  # no faster than seen
+
+
+class Reactions:
+    """How long the world waits: speech until it sounds, interruptions until it stops."""
+
+    def __init__(self) -> None:
+        self.ttff: deque[float] = deque(maxlen=_KEPT)
+        self.barge_in: deque[float] = deque(maxlen=_KEPT)
+        self._cut: tuple[float, list[Utterance]] | None = None
+
+    def interrupted(self, now: float, cut: list[Utterance]) -> None:
+        """These were sounding when they were cut."""
+        self._cut = (now, cut)
+
+    def sounding(self, now: float, owners: list[Utterance]) -> None:
+        """A frame leaves in which these sound."""
+        for owner in owners:
+            if not owner.shown and owner.first_push is not None:
+                self.ttff.append(now - owner.first_push)
+            owner.shown = True
+        if self._cut is not None and not any(owner in self._cut[1] for owner in owners):
+            self.barge_in.append(now - self._cut[0])
+            self._cut = None
 
 
 class Meter:
@@ -100,9 +125,10 @@ class Meter:
 
     def __init__(self) -> None:
         self.frames = self.steps = self.latents = 0
-        self.repeated = self.dropped = self.skipped = self.rewinds = self.remade = self.reanchors = self.stalls = 0
-        self.ttff: deque[float] = deque(maxlen=_KEPT)
-        self.barge_in: deque[float] = deque(maxlen=_KEPT)
+        self.repeated = self.dropped = self.skipped = self.rewinds = self.remade = self.reanchors = (
+            self.stalls
+        ) = 0
+        self.reactions = Reactions()
         self.first_frame_s: float | None = None
         self.identity: float | None = None
         self._stages: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
@@ -142,8 +168,8 @@ class Meter:
             "real_time_factor_p95": percentile(self._factors, 0.95),
             "core_ms_per_chunk": statistics.median(self._core_ms) if self._core_ms else 0.0,
             "step_ms": {stage: statistics.median(v) for stage, v in self._stages.items() if v},
-            "ttff_s": tuple(self.ttff),
-            "barge_in_s": tuple(self.barge_in),
+            "ttff_s": tuple(self.reactions.ttff),
+            "barge_in_s": tuple(self.reactions.barge_in),
             "first_frame_s": self.first_frame_s,
             "repeated": self.repeated,
             "dropped": self.dropped,

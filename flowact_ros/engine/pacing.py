@@ -38,18 +38,26 @@ def stamp(index: int, t0: float) -> float:
 
 
 def decide(
-    index: int, now: float, t0: float, ready: bool, *, lead: float = 0.08, grace: float = 0.02, reanchor: float = 1.0
+    index: int,
+    now: float,
+    t0: float,
+    ready: bool,
+    *,
+    lead: float = 0.08,
+    grace: float = 0.02,
+    reanchor: float = 1.0,
 ) -> Decision:
     """Decides about frame `index` at clock time `now` [s].
 
     ready: its picture exists. A picture that is late may still come within `grace`; after that the previous one
-    leaves in its place. More than `reanchor` late means that nobody took frames: the clock is moved.
+    leaves in its place. More than `reanchor` late means that nobody took frames, as much early that the clock was set
+    back: t0 is moved.
     """
     late = now - (stamp(index, t0) - lead)
+    if abs(late) > reanchor:
+        return Decision(Action.REANCHOR, late)
     if late < -_TICK:
         return Decision(Action.WAIT, -late)
-    if late > reanchor:
-        return Decision(Action.REANCHOR, late)
     if ready:
         return Decision(Action.SHOW)
     if late < grace - _TICK:

@@ -55,7 +55,9 @@ class Ring:
     def push(self, entry: RingEntry) -> None:
         """Adds the next latent. Raises ValueError if it does not come after the last one."""
         if self._entries and entry.latent <= self._entries[-1].latent:
-            raise ValueError(f"latent {entry.latent} pushed after latent {self._entries[-1].latent}: order is lost")
+            raise ValueError(
+                f"latent {entry.latent} pushed after latent {self._entries[-1].latent}: order is lost"
+            )
         self._entries.append(entry)
 
     def entry(self, frame: int) -> RingEntry | None:

@@ -25,10 +25,18 @@ import numpy as np
 
 from flowact_ros.engine.controls import Instruction
 from flowact_ros.engine.intake import Intake
-from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference, ReferenceError_
+from flowact_ros.engine.interfaces import (
+    ChunkRecord,
+    EngineError,
+    Frame,
+    Pipeline,
+    Reference,
+    ReferenceError_,
+)
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.stream import Step, Stream
+from flowact_ros.engine.step import Step
+from flowact_ros.engine.stream import Stream
 from flowact_ros.timebase import SAMPLE_RATE
 
 _LOG = logging.getLogger(__name__)
@@ -91,7 +99,9 @@ class Session:
         if worker is not None and worker is not threading.current_thread():
             worker.join(self.config.close_timeout_s)
             if worker.is_alive():
-                _LOG.warning("a step still runs after %g s: its thread is left behind", self.config.close_timeout_s)
+                _LOG.warning(
+                    "a step still runs after %g s: its thread is left behind", self.config.close_timeout_s
+                )
 
     def __enter__(self) -> Session:
         return self
@@ -101,7 +111,9 @@ class Session:
 
     def _alive(self) -> None:
         if self._error is not None:
-            raise EngineError(f"the engine failed: {type(self._error).__name__}: {self._error}") from self._error
+            raise EngineError(
+                f"the engine failed: {type(self._error).__name__}: {self._error}"
+            ) from self._error
         if self._closed:
             raise EngineError("the session is closed")
 
@@ -162,7 +174,9 @@ class Session:
             try:
                 loaded = future.result(_REFERENCE_TIMEOUT_S)
             except FutureTimeout:
-                raise EngineError(f"the reference was not encoded within {_REFERENCE_TIMEOUT_S:g} s") from None
+                raise EngineError(
+                    f"the reference was not encoded within {_REFERENCE_TIMEOUT_S:g} s"
+                ) from None
         with self._cond:
             self._stream.change_reference(loaded)
         return loaded.id
@@ -171,7 +185,9 @@ class Session:
         if not isinstance(reference, Reference):
             if not isinstance(reference, np.ndarray) or reference.ndim != 3 or reference.shape[2] != 3:
                 shape = list(getattr(reference, "shape", ()))
-                raise ReferenceError_(f"the reference is {type(reference).__name__} {shape}: uint8 [H, W, 3] is needed")
+                raise ReferenceError_(
+                    f"the reference is {type(reference).__name__} {shape}: uint8 [H, W, 3] is needed"
+                )
             if reference.dtype != np.uint8:
                 raise ReferenceError_(f"the reference has type {reference.dtype}: uint8 is needed")
             reference = self._pipeline.load_reference(reference)
@@ -206,16 +222,21 @@ class Session:
             if self._iterating:
                 raise EngineError("frames() is iterated already: one consumer per session")
             if not realtime and self._worker is not None:
-                raise EngineError("the worker runs already: offline frames need a session that was not started")
+                raise EngineError(
+                    "the worker runs already: offline frames need a session that was not started"
+                )
             if realtime and self._stream.offline:
                 raise EngineError("this session was iterated offline: make another one for live frames")
-            self._iterating = True
             self._stream.offline = not realtime
         if realtime:
             self.start()
         return self._iterate(self._live if realtime else self._offline)
 
     def _iterate(self, following: Callable[[], Frame | None]) -> Iterator[Frame]:
+        with self._cond:
+            if self._iterating:
+                raise EngineError("frames() is iterated already: one consumer per session")
+            self._iterating = True
         try:
             while (frame := following()) is not None:
                 yield frame

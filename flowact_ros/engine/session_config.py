@@ -66,10 +66,21 @@ class SessionConfig:
                 raise ValueError(f"{name} is {value!r}: a number in [{least}, {greatest}] is needed")
             if not least <= value <= greatest:
                 raise ValueError(f"{name} is {value}: it must lie in [{least}, {greatest}]")
-        for name in ("step_latents", "start_latents", "ring_frames", "idle_frames", "reorder_window", "urgent_above"):
+        for name in (
+            "step_latents",
+            "start_latents",
+            "ring_frames",
+            "idle_frames",
+            "reorder_window",
+            "urgent_above",
+        ):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: a whole number is needed")
         if self.idle_frames > self.ring_frames:
-            raise ValueError(f"idle_frames is {self.idle_frames}: it must not exceed ring_frames ({self.ring_frames})")
+            raise ValueError(
+                f"idle_frames is {self.idle_frames}: it must not exceed ring_frames ({self.ring_frames})"
+            )
         if self.output_lead_s < self.grace_s:
-            raise ValueError(f"grace_s is {self.grace_s}: it must not exceed output_lead_s ({self.output_lead_s})")
+            raise ValueError(
+                f"grace_s is {self.grace_s}: it must not exceed output_lead_s ({self.output_lead_s})"
+            )

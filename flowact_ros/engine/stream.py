@@ -10,10 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -25,26 +22,19 @@ from flowact_ros.engine.metrics import Meter, StepCost
 from flowact_ros.engine.policy import Situation, choose
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
+from flowact_ros.engine.step import Step, make, resume
 from flowact_ros.engine.timeline import Timeline
-from flowact_ros.engine.utterance import Utterance
-from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
+from flowact_ros.timebase import (
+    FRAME_RATE,
+    FRAMES_PER_LATENT,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SAMPLES_PER_LATENT,
+)
 
 _LOG = logging.getLogger(__name__)
 _MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
 _IDENTITY_STEPS = 8  # steps between two looks at the identity
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step, decided and with its sound laid: all that `run` needs."""
-
-    latent: int
-    count: int
-    before: Snapshot
-    pcm: np.ndarray  # float32 [context + count*3840 + lookahead]
-    record: ChunkRecord
-    instruction: Instruction
-    reference: Reference
 
 
 class Stream:
@@ -59,7 +49,9 @@ class Stream:
         clock: Callable[[], float],
     ) -> None:
         if not 0 <= pipeline.lookahead_samples <= 1920:
-            raise EngineError(f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most 1920 fit")
+            raise EngineError(
+                f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most 1920 fit"
+            )
         self.cond = threading.Condition()
         self.pipeline, self.config, self.seed = pipeline, config, seed
         self.offline = False
@@ -83,7 +75,6 @@ class Stream:
         self._picture: np.ndarray | None = None
         self._picture_frame = 0
         self._behaviour = ""
-        self._barge: tuple[float, list[Utterance]] | None = None
 
     # ---- time
 
@@ -105,7 +96,9 @@ class Stream:
     @property
     def due(self) -> bool:
         """The next frame has been made, and nothing is about to take it back."""
-        return self.ring.picture(self.next_frame) is not None and not (self._rewind_wanted or self.timeline.onset)
+        return self.ring.picture(self.next_frame) is not None and not (
+            self._rewind_wanted or self.timeline.onset
+        )
 
     @property
     def lead(self) -> float:
@@ -129,7 +122,9 @@ class Stream:
         for item in feeds:
             utterance = item.utterance
             utterance.last_push = now
-            if utterance.first_push is not None and not (utterance.started or utterance in self.timeline.queue):
+            if utterance.first_push is not None and not (
+                utterance.started or utterance in self.timeline.queue
+            ):
                 if self.offline or self.timeline.queue or self.timeline.speech_end > self.released:
                     utterance.first_push = None  # it waits its turn: no onset out of silence
                 else:
@@ -141,7 +136,12 @@ class Stream:
     def _close_orphans(self, now: float) -> None:
         """An utterance whose end never came must not hold the queue for ever."""
         head = self.timeline.queue[0] if self.timeline.queue else None
-        if head is not None and not head.closed and not head.flowing and now - head.last_push > self.config.orphan_s:
+        if (
+            head is not None
+            and not head.closed
+            and not head.flowing
+            and now - head.last_push > self.config.orphan_s
+        ):
             head.closed = True
             self.timeline.unterminated += 1
 
@@ -166,11 +166,13 @@ class Stream:
         """Cuts speech (of one utterance, or all). True if there was any."""
         marked = self.timeline.cancel(name, self._fade, self.released)
         sounding = {id(u) for u in marked if u.flowing}
-        sounding |= {id(u) for u, _ in self.timeline.owners(self.released, self.timeline.committed) if u.cancelled}
+        sounding |= {
+            id(u) for u, _ in self.timeline.owners(self.released, self.timeline.committed) if u.cancelled
+        }
         if sounding:
-            self._barge = (self.now(), [u for u in marked if id(u) in sounding])
+            self.meter.reactions.interrupted(self.now(), [u for u in marked if id(u) in sounding])
             self.want_rewind()
-        else:
+        elif not self._rewind_wanted:
             self.timeline.purge(self._fade)
         return bool(marked)
 
@@ -239,74 +241,37 @@ class Stream:
         )
         self._covered = end
         self._small = False
-        return Step(self._latent, count, self._now, pcm, record, instruction, self.reference)
+        return Step(self._now, pcm, record, self.reference)
 
     def run(self, step: Step) -> None:
         """Makes the frames of a step. Does not expect the lock; the caller is the only one that runs steps."""
-        began, core = self._clock(), time.process_time()
-        before, decoder, stages = begin(self.pipeline, step.before, step.record, step.reference)
-        t = self._clock()
-        latents = self.pipeline.denoise(before.state, step.pcm, step.count, step.record.instruction)
-        stages["denoise"] = 1000.0 * (self._clock() - t)
-        self._take_timings(stages, "denoise")
-        done = 0
-        stages["decode"] = 0.0
-        for done in range(step.count + 1):
-            if done == step.count or self._abandon(step.latent + done):
-                break
-            t = self._clock()
-            frames, after = self.pipeline.decode(latents[done], decoder)
-            stages["decode"] += 1000.0 * (self._clock() - t)
-            self._take_timings(stages, "decode")
-            self._check(frames)
-            here = Snapshot(before.state, latents, done, decoder, before.resets)
-            decoder = after
-            with self.cond:
-                self._push(RingEntry(step.latent + done, frames, here, step.instruction.behaviour))
-        t = self._clock()
-        state = self.pipeline.advance(before.state, latents[:done]) if done else before.state
-        stages["commit"] = 1000.0 * (self._clock() - t)
-        wall, core = self._clock() - began, time.process_time() - core
+        made = make(self.pipeline, step, self._push, stop=self._abandon, clock=self._clock)
         with self.cond:
-            self._latent = step.latent + done
-            self._now = Snapshot(state, None, 0, decoder, before.resets)
-            if done < step.count:
+            self._latent = step.latent + made.done
+            self._now = made.after
+            if made.done < step.record.latents:
                 self.meter.rewinds += 1
                 self._take_back(self._latent)
             else:
-                self.cost.add(step.count, wall)
-            self.meter.step(done, wall, core, stages)
+                self.cost.add(made.done, made.wall)
+            self.meter.step(made.done, made.wall, made.core, made.stages)
             self.cond.notify_all()
         identity = getattr(self.pipeline, "identity", None)
         if identity is not None and self.meter.steps % _IDENTITY_STEPS == 0:
-            self.meter.identity = float(identity(state))
+            self.meter.identity = float(identity(made.after.state))
         if self.on_chunk is not None:
             try:
                 self.on_chunk(step.record)
             except Exception:  # whoever listens must not stop the stream
                 _LOG.exception("on_chunk failed for step %d", step.record.step)
 
-    def _take_timings(self, stages: dict[str, float], stage: str) -> None:
-        """Parts of a call that the pipeline has timed itself are not counted under the call."""
-        for name, value in (getattr(self.pipeline, "timings", None) or {}).items():
-            part = {"denoise": ("audio", "text"), "decode": ("output",)}[stage]
-            if name in part:
-                stages[name] = stages.get(name, 0.0) + value
-                stages[stage] = max(0.0, stages[stage] - value)
-
-    def _check(self, frames: Any) -> None:
-        wanted = (FRAMES_PER_LATENT, self.pipeline.height, self.pipeline.width, 3)
-        if frames.shape != wanted or frames.dtype != np.uint8:
-            raise EngineError(
-                f"the decoder gave {frames.dtype} {list(frames.shape)}: uint8 {list(wanted)} is needed"
-            )
-
     def _push(self, entry: RingEntry) -> None:
-        late = max(0, self.next_frame - entry.latent * FRAMES_PER_LATENT)
-        self.meter.dropped += min(late, FRAMES_PER_LATENT)
-        if late < FRAMES_PER_LATENT:
-            self.ring.push(entry)
-        self.cond.notify_all()
+        with self.cond:
+            late = max(0, self.next_frame - entry.latent * FRAMES_PER_LATENT)
+            self.meter.dropped += min(late, FRAMES_PER_LATENT)
+            if late < FRAMES_PER_LATENT:
+                self.ring.push(entry)
+            self.cond.notify_all()
 
     # ---- the way back
 
@@ -331,10 +296,7 @@ class Stream:
                 self.meter.rewinds += 1
                 snapshot = self.ring.truncate(entry.latent)
                 assert snapshot is not None  # it was just found there
-                state = snapshot.state
-                if snapshot.done:
-                    state = self.pipeline.advance(state, snapshot.latents[: snapshot.done])
-                self._now = Snapshot(state, None, 0, snapshot.decoder, snapshot.resets)
+                self._now = resume(self.pipeline, snapshot)
                 self._latent = entry.latent
                 self._take_back(entry.latent)
                 return
@@ -390,7 +352,8 @@ class Stream:
             self._picture, self._picture_frame, self._behaviour = picture, k, entry.behaviour
         assert self._picture is not None  # the clock starts with a picture
         owners = timeline.owners(start, end)
-        self._measure(now, [owner for owner, _ in owners])
+        if not self.offline:
+            self.meter.reactions.sounding(now, [owner for owner, _ in owners])
         self.meter.release(now, picture is None, (k - self._picture_frame) / FRAME_RATE)
         frame = Frame(
             index=k,
@@ -408,26 +371,3 @@ class Stream:
         timeline.trim(kept)
         self.cond.notify_all()
         return frame
-
-    def _measure(self, now: float, owners: list[Utterance]) -> None:
-        for owner in owners:
-            if not owner.shown and owner.first_push is not None and not self.offline:
-                self.meter.ttff.append(now - owner.first_push)
-            owner.shown = True
-        if self._barge is not None and not any(owner in self._barge[1] for owner in owners):
-            if not self.offline:
-                self.meter.barge_in.append(now - self._barge[0])
-            self._barge = None
-
-
-def begin(
-    pipeline: Pipeline, before: Snapshot, record: ChunkRecord, reference: Reference
-) -> tuple[Snapshot, Any, dict[str, float]]:
-    """State and decoder that a step starts from: after a reset or a skip they are made first. Live and replayed."""
-    index = record.first_frame // FRAMES_PER_LATENT
-    state, decoder = before.state, before.decoder
-    if record.resets != before.resets:
-        state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
-    if state.latent_index != index:
-        state = replace(state, latent_index=index)
-    return Snapshot(state, None, 0, decoder, record.resets), decoder, {}

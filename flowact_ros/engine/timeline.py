@@ -33,7 +33,7 @@ class Timeline:
     """The laid track and the queue behind it.
 
     start_samples: buffered samples with which an open utterance may start (a closed one starts with any).
-    underruns: times an utterance ran dry; inserted: silent samples put inside utterances because of that.
+    underruns: times an utterance ran dry and went on later; inserted: silent samples put inside utterances.
     """
 
     def __init__(self, start_samples: int = SAMPLES_PER_LATENT) -> None:
@@ -72,7 +72,12 @@ class Timeline:
         """The utterance that may be laid now; spent ones are removed on the way."""
         while self.queue:
             head = self.queue[0]
-            if not head.flowing and not head.closed and len(self.queue) > 1 and self._startable(self.queue[1]):
+            if (
+                not head.flowing
+                and not head.closed
+                and len(self.queue) > 1
+                and self._startable(self.queue[1])
+            ):
                 head.closed = True  # its end never came, but the next speech is here
                 self.unterminated += 1
             if head.buffered or not head.closed:
@@ -114,27 +119,28 @@ class Timeline:
         while self.committed < end:
             head = self._head()
             if head is None:
-                self._silence(end - self.committed, inside=bool(self.queue) and self.queue[0].started)
+                self._put(np.zeros(end - self.committed, np.float32), None)
                 return
             head.flowing = head.started = True
+            if head.dry is not None and head.buffered:
+                self.underruns += 1
+                self.inserted += self.committed - head.dry
+                head.dry = None
             pcm = head.take(end - self.committed)
             if len(pcm):
                 self._put(pcm, head)
-            elif not head.closed:  # ran dry: gather again before going on, unless the next utterance is here
+            elif not head.closed:  # ran dry: gather again before going on; an underrun if it does go on
                 head.flowing = False
-                self.underruns += self._head() is None
+                head.dry = self.committed
 
     def commit_silence(self, end: int) -> bool:
         """Lays silence up to `end` whatever waits (the engine is late). True if that broke into speech."""
-        broke = self.flowing and end > self.committed
-        if end > self.committed:
-            self._silence(end - self.committed, inside=broke)
-        return broke
-
-    def _silence(self, count: int, *, inside: bool) -> None:
-        if inside:
-            self.inserted += count
+        count = end - self.committed
+        if count <= 0:
+            return False
         self._put(np.zeros(count, np.float32), None)
+        self.inserted += count * self.flowing
+        return self.flowing
 
     def _put(self, pcm: np.ndarray, owner: Utterance | None) -> None:
         start = self.committed - self._base
@@ -214,7 +220,7 @@ class Timeline:
             laid.owner.give_back(self.read(cut, laid.end))
             if not self.queue or self.queue[0] is not laid.owner:
                 self.queue.appendleft(laid.owner)
-            laid.owner.flowing = False
+            laid.owner.flowing, laid.owner.dry = False, None
             returned = laid.owner
             if cut > laid.start:
                 self._laid.append(_Laid(laid.start, cut, laid.owner))
@@ -231,7 +237,7 @@ class Timeline:
         self.speech_end = next(past, min(self.speech_end, position))
 
     def cancel(self, name: str | None, fade: int, released: int) -> list[Utterance]:
-        """Marks utterances `name` (None: all) that sound after `released` or wait; frees all but a fade's worth of them.
+        """Marks utterances `name` (None: all) that sound after `released` or wait; frees all but a fade's worth.
 
         What is laid of them stays laid until a rewind returns it and `purge` removes it. Returns them.
         """
@@ -246,9 +252,11 @@ class Timeline:
         return marked
 
     def purge(self, fade: int) -> None:
-        """Removes cancelled utterances from the queue; one that is cut while it sounds fades out over `fade` samples."""
+        """Removes cancelled utterances from the queue; one cut while it sounds fades out over `fade` samples."""
         owner = self._laid[-1].owner if self._laid and self._laid[-1].end == self.committed else None
-        cut = owner if owner is not None and owner.cancelled and self.queue and self.queue[0] is owner else None
+        cut = (
+            owner if owner is not None and owner.cancelled and self.queue and self.queue[0] is owner else None
+        )
         kept = [utterance for utterance in self.queue if not utterance.cancelled]
         self.queue.clear()
         if cut is not None and cut.buffered and fade:

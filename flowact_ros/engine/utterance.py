@@ -11,8 +11,9 @@ import numpy as np
 class Utterance:
     """Samples float32 at 24 kHz waiting to be laid, in order.
 
-    closed: no more will come; started: some of it was laid once; flowing: it is being laid now (it started and has not run dry); shown: the first frame
-    with its sound has left; cancelled: interrupted; tail: only the fade of an interrupted one, not speech.
+    closed: no more will come; started: some of it was laid once; flowing: it is being laid now (it started and has
+    not run dry); shown: the first frame with its sound has left; cancelled: interrupted; tail: only the fade of an
+    interrupted one, not speech.
     """
 
     def __init__(self, name: str, *, first_push: float | None = None, tail: bool = False) -> None:
@@ -26,6 +27,7 @@ class Utterance:
         self.flowing = False
         self.shown = False
         self.cancelled = False
+        self.dry: int | None = None  # content sample at which it ran dry while more was to come
         self._parts: deque[np.ndarray] = deque()
 
     def append(self, pcm: np.ndarray) -> None:

@@ -49,7 +49,11 @@ class FakePipeline:
     """Implements `Pipeline`. hook(stage) runs inside every call, outside of any lock: it may take time or fail."""
 
     def __init__(
-        self, *, context_samples: int = 1920, lookahead_samples: int = 1920, hook: Callable[[str, int], None] | None = None
+        self,
+        *,
+        context_samples: int = 1920,
+        lookahead_samples: int = 1920,
+        hook: Callable[[str, int], None] | None = None,
     ) -> None:
         self.context_samples = context_samples
         self.lookahead_samples = lookahead_samples
@@ -64,7 +68,9 @@ class FakePipeline:
         return Reference(rgb=rgb, latent=crc(rgb))
 
     def start(self, reference: Reference, seed: int) -> StreamState:
-        return StreamState(latent_index=0, seed=seed, memory=crc("start", reference.latent), reference=reference)
+        return StreamState(
+            latent_index=0, seed=seed, memory=crc("start", reference.latent), reference=reference
+        )
 
     def start_decoder(self, reference: Reference) -> int:
         return crc("decoder", reference.latent)
@@ -82,7 +88,14 @@ class FakePipeline:
                 loudest.append(round(float(np.abs(pcm[at : at + SAMPLES_PER_FRAME]).max()) * 255))
             index = state.latent_index + i
             noise = crc(state.seed, index)
-            latents[i] = [index, crc(pcm, i), crc(state.memory, noise), crc(text), state.reference.latent, *loudest]
+            latents[i] = [
+                index,
+                crc(pcm, i),
+                crc(state.memory, noise),
+                crc(text),
+                state.reference.latent,
+                *loudest,
+            ]
         return latents
 
     def advance(self, state: StreamState, latents: np.ndarray) -> StreamState:
@@ -96,7 +109,15 @@ class FakePipeline:
         self.hook("decode", 1)
         frames = np.zeros((4, SIDE, SIDE, 3), np.uint8)
         for i in range(4):
-            words = [latent[0] * 4 + i, latent[1], latent[2], latent[3], decoder_state, latent[5 + i], latent[4]]
+            words = [
+                latent[0] * 4 + i,
+                latent[1],
+                latent[2],
+                latent[3],
+                decoder_state,
+                latent[5 + i],
+                latent[4],
+            ]
             frames[i].reshape(-1)[:28] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
         return frames, crc(decoder_state, latent)
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session on a simulated clock: steps cost what they are told to, frames leave meanwhile, nothing sleeps."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+import numpy as np
+from fakes import FakePipeline, face, read_picture
+
+from flowact_ros.engine.interfaces import ChunkRecord, Frame
+from flowact_ros.engine.session import Session
+from flowact_ros.engine.session_config import SessionConfig
+from flowact_ros.engine.step import Step
+from flowact_ros.timebase import SAMPLE_RATE
+
+COSTS = {"denoise": (0.02, 0.03), "decode": (0.0, 0.02), "advance": (0.01, 0.0)}  # [s] fixed, per latent
+
+
+def ramp(seconds: float, start: int = 1) -> np.ndarray:
+    """Speech whose every sample has its own value: float32 [seconds * 24000], none of them 0."""
+    count = round(seconds * SAMPLE_RATE)
+    return (np.arange(start, start + count) / 2**23).astype(np.float32)
+
+
+class Simulation:
+    """`at` plans what happens when (seconds from the start), `run` lets time pass; `frames` is what came out."""
+
+    def __init__(self, config: SessionConfig | None = None, costs: dict | None = None, seed: int = 0, **options: int):
+        self.time = 1000.0
+        self.costs = COSTS if costs is None else costs
+        self.frames: list[Frame] = []
+        self.left: list[float] = []  # clock time at which each frame left
+        self.records: list[ChunkRecord] = []
+        self.watching = True  # somebody takes frames
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self.pipeline = FakePipeline(hook=self._spend, **options)
+        self.session = Session(
+            self.pipeline,
+            face(),
+            seed=seed,
+            config=config or SessionConfig(),
+            clock=lambda: self.time,
+            on_chunk=self.records.append,
+            reference_id="first",
+        )
+        self.stream = self.session._stream
+        self.began = self.time
+
+    def at(self, seconds: float, action: Callable[[], object]) -> None:
+        """Calls `action` when that much time has passed since the start."""
+        heapq.heappush(self._events, (self.began + seconds, len(self._events) + len(self.frames), action))
+
+    def speak_live(self, seconds: float, pcm: np.ndarray, name: str, chunk_s: float = 0.02) -> None:
+        """Plans pushes of `pcm` in chunks, each when its last sample would have been recorded."""
+        size = round(chunk_s * SAMPLE_RATE)
+        for i in range(0, len(pcm), size):
+            part, last = pcm[i : i + size], i + size >= len(pcm)
+
+            def push(part: np.ndarray = part, first: int = i, last: bool = last) -> None:
+                self.session.push_audio(part, SAMPLE_RATE, utterance_id=name, first_sample=first, last=last)
+
+            self.at(seconds + (i + len(part)) / SAMPLE_RATE, push)
+
+    def run(self, seconds: float) -> Simulation:
+        """Lets time pass: the worker works, frames leave, planned things happen."""
+        end = self.time + seconds
+        while self.time < end:
+            self.session._run_jobs()
+            self.stream.feed(self.session._intake.poll(self.time))
+            plan = self.stream.plan()
+            if isinstance(plan, Step):
+                self.stream.run(plan)
+            else:
+                self._pass(max(1e-4, min(plan, 0.005)))
+        return self
+
+    def _spend(self, stage: str, count: int) -> None:
+        fixed, each = self.costs.get(stage, (0.0, 0.0))
+        if fixed + each * count > 0:
+            self._pass(fixed + each * count)
+
+    def _pass(self, seconds: float) -> None:
+        end = self.time + seconds
+        while self.time < end:
+            while self._events and self._events[0][0] <= self.time + 1e-9:
+                heapq.heappop(self._events)[2]()
+            out = self.stream.release() if self.watching else seconds
+            if isinstance(out, Frame):
+                self.frames.append(out)
+                self.left.append(self.time)
+                continue
+            until = self._events[0][0] if self._events else end
+            self.time = min(end, max(self.time + 1e-6, min(self.time + out, until)))
+
+    # ---- what must always hold
+
+    def check(self) -> None:
+        """Frames in order and on time; every picture is the one of its frame and heard the sound beside it."""
+        assert [f.index for f in self.frames] == list(range(len(self.frames)))
+        t0 = self.frames[0].pts
+        for frame, left in zip(self.frames, self.left, strict=True):
+            assert abs(frame.pts - (t0 + frame.index / 25)) < 1e-6
+            assert -1e-6 < left - (frame.pts - 0.08) < 0.02 + 1e-5, f"frame {frame.index} left at {left - frame.pts}"
+            seen = read_picture(frame.rgb)
+            if frame.repeated:
+                assert seen.frame < frame.index
+            else:
+                assert seen.frame == frame.index
+                assert seen.loudest == round(float(np.abs(frame.audio).max()) * 255)
+
+    def said(self) -> np.ndarray:
+        """All samples that left and are not silence, in order."""
+        sound = np.concatenate([f.audio for f in self.frames])
+        return sound[sound != 0]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline on the debug preset: sizes, determinism, cutting a chunk, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
+from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
+from flowact_ros.models.checkpoint import CheckpointError
+from flowact_ros.models.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> AvatarPipeline:
+    built = build_pipeline("debug")
+    torch.manual_seed(0)
+    for parameter in built.denoiser.parameters():  # zero-initialised gates would ignore every input
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return built
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    y, x = np.mgrid[0:96, 0:96]
+    return np.stack([2 * x, 2 * y, x + y], -1).astype(np.uint8)
+
+
+def sound(pipeline: AvatarPipeline, latents: int, seed: int = 0) -> np.ndarray:
+    length = pipeline.context_samples + latents * 3840 + pipeline.lookahead_samples
+    return (0.1 * np.random.default_rng(seed).standard_normal(length)).astype(np.float32)
+
+
+def test_it_is_a_pipeline(pipeline: AvatarPipeline) -> None:
+    assert isinstance(pipeline, Pipeline)
+    assert (pipeline.height, pipeline.width) == (120, 120)
+
+
+def test_frames_have_the_published_size_and_repeat_for_a_seed(pipeline: AvatarPipeline, picture: np.ndarray) -> None:
+    reference = pipeline.load_reference(picture)
+
+    def run(seed: int) -> np.ndarray:
+        state, decoder = pipeline.start(reference, seed), pipeline.start_decoder(reference)
+        out = []
+        for n in (1, 3, 2):
+            chunk = pipeline.denoise(state, sound(pipeline, n, n), n, "speaking")
+            assert len(chunk) == n
+            for i in range(n):
+                frames, decoder = pipeline.decode(chunk[i], decoder)
+                out.append(frames)
+            state = pipeline.advance(state, chunk)
+        assert state.latent_index == 6
+        return np.concatenate(out)
+
+    first = run(3)
+    assert first.shape == (24, 120, 120, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, run(3))
+    assert not np.array_equal(first, run(4))
+
+
+def test_sound_and_text_reach_the_latents(pipeline: AvatarPipeline, picture: np.ndarray) -> None:
+    state = pipeline.start(pipeline.load_reference(picture), 0)
+    base = pipeline.denoise(state, sound(pipeline, 1, 0), 1, "idle").latents
+    assert torch.equal(base, pipeline.denoise(state, sound(pipeline, 1, 0), 1, "idle").latents)
+    assert not torch.equal(base, pipeline.denoise(state, sound(pipeline, 1, 1), 1, "idle").latents)
+    assert not torch.equal(base, pipeline.denoise(state, sound(pipeline, 1, 0), 1, "waving a hand").latents)
+
+
+def test_the_front_of_a_chunk_may_be_committed(pipeline: AvatarPipeline, picture: np.ndarray) -> None:
+    state = pipeline.start(pipeline.load_reference(picture), 0)
+    chunk = pipeline.denoise(state, sound(pipeline, 3), 3, "")
+    front = pipeline.advance(state, chunk[:2])
+    assert front.latent_index == 2 and state.latent_index == 0
+    assert torch.equal(front.memory.short_term.latents, chunk.latents[:, 1:2])
+    assert -1.0 <= pipeline.identity(front) <= 1.0 and pipeline.identity(state) == 1.0
+
+
+def test_any_image_size_becomes_a_reference(pipeline: AvatarPipeline) -> None:
+    for height, width in ((480, 832), (33, 40), (128, 128)):
+        reference = pipeline.load_reference(np.full((height, width, 3), 90, np.uint8))
+        assert reference.latent.shape == (1, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((64, 64), np.uint8), "uint8 [64, 64]"),
+        (np.zeros((64, 64, 4), np.uint8), "uint8 [64, 64, 4]"),
+        (np.zeros((64, 64, 3), np.float32), "float32 [64, 64, 3]"),
+        (np.zeros((8, 64, 3), np.uint8), "64 x 8 pixels; at least 32"),
+    ],
+)
+def test_a_wrong_image_is_refused(pipeline: AvatarPipeline, image: np.ndarray, message: str) -> None:
+    with pytest.raises(ReferenceError_) as error:
+        pipeline.load_reference(image)
+    assert message in str(error.value)
+
+
+def test_an_image_the_vae_cannot_draw_is_refused(pipeline: AvatarPipeline) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    pipeline.check_references = True
+    try:
+        with pytest.raises(ReferenceError_, match=r"cannot draw this image \(round trip"):
+            pipeline.load_reference(noise)
+    finally:
+        pipeline.check_references = False
+
+
+def test_missing_weights_and_names_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="missing"):
+        build_pipeline("avatar_cpu", weights=tmp_path)
+    with pytest.raises(ConfigError, match="preset 'nobody'"):
+        build_pipeline("nobody")
+    with pytest.raises(ValueError, match="dtype 'int8'"):
+        build_pipeline("debug", dtype="int8")

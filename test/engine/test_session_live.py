@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live stream on a simulated clock: alignment, onset, underrun, interruption, lateness, cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fakes import crc, face, read_picture
+from simulation import Simulation, ramp
+
+from flowact_ros.engine.session_config import SessionConfig
+
+
+def push(sim: Simulation, pcm: np.ndarray, name: str = "a", **more: object):
+    return lambda: sim.session.push_audio(pcm, 24000, utterance_id=name, **{"last": True, **more})
+
+
+def test_silence_gives_moving_pictures_for_ever():
+    sim = Simulation().run(20)
+    sim.check()
+    assert len(sim.frames) == pytest.approx(500, abs=5)
+    assert not any(f.repeated or f.speaking or f.audio.any() for f in sim.frames)
+    assert len({f.rgb.tobytes() for f in sim.frames}) == len(sim.frames)
+    assert {f.behaviour for f in sim.frames} == {"idle"}
+    m = sim.session.metrics()
+    assert m.repeated == m.dropped == m.skipped == m.rewinds == m.underruns == 0
+    assert m.ring_fill <= sim.session.config.idle_frames
+    assert m.real_time_factor_median == pytest.approx((0.02 + 0.09 + 0.06 + 0.01) / 0.48)
+
+
+@pytest.mark.parametrize("phase", [i * 0.037 for i in range(14)])
+def test_speech_starts_soon_whatever_the_phase(phase):
+    sim = Simulation()
+    speech = ramp(1.3)
+    sim.at(3 + phase, push(sim, speech))
+    sim.run(7)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    m = sim.session.metrics()
+    assert m.repeated == 0 and m.underruns == 0 and m.inserted_s == 0
+    (ttff,) = m.ttff_s
+    onset = next(f for f in sim.frames if f.speaking)
+    assert ttff == pytest.approx(sim.left[onset.index] - (sim.began + 3 + phase), abs=0.003)
+    # a step under way (0.17 s), the lead, and one latent to the next boundary
+    assert ttff <= 0.11 + sim.stream.lead + 0.16 + 0.04
+    speaking = [f for f in sim.frames if f.speaking]
+    assert [f.index for f in speaking] == list(range(onset.index, onset.index + len(speaking)))
+    assert {f.utterance_id for f in speaking} == {"a"} and {f.behaviour for f in speaking} == {"speaking"}
+    assert len(speaking) == -(-len(speech) // 960)
+
+
+def test_speech_in_real_time_is_heard_whole():
+    sim = Simulation()
+    speech = ramp(4.01)
+    sim.speak_live(2.013, speech, "live")
+    sim.run(9)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    m = sim.session.metrics()
+    assert m.underruns == 0 and m.repeated == 0
+    # 240 ms must be buffered first; then as above
+    assert m.ttff_s[0] <= 0.24 + 0.11 + sim.stream.lead + 0.16 + 0.06
+
+
+def test_underrun_inserts_silence_and_loses_nothing():
+    sim = Simulation()
+    speech = ramp(2.0)
+    sim.at(2, push(sim, speech[:20000], last=False))
+    sim.at(3.6, push(sim, speech[20000:], last=True))
+    sim.run(7)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    m = sim.session.metrics()
+    assert m.underruns == 1
+    speaking = np.array([f.speaking for f in sim.frames])
+    first, last = np.flatnonzero(speaking)[[0, -1]]
+    silent = int((~speaking[first:last]).sum())
+    assert m.inserted_s * 25 == pytest.approx(silent, abs=2) and silent > 5
+
+
+def test_an_utterance_without_an_end_is_closed_after_a_while_and_the_next_one_starts():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(0.1), "short", last=False))
+    sim.run(3.5)
+    assert sim.session.metrics().unterminated == 1
+    assert len(sim.said()) == 2400
+    sim.at(4, push(sim, ramp(0.5, 9000), "next"))
+    sim.run(2)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), np.concatenate([ramp(0.1), ramp(0.5, 9000)]))
+    assert sim.session.metrics().underruns == 0
+
+
+def test_utterances_follow_one_another_without_a_gap():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(0.7), "a"))
+    sim.at(2.1, push(sim, ramp(0.7, 20000), "b"))
+    sim.run(5)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), ramp(1.4))
+    sound = np.concatenate([f.audio for f in sim.frames])
+    voiced = np.flatnonzero(sound)
+    assert voiced[-1] - voiced[0] + 1 == len(voiced)
+    assert len(sim.session.metrics().ttff_s) == 1  # the second one waited for its turn, not for the engine
+
+
+@pytest.mark.parametrize("phase", [i * 0.041 for i in range(8)])
+def test_interrupt_fades_out_and_falls_silent(phase):
+    sim = Simulation()
+    speech = np.full(24000 * 4, 0.5, np.float32)
+    answers = []
+    sim.at(2, push(sim, speech))
+    sim.at(3.5 + phase, lambda: answers.append(sim.session.interrupt()))
+    sim.run(6)
+    sim.check()
+    assert answers == [True]
+    sound = np.concatenate([f.audio for f in sim.frames])
+    voiced = np.flatnonzero(sound)
+    assert len(voiced) < 24000 * 2.2
+    assert np.abs(np.diff(sound[voiced[0] + 1 :])).max() < 0.5 / 400  # no click anywhere after the onset
+    tail = np.flatnonzero(sound == 0.5)[-1]
+    assert (tail + 1) % 3840 in (0, 1) and voiced[-1] - tail <= 480  # at a latent's boundary, 20 ms at most
+    m = sim.session.metrics()
+    assert len(m.barge_in_s) == 1
+    assert m.barge_in_s[0] <= 0.11 + sim.stream.lead + 0.16 + 0.04
+    assert not any(f.speaking for f in sim.frames[-40:])
+    assert m.repeated == 0
+
+
+def test_interrupt_of_one_utterance_leaves_the_others():
+    sim = Simulation()
+    first, second, third = ramp(0.5), ramp(0.5, 20000), ramp(0.5, 40000)
+    for name, pcm in (("a", first), ("b", second), ("c", third)):
+        sim.at(2, push(sim, pcm, name))
+    sim.at(2.3, lambda: sim.session.interrupt("b"))
+    sim.run(5)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), np.concatenate([first, third]))
+    assert sim.session.interrupt("nobody") is False
+
+
+def test_chunks_of_an_interrupted_utterance_are_ignored_but_new_speech_is_not():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(1.0), "a", last=False))
+    sim.at(2.6, lambda: sim.session.interrupt("a"))
+    sim.at(2.7, push(sim, ramp(1.0, 50000), "a", last=True))
+    sim.at(3.5, push(sim, ramp(0.2, 90000), "b"))
+    sim.run(5)
+    sim.check()
+    said = sim.said()
+    np.testing.assert_array_equal(said[-4800:], ramp(0.2, 90000))
+    assert not np.isin(ramp(1.0, 50000), said).any()
+
+
+def test_speech_right_after_an_interruption_sounds():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(3.0), ""))
+
+    def replace_speech():
+        sim.session.interrupt()
+        sim.session.push_audio(ramp(0.5, 90000), 24000, last=True)
+
+    sim.at(3, replace_speech)
+    sim.run(4)
+    sim.check()
+    np.testing.assert_array_equal(sim.said()[-12000:], ramp(0.5, 90000))
+
+
+def test_an_urgent_instruction_is_seen_soon_and_speech_goes_on_unbroken():
+    sim = Simulation()
+    speech = ramp(3.0)
+    sim.at(2, push(sim, speech))
+    sim.at(3.2, lambda: sim.session.set_instruction("laughs", behaviour="reacting", priority=9))
+    sim.run(6)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    assert sim.session.metrics().rewinds >= 2
+    reaction = next(f for f in sim.frames if f.behaviour == "reacting")
+    assert read_picture(reaction.rgb).text == crc("laughs")
+    assert sim.left[reaction.index] - (sim.began + 3.2) <= 0.11 + sim.stream.lead + 0.16 + 0.04
+
+
+def test_a_calm_instruction_waits_for_its_turn_and_keeps_what_is_made():
+    sim = Simulation().run(2)
+    before = sim.session.metrics().rewinds
+    sim.session.set_instruction("listens", behaviour="listening")
+    sim.run(2)
+    assert sim.session.metrics().rewinds == before
+    assert sim.frames[-1].behaviour == "listening"
+    sim.check()
+
+
+def test_an_instruction_for_queued_speech_waits_for_it():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(0.96), "a"))
+    sim.at(2, push(sim, ramp(0.96, 50000), "b"))
+    sim.at(2.05, lambda: sim.session.set_instruction("beams", behaviour="reacting", utterance_id="b"))
+    sim.run(6)
+    sim.check()
+    by_id = {name: {f.behaviour for f in sim.frames if f.utterance_id == name} for name in "ab"}
+    assert "reacting" in by_id["b"] and by_id["a"] <= {"speaking", "reacting"}
+    first = next(f.index for f in sim.frames if f.utterance_id == "a")
+    assert sim.frames[first].behaviour == "speaking"
+
+
+def test_a_new_character_is_one_clean_cut():
+    sim = Simulation()
+    sim.at(2, lambda: sim.session.set_reference(face(7), "second"))
+    sim.run(4)
+    sim.check()
+    shown = [read_picture(f.rgb).reference for f in sim.frames]
+    change = next(i for i, reference in enumerate(shown) if reference != shown[0])
+    assert len(set(shown)) == 2 and len(set(shown[change:])) == 1
+    assert sim.left[change] - (sim.began + 2) <= 0.11 + sim.stream.lead + 0.16 + 0.04
+    assert sim.session.reference_id == "second" and sim.records[-1].reference_id == "second"
+    assert read_picture(sim.frames[change].rgb).decoder == crc("decoder", crc(face(7)))
+
+
+def test_reset_memory_starts_from_the_reference():
+    sim = Simulation().run(2)
+    sim.session.reset_memory()
+    sim.run(1)
+    sim.check()
+    reset = next(r for r in sim.records if r.resets == 1)
+    frame = next(f for f in sim.frames if f.index == reset.first_frame)
+    start = sim.pipeline.start(sim.stream.reference, 0)
+    assert read_picture(frame.rgb).memory == crc(start.memory, crc(0, reset.first_frame // 4))
+
+
+def test_a_late_engine_repeats_pictures_while_sound_goes_on():
+    sim = Simulation()
+    speech = ramp(4.0)
+    sim.at(2, push(sim, speech))
+    sim.run(3)
+    sim.costs = {"denoise": (1.5, 0.0)}  # something else takes the machine
+    sim.run(0.01)
+    sim.costs = {"denoise": (0.02, 0.03), "decode": (0.0, 0.02)}
+    sim.run(6)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    m = sim.session.metrics()
+    assert m.repeated == sum(f.repeated for f in sim.frames) > 0
+    assert m.dropped > 0 and m.stalls >= 1 and m.av_skew_s >= 0
+    repeated_with_sound = [f for f in sim.frames if f.repeated and f.audio.any()]
+    assert repeated_with_sound  # what was committed went out on time
+    assert not any(f.repeated for f in sim.frames[-50:])
+
+
+def test_an_engine_slower_than_content_keeps_the_clock():
+    sim = Simulation(costs={"denoise": (0.1, 0.2), "decode": (0.0, 0.05)})
+    speech = ramp(1.0)
+    sim.at(2, push(sim, speech))
+    sim.run(12)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    m = sim.session.metrics()
+    assert m.skipped > 0 and m.repeated > 0
+    assert m.frames == pytest.approx(12 * 25, abs=12)
+    fresh = [f.index for f in sim.frames if not f.repeated]
+    assert max(np.diff(fresh)) < 40  # it goes on showing new pictures
+
+
+def test_nobody_looking_for_a_while_moves_the_clock_once():
+    sim = Simulation().run(2)
+    sim.watching = False
+    sim.run(30)
+    made = sim.session.metrics().latents
+    sim.watching = True
+    sim.run(2)
+    m = sim.session.metrics()
+    assert m.reanchors == 1 and m.repeated == 0
+    assert m.latents - made < 2 * 25 / 4 + 8  # and it was not made up for
+    stamps = np.array([f.pts for f in sim.frames])
+    assert (np.diff(stamps) > 0.0399).all()
+
+
+def test_step_sizes_large_when_calm_and_small_when_it_matters():
+    sim = Simulation()
+    sim.at(5, push(sim, ramp(3.0)))
+    sim.run(9)
+    sizes = [r.latents for r in sim.records]
+    assert sizes[0] == 1
+    onset = next(i for i, r in enumerate(sim.records) if r.utterance_id == "a")
+    assert sizes[onset] == 1
+    assert set(sizes[3 : onset - 1]) == {3}
+    assert max(sizes[onset:]) == 3
+    for record in sim.records:
+        assert len(record.pcm) == record.latents * 3840 + 1920 + (record.first_frame * 960 - record.first_sample)
+
+
+def test_memory_stays_bounded():
+    sim = Simulation(SessionConfig(queue_s=2.0))
+    for second in range(0, 60, 2):
+        sim.at(1 + second, push(sim, ramp(1.0), str(second)))
+    sim.run(62)
+    timeline = sim.stream.timeline
+    assert len(timeline._track) <= 40 * 3840 and len(timeline._laid) < 10 and not timeline.queue
+    assert len(sim.stream.ring) <= 7
+    sim.check()
