@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flowact_ros.media.errors import MediaError
 
 MIN_SIDE, MAX_PIXELS = 16, 64_000_000
+# What Pillow's decoders let through on damaged files, beside OSError.
+_DECODER_ERRORS = (OSError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, EOFError)
 _EXPECTED = "a png, jpeg or webp picture"
 
 
@@ -29,7 +31,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         if path.stat().st_size == 0:
             raise MediaError(f"{path} is empty (0 bytes); expected {_EXPECTED}")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Of damaged metadata and of size; the size is checked below, before anything is decoded.
+            warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 _check_size(path, *picture.size)
                 picture.load()
@@ -40,9 +43,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise MediaError(f"{path} does not exist; expected {_EXPECTED}") from error
     except UnidentifiedImageError as error:
         raise MediaError(f"{path} is not a picture; expected {_EXPECTED}") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise MediaError(f"{path} is larger than {MAX_PIXELS // 1_000_000} megapixels") from error
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
+    except _DECODER_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MediaError(f"{path} is not a readable picture ({reason}); expected {_EXPECTED}") from error
     return rgb
@@ -52,7 +55,9 @@ def _check_size(path: Path, width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise MediaError(f"{path} is {width}x{height} pixels; expected at least {MIN_SIDE}x{MIN_SIDE}")
     if width * height > MAX_PIXELS:
-        raise MediaError(f"{path} is {width}x{height} pixels; expected at most {MAX_PIXELS // 1_000_000} megapixels")
+        raise MediaError(
+            f"{path} is {width}x{height} pixels; expected at most {MAX_PIXELS // 1_000_000} megapixels"
+        )
 
 
 def _flatten(picture: Image.Image) -> np.ndarray:
@@ -60,7 +65,9 @@ def _flatten(picture: Image.Image) -> np.ndarray:
         picture = picture.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, (128, 128, 128, 255))
         picture = Image.alpha_composite(backdrop, picture)
-    elif picture.mode.startswith("I") or picture.mode == "F":  # 16 or 32 bits a sample: scale by the range present
+    elif (
+        picture.mode.startswith("I") or picture.mode == "F"
+    ):  # 16 or 32 bits a sample: scale by the range present
         values = np.asarray(picture, dtype=np.float64)
         top = 65_535.0 if picture.mode.startswith("I;16") else max(float(values.max()), 1.0)
         picture = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))

@@ -14,11 +14,19 @@ MAX_SIDE = 16_384
 
 def check_rgb(rgb: np.ndarray, what: str) -> np.ndarray:
     """The picture as a contiguous uint8 [H, W, 3] array, or `MediaError` with what it was instead."""
-    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+    if (
+        not isinstance(rgb, np.ndarray)
+        or rgb.dtype != np.uint8
+        or rgb.ndim != 3
+        or rgb.shape[2] != 3
+        or 0 in rgb.shape
+    ):
         got = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise MediaError(f"{what} needs a uint8 [H, W, 3] RGB picture, got {got}")
     if max(rgb.shape[:2]) > MAX_SIDE:
-        raise MediaError(f"{what} got a picture of {rgb.shape[1]}x{rgb.shape[0]}; the largest side is {MAX_SIDE}")
+        raise MediaError(
+            f"{what} got a picture of {rgb.shape[1]}x{rgb.shape[0]}; the largest side is {MAX_SIDE}"
+        )
     return np.ascontiguousarray(rgb)
 
 
@@ -27,7 +35,9 @@ def encode_jpeg(rgb: np.ndarray, quality: int = DEFAULT_QUALITY) -> bytes:
     if not 1 <= int(quality) <= 100:
         raise MediaError(f"JPEG quality is {quality}; expected 1 to 100")
     rgb = check_rgb(rgb, "encode_jpeg")
-    return simplejpeg.encode_jpeg(rgb, quality=int(quality), colorspace="RGB", colorsubsampling="420", fastdct=True)
+    return simplejpeg.encode_jpeg(
+        rgb, quality=int(quality), colorspace="RGB", colorsubsampling="420", fastdct=True
+    )
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:

@@ -48,13 +48,21 @@ class Mp4Writer:
         if width < 16 or height < 16 or width % 2 or height % 2:
             raise MediaError(f"cannot record {width}x{height}; expected even sides of at least 16 pixels")
         if fps < 1 or sample_rate not in _AAC_RATES:
-            raise MediaError(f"cannot record {fps} fps, {sample_rate} Hz; expected fps >= 1 and a rate of {_AAC_RATES}")
-        self.width, self.height, self.fps, self.sample_rate = int(width), int(height), int(fps), int(sample_rate)
+            raise MediaError(
+                f"cannot record {fps} fps, {sample_rate} Hz; expected fps >= 1 and a rate of {_AAC_RATES}"
+            )
+        self.width, self.height, self.fps, self.sample_rate = (
+            int(width),
+            int(height),
+            int(fps),
+            int(sample_rate),
+        )
         self.frames = 0  # written so far
         self.samples = 0
         self._part = self.path.with_name(self.path.name + ".part")
         self._pending = np.zeros(0, dtype=np.float32)
         try:
+            self._part.open("wb").close()  # PyAV opens the file late; a wrong directory should be told now
             self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
         except (FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"cannot write {self.path}: {error}") from error
@@ -83,7 +91,9 @@ class Mp4Writer:
         self._check_open()
         rgb = check_rgb(rgb, "Mp4Writer.write_frame")
         if rgb.shape[:2] != (self.height, self.width):
-            raise MediaError(f"frame is {rgb.shape[1]}x{rgb.shape[0]}; this recording is {self.width}x{self.height}")
+            raise MediaError(
+                f"frame is {rgb.shape[1]}x{rgb.shape[0]}; this recording is {self.width}x{self.height}"
+            )
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         frame.pts, frame.time_base = self.frames, Fraction(1, self.fps)
         self.frames += 1
@@ -94,7 +104,9 @@ class Mp4Writer:
         self._check_open()
         pcm = np.asarray(pcm)
         if pcm.ndim != 1 or pcm.dtype.kind != "f" or not np.isfinite(pcm).all():
-            raise MediaError(f"write_audio needs finite mono float samples [n], got {pcm.dtype} {list(pcm.shape)}")
+            raise MediaError(
+                f"write_audio needs finite mono float samples [n], got {pcm.dtype} {list(pcm.shape)}"
+            )
         self._pending = np.concatenate([self._pending, np.clip(pcm, -1.0, 1.0).astype(np.float32)])
         while self._pending.size >= _AUDIO_BLOCK:
             self._write_block(self._pending[:_AUDIO_BLOCK])
@@ -135,11 +147,17 @@ class Mp4Writer:
 
     def _write_block(self, pcm: np.ndarray) -> None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm[None]), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = self.sample_rate, self.samples, Fraction(1, self.sample_rate)
+        frame.sample_rate, frame.pts, frame.time_base = (
+            self.sample_rate,
+            self.samples,
+            Fraction(1, self.sample_rate),
+        )
         self.samples += pcm.size
         self._mux(self._audio, frame)
 
-    def _mux(self, stream: av.VideoStream | av.AudioStream, frame: av.VideoFrame | av.AudioFrame | None) -> None:
+    def _mux(
+        self, stream: av.VideoStream | av.AudioStream, frame: av.VideoFrame | av.AudioFrame | None
+    ) -> None:
         try:
             for packet in stream.encode(frame):
                 self._container.mux(packet)

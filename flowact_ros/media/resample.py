@@ -63,4 +63,6 @@ def _mono(pcm: np.ndarray) -> np.ndarray:
 def _check_rates(src: int, dst: int) -> None:
     for rate in (src, dst):
         if not 1_000 <= rate <= 384_000:
-            raise MediaError(f"cannot resample from {src} Hz to {dst} Hz; rates must lie in 1000 to 384000 Hz")
+            raise MediaError(
+                f"cannot resample from {src} Hz to {dst} Hz; rates must lie in 1000 to 384000 Hz"
+            )

@@ -13,7 +13,7 @@ import soundfile
 from flowact_ros.media.errors import MediaError
 
 MIN_RATE, MAX_RATE = 1_000, 384_000  # [Hz] outside of this a header is broken, not unusual
-_STREAMED_SIZE = 0x7FFF0000  # writers that cannot seek back leave a size of this order or larger in the header
+_STREAMED_SIZE = 0x7FFF0000  # a length this large is what writers leave that cannot seek back
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -29,7 +29,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         pcm, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MediaError(f"{path} is not readable audio ({reason}); expected a wav, flac, ogg or mp3 file") from error
+        raise MediaError(
+            f"{path} is not readable audio ({reason}); expected a wav, flac, ogg or mp3 file"
+        ) from error
     if pcm.shape[0] == 0:
         raise MediaError(f"{path} is audio without a single sample")
     if not MIN_RATE <= rate <= MAX_RATE:
@@ -37,7 +39,9 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     mono = pcm[:, 0] if pcm.shape[1] == 1 else pcm.mean(axis=1, dtype=np.float32)
     bad = int(mono.size - np.count_nonzero(np.isfinite(mono)))
     if bad:
-        raise MediaError(f"{path} holds {bad} NaN or infinite samples of {mono.size}; expected finite samples")
+        raise MediaError(
+            f"{path} holds {bad} NaN or infinite samples of {mono.size}; expected finite samples"
+        )
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
 
 
@@ -45,7 +49,9 @@ def write_wav(path: str | os.PathLike[str], pcm: np.ndarray, rate: int, *, subty
     """Writes mono float32 [T] (or [T, channels]) as a wav file; samples beyond -1..1 are clipped by PCM subtypes."""
     pcm = np.asarray(pcm)
     if pcm.ndim not in (1, 2) or pcm.dtype.kind != "f":
-        raise MediaError(f"write_wav needs float samples [T] or [T, channels], got {pcm.dtype} {list(pcm.shape)}")
+        raise MediaError(
+            f"write_wav needs float samples [T] or [T, channels], got {pcm.dtype} {list(pcm.shape)}"
+        )
     if not np.isfinite(pcm).all():
         raise MediaError("write_wav got NaN or infinite samples; expected finite samples")
     if not MIN_RATE <= int(rate) <= MAX_RATE:
@@ -85,7 +91,8 @@ def _check_riff_length(path: Path) -> None:
                 if name == b"data":
                     if length < _STREAMED_SIZE and length > end - position:
                         raise MediaError(
-                            f"{path} is cut short: its header promises {length} bytes of samples, {end - position} are there"
+                            f"{path} is cut short: its header promises {length} bytes of samples, "
+                            f"{end - position} are there"
                         )
                     return
                 position += length + (length & 1)

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// The WebSocket: messages as in kiosk/protocol.py, and a connection that comes back by itself.
+
+export const FRAME = 1, AUDIO = 2, STATE = 3, HELLO = 4;
+const VERSION = 1, HEADER = 16;
+const FIRST_RETRY_MS = 250, LONGEST_RETRY_MS = 5000, SILENT_MS = 25000;
+
+export function unpack(buffer) {
+  if (buffer.byteLength < HEADER) return null;
+  const view = new DataView(buffer);
+  if (view.getUint8(1) !== VERSION) return null;
+  return {
+    kind: view.getUint8(0),
+    rate: view.getUint16(2, true),
+    sequence: view.getUint32(4, true),
+    pts: view.getFloat64(8, true),
+    payload: new Uint8Array(buffer, HEADER),
+  };
+}
+
+export class Connection {
+  // onMessage(message), onChange("connecting" | "open" | "closed" | "refused", text)
+  constructor(url, onMessage, onChange) {
+    this.url = url;
+    this.onMessage = onMessage;
+    this.onChange = onChange;
+    this.opened = 0;
+    this.retryMs = FIRST_RETRY_MS;
+    this.heard = performance.now();
+    // A peer that vanished without a word (power, network) never closes the socket: silence closes it. While nothing
+    // is published the server is silent too, and a fresh connection then costs nothing.
+    setInterval(() => {
+      if (this.socket?.readyState === WebSocket.OPEN && performance.now() - this.heard > SILENT_MS) this.socket.close();
+    }, 5000);
+    addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.retryNow(); });
+    this.open();
+  }
+
+  open() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.onChange("connecting");
+    let socket;
+    try {
+      socket = new WebSocket(this.url);
+    } catch (error) {
+      this.later();
+      return;
+    }
+    this.socket = socket;
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = (event) => {
+      this.heard = performance.now();
+      const message = event.data instanceof ArrayBuffer ? unpack(event.data) : null;
+      if (!message) return;
+      if (message.kind === HELLO) {  // only now is it our server that answers, not just a port
+        this.opened += 1;
+        this.retryMs = FIRST_RETRY_MS;
+        this.onChange("open");
+      }
+      this.onMessage(message);
+    };
+    socket.onclose = () => {
+      if (this.socket === socket) this.later();
+    };
+  }
+
+  later() {
+    this.onChange("closed");
+    this.checkRefusal();
+    const wait = this.retryMs * (0.8 + 0.4 * Math.random());
+    this.retryMs = Math.min(this.retryMs * 1.7, LONGEST_RETRY_MS);
+    this.timer = setTimeout(() => this.open(), wait);
+  }
+
+  retryNow() {
+    if (this.timer !== null && this.timer !== undefined) this.open();
+  }
+
+  // A refused WebSocket tells the page nothing; plain HTTP says why.
+  async checkRefusal() {
+    try {
+      const answer = await fetch("healthz", { cache: "no-store" });
+      if (answer.status === 401 || answer.status === 403) this.onChange("refused", (await answer.text()).trim());
+    } catch (error) {
+      this.lastError = String(error);  // the server is away: the retry goes on
+    }
+  }
+
+  send(object) {
+    if (this.socket?.readyState === WebSocket.OPEN && this.socket.bufferedAmount < 65536) {
+      this.socket.send(JSON.stringify(object));
+    }
+  }
+}
