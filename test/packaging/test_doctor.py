@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each check of `flowact doctor` against a healthy and a broken thing, and the exit status of the whole."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import namedtuple
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from flowact_ros.nodes import doctor
+from flowact_ros.nodes.doctor import ERROR, OK, WARNING, Check
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def missing(name: str) -> ModuleType:
+    raise ImportError(f"No module named {name!r}")
+
+
+def torch_with(available: bool) -> SimpleNamespace:
+    cuda = SimpleNamespace(
+        is_available=lambda: available,
+        mem_get_info=lambda: (60 * 2**30, 80 * 2**30),
+        get_device_name=lambda: "NVIDIA Test",
+    )
+    return SimpleNamespace(cuda=cuda, __version__="2.13.0", get_num_threads=lambda: 2)
+
+
+def test_python() -> None:
+    assert doctor.check_python((3, 10, 1)).level == OK
+    assert doctor.check_python((3, 13, 9)).level == OK
+    assert doctor.check_python((3, 9, 18)).level == ERROR
+    assert doctor.check_python((3, 15, 0)).level == WARNING
+
+
+def test_packages() -> None:
+    assert doctor.check_package("numpy", lambda name: "2.0") == Check("numpy", OK, "2.0")
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    check = doctor.check_package("soxr", absent)
+    assert check.level == ERROR and "make setup" in check.remedy
+
+
+def test_torch_and_gpu() -> None:
+    assert "2.13.0, 2 threads" in doctor.check_torch(lambda name: torch_with(False)).found
+    assert doctor.check_torch(missing).level == ERROR
+    assert "60 of 80 GiB" in doctor.check_gpu(lambda name: torch_with(True), lambda name: None).found
+    assert doctor.check_gpu(lambda name: torch_with(False), lambda name: None).level == OK
+    check = doctor.check_gpu(lambda name: torch_with(False), lambda name: "/usr/bin/nvidia-smi")
+    assert check.level == WARNING and "FLOWACT_TORCH=auto" in check.remedy
+
+
+def test_ros_rmw_interfaces() -> None:
+    assert doctor.check_ros({}, missing).level == ERROR
+    assert "jazzy, sourced" in doctor.check_ros({"ROS_DISTRO": "jazzy"}, lambda name: ModuleType(name)).found
+    assert doctor.check_rmw(lambda: "rmw_fastrtps_cpp").level == OK
+    assert doctor.check_rmw(lambda: "rmw_cyclonedds_cpp").level == WARNING
+    # An unbuilt flowact_msgs is an empty namespace package beside the repository's root.
+    check = doctor.check_interfaces(lambda name: ModuleType(name))
+    assert check.level == ERROR and "make setup" in check.remedy
+
+
+def test_the_interfaces_of_this_environment() -> None:
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed (make setup)")
+    check = doctor.check_interfaces()
+    assert check.level == OK, check.found
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "files", "level", "words"),
+    [
+        (25e9, 20e9, 0, OK, "20000 of 25000 MB"),
+        (
+            67e6,
+            60e6,
+            0,
+            OK,
+            "60 of 67 MB",
+        ),  # a plain container: enough, since only the generator has a large segment
+        (16e6, 16e6, 0, WARNING, "--shm-size=256m"),
+        (67e6, 5e6, 3, WARNING, "fastrtps_"),
+    ],
+)
+def test_shared_memory(tmp_path: Path, total: float, free: float, files: int, level: str, words: str) -> None:
+    for number in range(files):
+        (tmp_path / f"fastrtps_{number}").write_text("")
+    check = doctor.check_shared_memory(tmp_path, lambda path: Usage(total, total - free, free))
+    assert check.level == level
+    assert words in check.found + check.remedy
+
+
+def test_shared_memory_absent(tmp_path: Path) -> None:
+    assert "UDP" in doctor.check_shared_memory(tmp_path / "none").found
+
+
+def test_profile(tmp_path: Path) -> None:
+    broken = tmp_path / "own.xml"
+    broken.write_text("<dds>")
+    check = doctor.check_profile({"FASTRTPS_DEFAULT_PROFILES_FILE": str(broken)})
+    assert check.level == WARNING and "unset" in check.remedy
+    assert doctor.check_profile({}).level == OK
+
+
+def devices(*inputs: int) -> SimpleNamespace:
+    found = [{"name": f"device {n}", "max_input_channels": channels} for n, channels in enumerate(inputs)]
+    return SimpleNamespace(query_devices=lambda: found)
+
+
+def test_audio() -> None:
+    assert doctor.check_audio(lambda name: devices(0, 2)) == Check("microphone", OK, "1: device 1")
+    assert doctor.check_audio(lambda name: devices(0)).level == WARNING
+
+    def no_library(name: str) -> ModuleType:
+        raise OSError("PortAudio library not found")
+
+    check = doctor.check_audio(no_library)
+    assert check.level == WARNING and "libportaudio2" in check.remedy and "files work" in check.found
+    assert doctor.check_audio(missing).level == WARNING
+
+
+def safetensors(path: Path, values: int = 4) -> None:
+    header = json.dumps(
+        {
+            "__metadata__": {"kind": "vae"},
+            "w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]},
+        }
+    ).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4 * values))
+    path.with_suffix(".json").write_text("{}")
+
+
+def shipped(folder: Path) -> list[Path]:
+    paths = [folder / pattern.replace("*", "avatar_cpu") for pattern in doctor.WEIGHTS]
+    for path in paths:
+        safetensors(path)
+    return paths
+
+
+def test_weights_are_whole(tmp_path: Path) -> None:
+    shipped(tmp_path)
+    assert doctor.check_weights(tmp_path).level == OK
+
+
+@pytest.mark.parametrize("length", [0, 5, 40, -1])
+def test_truncated_weights(tmp_path: Path, length: int) -> None:
+    path = shipped(tmp_path)[1]
+    path.write_bytes(path.read_bytes()[:length])
+    check = doctor.check_weights(tmp_path)
+    assert check.level == ERROR and "avatar_cpu/mmdit.safetensors is damaged" in check.found
+    assert "git checkout" in check.remedy
+
+
+def test_weights_that_are_missing_or_no_weights(tmp_path: Path) -> None:
+    paths = shipped(tmp_path)
+    paths[3].with_suffix(".json").unlink()
+    assert "no readable card" in doctor.check_weights(tmp_path).found
+    paths[0].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "vae.safetensors is damaged" in doctor.check_weights(tmp_path).found
+    paths[0].unlink()
+    assert "vae.safetensors is missing" in doctor.check_weights(tmp_path).found
+
+
+def test_browser_disk_cpu(tmp_path: Path) -> None:
+    assert doctor.check_browser(lambda: "/usr/bin/chromium").level == OK
+    assert "chromium" in doctor.check_browser(lambda: None).remedy
+    assert doctor.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e8)).level == WARNING
+    assert doctor.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e10)).level == OK
+    assert doctor.check_cpu(1, "").level == WARNING
+    assert doctor.check_cpu(2, "fpu avx2 avx512f").level == OK
+
+
+def test_exit_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    well = [Check("a", OK, "fine"), Check("b", WARNING, "poor", "do this")]
+    assert doctor.run(found=iter(well)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[2].strip() == "-> do this" and lines[3] == "0 errors, 1 warnings"
+    assert doctor.run(found=iter([*well, Check("c", ERROR, "gone", "get it")])) == 1
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.run(json=True, found=iter([Check("c", ERROR, "gone", "get it")])) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": False,
+        "checks": [{"name": "c", "level": "error", "found": "gone", "remedy": "get it"}],
+    }
+
+
+def test_every_problem_on_this_machine_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_torch", lambda: Check("torch", OK, "not loaded here"))
+    monkeypatch.setattr(doctor, "check_gpu", lambda: Check("gpu", OK, "not looked for here"))
+    found = list(doctor.checks())
+    assert {
+        "python",
+        "ros",
+        "rmw",
+        "flowact_msgs",
+        "shared memory",
+        "microphone",
+        "browser",
+        "weights",
+        "disk",
+    } <= {check.name for check in found}
+    for check in found:
+        assert "\n" not in check.found + check.remedy
+        assert (check.level == OK) == (not check.remedy), check
