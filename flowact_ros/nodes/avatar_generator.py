@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The avatar: owns one engine session; speech and instructions in, frames with their sound out.
+
+python -m flowact_ros.nodes.avatar_generator --ros-args -r __ns:=/avatar -p preset:=avatar_cpu
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch: an OpenMP team that spins while it waits takes the cores from the other one.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import gc
+import queue
+import sys
+import threading
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from std_srvs.srv import Trigger
+
+from flowact_msgs.action import Say
+from flowact_msgs.msg import AudioChunk, ChunkRecord, Instruction, StreamMetrics
+from flowact_msgs.srv import SetReference
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import FlowactNode, one_line, run
+from flowact_ros.nodes.convert import ConversionError, audio_array, behaviour_name, image_array, to_time
+from flowact_ros.nodes.frame_publisher import FRAME_ID, FramePublisher
+from flowact_ros.nodes.metrics_message import metrics_message
+from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.say_server import SayServer
+
+if TYPE_CHECKING:
+    from flowact_ros.engine import interfaces
+    from flowact_ros.engine.session import Session
+
+PRESETS = ("avatar_cpu", "debug")
+WARM_UP_FRAMES = 2 * 12  # two chunks: with an empty and with a filled memory
+RESTART_S = 0.5  # before a stream that failed is started again; doubled each time
+LONGEST_RESTART_S = 30.0
+
+
+class AvatarGenerator(FlowactNode):
+    """Thin: everything about audio, frames and time is in `engine.Session`."""
+
+    PARAMETERS = (
+        Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
+        Param("device", "cpu", "Where the model runs: cpu, cuda, cuda:1"),
+        Param("weights_dir", "", "Folder of weights; empty: the ones that were installed"),
+        Param("character", "", "Name of a shipped character; empty: the first one"),
+        Param("reference_image", "", "Path of a portrait to animate instead of a shipped character"),
+        Param(
+            "seed",
+            0,
+            "Of the stream's noise: the same seed and inputs give the same frames",
+            range=(0, 2**31 - 1),
+        ),
+        Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
+        Param("schedule", "sequential", "How denoising steps are spent", choices=("sequential", "diagonal")),
+        Param("threads", 2, "CPU threads of the model", range=(1, 64)),
+        Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
+        Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
+        Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
+        Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
+        Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
+        Param("audio_encoding", "S16LE", "Of the published sound", choices=("S16LE", "F32LE")),
+        Param("jpeg_quality", 85, "Of image_raw/compressed", range=(1, 100)),
+    )
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("avatar_generator", **options)
+        self._pipeline: interfaces.Pipeline | None = None
+        self._reference: interfaces.Reference | None = None
+        self._session: Session | None = None
+        self._publisher: FramePublisher | None = None
+        self._say: SayServer | None = None
+        self._records: queue.Queue[Any] = queue.Queue(256)
+        self._ended = threading.Event()
+        self._failures = 0
+        self._revive_at = 0.0
+        self.create_timer(0.5, self.guard(self._revive), clock=self._steady)
+
+    # ------------------------------------------------------------ lifecycle
+
+    def load(self) -> None:
+        threads = str(self.params["threads"])
+        if "torch" not in sys.modules:
+            os.environ["OMP_NUM_THREADS"] = threads
+        import torch
+
+        torch.set_num_threads(int(threads))
+        from flowact_ros.engine.pipeline import build_pipeline
+
+        self._config, overrides = engine_config(self.params["engine_config"])
+        overrides = {
+            **overrides,
+            "schedule": {**overrides.get("schedule", {}), "order": self.params["schedule"]},
+        }
+        if self.params["lines"]:
+            overrides["lines"] = self.params["lines"]
+        self._pipeline = build_pipeline(
+            self.params["preset"],
+            self.params["device"],
+            overrides=overrides,
+            weights=self.params["weights_dir"] or None,
+            audio_backend=self.params["audio_backend"],
+            audio_path=self.params["audio_path"] or None,
+            text_backend=self.params["text_backend"],
+            text_path=self.params["text_path"] or None,
+        )
+        rgb, self._reference_id = self._first_reference()
+        self._reference = replace(self._pipeline.load_reference(rgb), id=self._reference_id)
+        self._warm_up()
+        size = f"{self._pipeline.width}×{self._pipeline.height}"
+        self.get_logger().info(
+            f"{self.params['preset']} on {self.params['device']}: {size}, {self._reference_id}"
+        )
+
+    def _warm_up(self) -> None:
+        """One step of every size, thrown away: the first one costs much more, and would be late on the screen."""
+        from flowact_ros.engine.session import Session
+
+        session = Session(self._pipeline, self._reference, config=self._config)
+        frames = session.frames(realtime=False)
+        for _ in range(WARM_UP_FRAMES):
+            next(frames)
+        session.close()
+
+    def _first_reference(self) -> tuple[Any, str]:
+        """(uint8 [H, W, 3], its id) of the character to begin with. Raises ValueError."""
+        from flowact_ros.engine.characters import list_characters, load_character
+
+        path, name = self.params["reference_image"], self.params["character"]
+        if path:
+            from flowact_ros.media.image import read_image
+
+            return read_image(Path(path).expanduser()), Path(path).stem
+        names = list_characters()
+        name = name or (names[0] if names else "")
+        if name not in names:
+            raise ParameterError(
+                f"parameter character: {name!r} is not one of {', '.join(names) or 'none installed'}"
+            )
+        return load_character(name), name
+
+    def begin(self) -> None:
+        from flowact_ros.engine.session import Session
+
+        self._chunks = self.add_publisher(ChunkRecord, topics.CHUNKS)
+        self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
+        self._ended.clear()
+        session = Session(
+            self._pipeline,
+            self._reference,
+            seed=self.params["seed"],
+            config=self._config,
+            on_chunk=self._on_chunk,
+        )
+        self._session = session
+        self._publisher = FramePublisher(
+            self,
+            session,
+            encoding=self.params["audio_encoding"],
+            jpeg_quality=self.params["jpeg_quality"],
+            on_frame=self._on_frame,
+            on_end=self._on_stream_end,
+        )
+        publisher = self._publisher
+        self._say = SayServer(self, session, lambda: publisher.speaking)
+        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
+        self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
+        self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
+        self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
+        self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
+        self.add_timer(1.0, self._publish_metrics)
+        self.add_timer(0.05, self._publish_records)
+        session.start()
+        publisher.start()
+
+    def end(self) -> None:
+        if self._say is not None:
+            self._say.close(Say.Result.NOT_ACTIVE, "the avatar was deactivated")
+            self._say = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        if self._publisher is not None:
+            self._publisher.join()
+            self._publisher = None
+
+    def unload(self) -> None:
+        self._pipeline = self._reference = None
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def health(self) -> tuple[int, str, dict[str, object]]:
+        session, publisher = self._session, self._publisher
+        if session is None or publisher is None:
+            return 0, "", {}
+        values = {
+            "fps": round(publisher.fps, 1),
+            "frames": publisher.frames,
+            "image_publish_ms": round(publisher.publish_ms, 2),
+            "jpegs_dropped": publisher.jpegs_dropped,
+            "preset": self.params["preset"],
+            "reference": self._reference_id,
+        }
+        if self._ended.is_set():
+            return 2, "the stream has ended", values
+        return 0, f"{values['fps']} frames a second", values
+
+    # ------------------------------------------------------------ inputs (executor)
+
+    def _on_speech(self, message: AudioChunk) -> None:
+        pcm, rate = audio_array(message)
+        if self._session is not None:
+            self._session.push_audio(
+                pcm,
+                rate,
+                utterance_id=message.utterance_id,
+                first_sample=int(message.first_sample),
+                sequence=int(message.sequence),
+                last=message.last,
+            )
+
+    def _on_instruction(self, message: Instruction) -> None:
+        behaviour = behaviour_name(message.behaviour)
+        if self._session is not None:
+            self._session.set_instruction(
+                message.text,
+                behaviour=behaviour,
+                priority=int(message.priority),
+                utterance_id=message.utterance_id,
+            )
+
+    def _set_reference(
+        self, request: SetReference.Request, response: SetReference.Response
+    ) -> SetReference.Response:
+        codes = SetReference.Response
+        try:
+            response.error_code, response.error_msg, response.reference_id = self._change_reference(request)
+        except Exception as error:  # a service must answer
+            self.report(error, topics.SET_REFERENCE)
+            response.error_code, response.error_msg = codes.ENGINE_ERROR, one_line(error)
+        if response.error_code != codes.NONE:
+            self.get_logger().warning(f"set_reference refused: {response.error_msg}")
+        return response
+
+    def _change_reference(self, request: SetReference.Request) -> tuple[int, str, str]:
+        from flowact_ros.engine import characters
+        from flowact_ros.engine.interfaces import ReferenceError_
+
+        codes = SetReference.Response
+        session = self._session
+        if session is None:
+            return codes.NOT_ACTIVE, "the avatar is not active", ""
+        if request.source == SetReference.Request.SOURCE_IMAGE:
+            try:
+                rgb, name = image_array(request.image), ""
+            except ConversionError as error:
+                return codes.INVALID_IMAGE, str(error), ""
+        elif request.source == SetReference.Request.SOURCE_NAME:
+            names = characters.list_characters()
+            if request.name not in names:
+                return (
+                    codes.UNKNOWN_CHARACTER,
+                    f"no character {request.name!r}; there are {', '.join(names)}",
+                    "",
+                )
+            rgb, name = characters.load_character(request.name), request.name
+        elif request.source == SetReference.Request.SOURCE_SEED:
+            text = f"no shipped character has the seed {request.seed}: ask for a name, or send its picture"
+            return codes.UNKNOWN_CHARACTER, text, ""
+        else:
+            return (
+                codes.INVALID_IMAGE,
+                f"source is {request.source}: must be 0 (image), 1 (name) or 2 (seed)",
+                "",
+            )
+        try:
+            # The session's worker encodes it: two threads inside the networks would slow each other down.
+            self._reference_id = session.set_reference(rgb, name)
+        except ReferenceError_ as error:
+            return codes.NOT_REPRESENTABLE, str(error), ""
+        return codes.NONE, "", self._reference_id
+
+    def _interrupt(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        def act(session: Session) -> str:
+            if self._say is not None:
+                self._say.interrupted("by the interrupt service")
+            session.interrupt()
+            return "interrupted"
+
+        return self._trigger(response, act)
+
+    def _reset_memory(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        def act(session: Session) -> str:
+            session.reset_memory()
+            return "memory starts anew from the reference"
+
+        return self._trigger(response, act)
+
+    def _trigger(self, response: Trigger.Response, act: Any) -> Trigger.Response:
+        try:
+            if self._session is None:
+                raise ParameterError("the avatar is not active")
+            response.message, response.success = act(self._session), True
+        except Exception as error:  # a service must answer
+            self.report(error)
+            response.success, response.message = False, one_line(error)
+        return response
+
+    # ------------------------------------------------------------ outputs
+
+    def _on_frame(self, frame: interfaces.Frame) -> None:
+        """Pacing thread."""
+        if self._say is not None:
+            self._say.frame_left(frame)
+
+    def _on_chunk(self, record: interfaces.ChunkRecord) -> None:
+        """Engine thread: only hands over."""
+        try:
+            self._records.put_nowait(record)
+        except queue.Full:
+            self.report("chunk records are lost: the executor does not keep up")
+
+    def _publish_records(self) -> None:
+        while self._publisher is not None and not self._records.empty():
+            record = self._records.get_nowait()
+            message = ChunkRecord()
+            message.header.stamp = to_time(self._publisher.stamp_ns(record.first_frame))
+            message.header.frame_id = FRAME_ID
+            for item in ("step", "first_frame", "latents", "first_sample", "rewinds", "seed"):
+                setattr(message, item, int(getattr(record, item)))
+            for item in ("instruction", "utterance_id", "reference_id"):
+                setattr(message, item, str(getattr(record, item)))
+            self._chunks.publish(message)
+
+    def _publish_metrics(self) -> None:
+        if self._session is not None and self._publisher is not None:
+            message = metrics_message(self._session.metrics(), self._publisher.fps)
+            message.header.stamp = self.get_clock().now().to_msg()
+            self._metrics.publish(message)
+
+    def _on_stream_end(self, error: BaseException | None) -> None:
+        """Pacing thread: the frames ended, by `end` or because the engine failed."""
+        if error is not None:
+            self._failures += 1
+            self._revive_at = time.monotonic() + min(RESTART_S * 2**self._failures, LONGEST_RESTART_S)
+            self.report(error, "engine")
+            self._ended.set()
+
+    def _revive(self) -> None:
+        """A stream that failed is started again: the screen must not stay frozen."""
+        if self._ended.is_set() and self.state == "active" and time.monotonic() >= self._revive_at:
+            self.get_logger().warning("the stream is started again")
+            self.trigger_deactivate()
+            self.trigger_activate()
+
+
+def engine_config(path: str) -> tuple[Any, dict[str, Any]]:
+    """(SessionConfig, overrides of the model preset) from the `session:` and `model:` parts of a YAML file.
+
+    Defaults for an empty path. Raises ParameterError for a file that cannot be read and for unknown keys.
+    """
+    from flowact_ros.engine.session_config import SessionConfig
+
+    if not path:
+        return SessionConfig(), {}
+    try:
+        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"engine config {path} cannot be read: {one_line(error)}") from None
+    if not isinstance(content, dict) or set(content) - {"session", "model"}:
+        raise ParameterError(f"engine config {path}: the keys are 'session' and 'model', settings below them")
+    session, model = content.get("session") or {}, content.get("model") or {}
+    if not isinstance(session, dict) or not isinstance(model, dict):
+        raise ParameterError(f"engine config {path}: 'session' and 'model' must hold names with values")
+    known = {field.name for field in fields(SessionConfig)}
+    unknown = sorted(set(session) - known)
+    if unknown:
+        hint = ", ".join(sorted(known))
+        raise ParameterError(
+            f"engine config {path}: unknown session.{', session.'.join(unknown)}; known: {hint}"
+        )
+    try:
+        return SessionConfig(**session), model
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"engine config {path}: {error}") from None
+
+
+def main(args: list[str] | None = None) -> int:
+    status = run(AvatarGenerator, args)
+    # Everything is closed and destroyed by now. What the interpreter would still do is take down the networks'
+    # libraries, for seconds on a slow board: longer than launch waits before it kills.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

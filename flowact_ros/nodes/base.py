@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every node shares: lifecycle with auto-activation, diagnostics, guarded callbacks, a main that ends cleanly.
+
+A node loads in configure, has its topics in active only, and frees its memory in cleanup. An exception in a
+transition is logged and becomes FAILURE (rclpy would swallow it); one in a callback is logged, shown in
+`/diagnostics` and does not end the node.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.params import Param, ParameterError, Params
+from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
+
+RECENT_ERROR_S = 10.0  # an error is shown as WARN for so long after it happened
+
+_AUTOSTART = Param("autostart", True, "Configure and activate at start; false: wait for lifecycle requests")
+
+
+class FlowactNode(LifecycleNode):
+    """Base of all nodes. A subclass gives `PARAMETERS` and overrides `load`, `begin`, `end`, `unload`, `health`."""
+
+    PARAMETERS: Sequence[Param] = ()
+
+    def __init__(self, name: str, **options: Any) -> None:
+        """Raises ParameterError for a parameter that must not be."""
+        super().__init__(name, **options)
+        self._loaded = False
+        self._stopped = False
+        self._entities: list[Callable[[], object]] = []
+        self._fault = ""
+        self._last_error = ""
+        self._last_error_time = float("-inf")
+        self._error_counts: dict[str, int] = {}
+        self.params = Params(self, [_AUTOSTART, *self.PARAMETERS], lambda: self._loaded)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, topics.DIAGNOSTICS, topics.QOS[topics.DIAGNOSTICS]
+        )
+        # Steady, not ROS time: diagnostics must not stop when a simulation is paused.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self.guard(self._publish_diagnostics), clock=self._steady)
+
+    # ------------------------------------------------------------ what a node overrides
+
+    def load(self) -> None:
+        """Configure: read parameters, load weights. An exception makes the transition fail."""
+
+    def begin(self) -> None:
+        """Activate: create topics and services with `add_*`, start threads."""
+
+    def end(self) -> None:
+        """Deactivate: stop and join threads. Topics made with `add_*` are destroyed after it."""
+
+    def unload(self) -> None:
+        """Cleanup: free what `load` made."""
+
+    def health(self) -> tuple[int, str, dict[str, object]]:
+        """(level, message, values) for diagnostics; called once a second in every state."""
+        return 0, "", {}
+
+    # ------------------------------------------------------------ what a node calls
+
+    @property
+    def state(self) -> str:
+        """Lifecycle state: unconfigured, inactive, active, finalized, or a transition's name."""
+        return self._state_machine.current_state[1]
+
+    def now_ns(self) -> int:
+        """[ns] of the node's clock: ROS time, simulated where `use_sim_time` says so."""
+        return self.get_clock().now().nanoseconds
+
+    def add_publisher(self, kind: type, name: str, qos: Any = None) -> Any:
+        publisher = self.create_publisher(kind, name, qos or topics.QOS[name])
+        self._entities.append(lambda: self.destroy_publisher(publisher))
+        return publisher
+
+    def add_subscription(
+        self, kind: type, name: str, callback: Callable[[Any], None], qos: Any = None
+    ) -> Any:
+        handler = self.guard(callback, f"a message on '{name}'")
+        subscription = self.create_subscription(kind, name, handler, qos or topics.QOS[name])
+        self._entities.append(lambda: self.destroy_subscription(subscription))
+        return subscription
+
+    def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
+        service = self.create_service(kind, name, callback)
+        self._entities.append(lambda: self.destroy_service(service))
+        return service
+
+    def add_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """On the steady clock."""
+        timer = self.create_timer(period_s, self.guard(callback), clock=self._steady)
+        self._entities.append(lambda: self.destroy_timer(timer))
+        return timer
+
+    def add_entity(self, destroy: Callable[[], object]) -> None:
+        """Has `destroy` called at deactivation, after `end`."""
+        self._entities.append(destroy)
+
+    def report(self, error: BaseException | str, context: str = "") -> None:
+        """Logs an error once (repeats are counted, logged at 10, 100, …) and shows it in diagnostics."""
+        expected = isinstance(error, (str, ValueError, OSError))
+        text = f"{context}: {one_line(error)}" if context else one_line(error)
+        self._last_error, self._last_error_time = text, time.monotonic()
+        count = self._error_counts[text] = self._error_counts.get(text, 0) + 1
+        if len(self._error_counts) > 200:
+            self._error_counts = {text: count}
+        if count in (1, 10, 100) or count % 1000 == 0:
+            self.get_logger().error(text if count == 1 else f"{text} ({count} times)")
+            if not expected and count == 1:
+                self.get_logger().error("".join(traceback.format_exception(error)))
+
+    def set_fault(self, text: str) -> None:
+        """A lasting fault: diagnostics say ERROR until `set_fault("")`. Logged when it changes."""
+        if text and text != self._fault:
+            self.report(text)
+        elif not text and self._fault:
+            self.get_logger().info(f"recovered from: {self._fault}")
+        self._fault = text
+
+    def guard(self, callback: Callable[..., Any], context: str = "") -> Callable[..., Any]:
+        """The callback, with exceptions reported instead of ending the node."""
+
+        @functools.wraps(callback)
+        def guarded(*args: Any) -> Any:
+            try:
+                return callback(*args)
+            except Exception as error:  # the boundary between a message and the node: nothing may pass
+                self.report(error, context)
+                return None
+
+        return guarded
+
+    # ------------------------------------------------------------ lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._transition("configure", self.load)
+        if result == TransitionCallbackReturn.SUCCESS:
+            self._loaded = True
+        else:
+            self._transition("clean up", self.unload)
+        return result
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._transition("activate", self.begin)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._halt()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._halt()
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._loaded = False
+        return self._transition("clean up", self.unload)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if state.label == "active":
+            self._halt()
+        self._loaded = False
+        return self._transition("shut down", self.unload)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._halt()
+        self._loaded = False
+        return self._transition("recover", self.unload)
+
+    def _transition(self, verb: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            action()
+        except Exception as error:  # a failed transition is an answer, not the end of the process
+            self.report(error, f"cannot {verb}")
+            tell_supervisor(event="failed", node=self.get_name(), transition=verb, error=one_line(error))
+            return TransitionCallbackReturn.FAILURE
+        done = {"configure": "inactive", "activate": "active", "clean up": "unconfigured"}.get(verb)
+        if done is not None:
+            self.get_logger().info(done)
+            tell_supervisor(event=done, node=self.get_name())
+        return TransitionCallbackReturn.SUCCESS
+
+    def _halt(self) -> TransitionCallbackReturn:
+        result = self._transition("deactivate", self.end)
+        while self._entities:
+            self.guard(self._entities.pop(), "destroying a topic")()
+        self._fault = ""
+        if result == TransitionCallbackReturn.SUCCESS:
+            tell_supervisor(event="inactive", node=self.get_name())
+        return result
+
+    def autostart(self) -> bool:
+        """Configures and activates if the parameter says so. False if that failed: the node stays, and says why."""
+        if not self.params["autostart"]:
+            self.get_logger().info("waits for lifecycle requests (autostart is false)")
+            return True
+        return (
+            self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        )
+
+    def stop(self) -> None:
+        """Ends threads, topics and memory, from any state. Harmless when called again."""
+        if not self._stopped:
+            self._stopped = True
+            if self.state in ("unconfigured", "inactive", "active"):
+                self.trigger_shutdown()
+
+    # ------------------------------------------------------------ diagnostics
+
+    def _publish_diagnostics(self) -> None:
+        try:
+            level, message, values = self.health()
+        except Exception as error:  # diagnostics are most wanted when something is wrong
+            level, message, values = 2, f"health check failed: {one_line(error)}", {}
+        recent = time.monotonic() - self._last_error_time < RECENT_ERROR_S
+        if self._fault:
+            level, message = 2, self._fault
+        elif self.state not in ("active", "inactive") and self._last_error:
+            level, message = max(level, 2), self._last_error
+        elif recent and level < 1:
+            level, message = 1, self._last_error
+        values = {"state": self.state, "last_error": self._last_error, **values}
+        status = DiagnosticStatus(
+            level=bytes([level]),
+            name=f"{self.get_namespace().strip('/')}/{self.get_name()}".lstrip("/"),
+            message=message or self.state,
+            hardware_id="flowact",
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def one_line(error: BaseException | str) -> str:
+    """The error's own message if it was written for people, else with the kind of the exception in front."""
+    text = " ".join(str(error).split())
+    if isinstance(error, str) or (text and isinstance(error, (ValueError, RuntimeError))):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def tell_supervisor(**record: object) -> None:
+    """One line to the supervisor that started this process; nothing without one."""
+    number = os.environ.get(STATUS_FD_VARIABLE, "")
+    if not number.isdigit():
+        return
+    try:
+        os.write(int(number), (json.dumps(record) + "\n").encode())
+    except OSError:
+        os.environ.pop(STATUS_FD_VARIABLE, None)  # the supervisor is gone; stdin says so as well
+
+
+def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None) -> int:
+    """Runs one node until SIGINT, SIGTERM, its supervisor's end or `rclpy.shutdown`. Returns the exit status."""
+    stop = threading.Event()
+    try:
+        # Our own handlers: with rclpy's the context is gone before topics and threads are closed.
+        rclpy.init(
+            args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
+        )
+    except Exception as error:  # rcl has no class of its own for a broken command line or parameter file
+        return _bad_setup(error)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = make_node()
+    except (ParameterError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+        rclpy.try_shutdown()
+        return _bad_setup(error)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    if os.environ.get(SUPERVISED_VARIABLE):
+        threading.Thread(target=_watch_supervisor, args=(stop,), name="supervisor-watch", daemon=True).start()
+    try:
+        node.autostart()
+        _spin(node, executor, stop)
+    finally:
+        node.stop()
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.Event) -> None:
+    finished = getattr(node, "finished", None)  # a node with an end of its own (a recording) sets this event
+    while not stop.is_set() and not (finished is not None and finished.is_set()):
+        try:
+            executor.spin_once(timeout_sec=0.2)
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # an invalid lifecycle request, say, raises out of rclpy's own service
+            node.report(error, "request failed")
+
+
+def _watch_supervisor(stop: threading.Event) -> None:
+    while os.read(0, 64):
+        continue
+    stop.set()
+
+
+def _bad_setup(error: BaseException) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    tell_supervisor(event="bad_setup", error=one_line(error))
+    return EXIT_BAD_SETUP

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes `flowact up` and `flowact demo` start, and what the demo does with them. No ROS in here."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowact_ros.kiosk.browser import open_page
+from flowact_ros.nodes.resources import config_file
+from flowact_ros.nodes.supervisor import NodeSpec, Supervisor, SupervisorError, file_log
+
+START_TIMEOUT_S = 180.0  # a cold disk and a slow board included
+SPEECH_DELAY_S = 1.0  # the face is seen before it speaks
+_NOTABLE = re.compile(r"\[(WARN|ERROR|FATAL)\]|Traceback|^\S+ ended|error:")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line decided; every field has the meaning of the option of its name."""
+
+    namespace: str = "avatar"
+    params_file: str = ""
+    preset: str = ""
+    character: str = ""
+    device: str = ""
+    host: str = ""
+    port: int | None = None
+    wav: str = ""
+    microphone: bool = True
+    device_name: str = "default"
+    mic_as_speech: bool = False
+    seconds: float = 0.0
+    record: str = ""
+    browser: bool = True
+    without: tuple[str, ...] = ()
+    log_level: str = ""
+    log_file: str = ""
+    verbose: bool = False
+
+
+def node_specs(options: Options) -> list[NodeSpec]:
+    """The nodes, with their parameters: those of the file, and above them those of the command line."""
+    common: dict[str, Any] = {
+        "namespace": options.namespace,
+        "params_file": options.params_file or str(config_file("flowact.yaml")),
+        "log_level": options.log_level,
+    }
+    generator = {
+        key: value
+        for key, value in (
+            ("preset", options.preset),
+            ("character", options.character),
+            ("device", options.device),
+        )
+        if value
+    }
+    page: dict[str, Any] = {"host": options.host} if options.host else {}
+    if options.port is not None:
+        page["port"] = options.port
+    specs = [
+        NodeSpec("avatar_generator", "flowact_ros.nodes.avatar_generator", parameters=generator, **common),
+        NodeSpec("kiosk_bridge", "flowact_ros.nodes.kiosk_bridge", parameters=page, **common),
+        NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", **common),
+    ]
+    capture = "flowact_ros.nodes.audio_capture"
+    if options.microphone or options.mic_as_speech:
+        role = "speech" if options.mic_as_speech else "mic"
+        parameters = {"role": role, "source": "microphone", "device": options.device_name}
+        specs.append(NodeSpec("microphone", capture, parameters=parameters, **common))
+    if options.wav:
+        parameters = {"role": "speech", "source": "file", "file": options.wav, "start_delay": SPEECH_DELAY_S}
+        specs.append(NodeSpec("speech_source", capture, parameters=parameters, **common))
+    if options.record:
+        parameters = {"path": options.record, "seconds": float(options.seconds)}
+        specs.append(
+            NodeSpec("recorder", "flowact_ros.nodes.recorder", parameters=parameters, oneshot=True, **common)
+        )
+    unknown = set(options.without) - {spec.name for spec in specs}
+    if unknown:
+        names = ", ".join(spec.name for spec in specs)
+        raise SupervisorError(f"no node is called {', '.join(sorted(unknown))}; there are {names}")
+    return [spec for spec in specs if spec.name not in options.without]
+
+
+def environment(*, private: bool) -> dict[str, str]:
+    """What nodes get beside our own environment; `private`: on this machine only, away from other robots' topics."""
+    added = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+    try:
+        profile = str(config_file("fastdds.xml"))
+    except FileNotFoundError:
+        profile = ""
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        if profile and name not in os.environ:
+            added[name] = profile
+    if private:
+        added["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or str(random.randint(1, 101))
+        if "ROS_LOCALHOST_ONLY" not in os.environ:
+            added["ROS_AUTOMATIC_DISCOVERY_RANGE"] = os.environ.get(
+                "ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"
+            )
+    return added
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run_up(options: Options) -> int:
+    """Runs the nodes until SIGINT or SIGTERM. A node that cannot configure stays up and says why."""
+    stop = _stop_on_signals()
+    log, path = _log(options)
+    with Supervisor(node_specs(options), environment=environment(private=False), log=log) as supervisor:
+        say(f"starting; log: {path}")
+        try:
+            _wait_active(supervisor, stop)
+            say(f"all nodes are active{_page_line(supervisor)}")
+        except SupervisorError as error:
+            say(f"error: {error} (the other nodes stay up; end with Ctrl-C)")
+        stop.wait()
+        say("stopping")
+    return 0
+
+
+def run_demo(options: Options) -> int:
+    """The main job: a page on which the avatar speaks, then listens and idles. Returns the exit status."""
+    stop = _stop_on_signals()
+    log, path = _log(options)
+    added = environment(private=True)
+    began = time.monotonic()
+    browser: Any = None
+    with Supervisor(node_specs(options), environment=added, log=log) as supervisor:
+        say(f"starting; log: {path}")
+        try:
+            _wait_active(supervisor, stop)
+            if stop.is_set():
+                return 0
+            say(f"ready after {time.monotonic() - began:.1f} s{_page_line(supervisor)}")
+            domain = added["ROS_DOMAIN_ID"]
+            say(f"to talk to it from another terminal: ROS_DOMAIN_ID={domain} flowact say --wav FILE")
+            url = supervisor.fact("kiosk_bridge", "url") if "kiosk_bridge" not in options.without else None
+            if options.browser and url:
+                browser = open_page(url, kiosk=False)
+            return _run_demo_until_end(supervisor, options, stop)
+        except SupervisorError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        finally:
+            if browser is not None and hasattr(browser, "close"):
+                browser.close()
+
+
+def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threading.Event) -> int:
+    if options.record:
+        # The recorder counts content time by stamps; the clock on the wall only guards against a stream that stands.
+        guard = time.monotonic() + options.seconds * 3 + 60 if options.seconds else float("inf")
+        while (
+            not stop.is_set() and supervisor.wait_exit("recorder", 0.2) is None and time.monotonic() < guard
+        ):
+            _fail_if_stuck(supervisor)
+        if supervisor.wait_exit("recorder", 0.0) is None:
+            supervisor.finish("recorder", 40.0)
+        frames = supervisor.fact("recorder", "frames") or 0
+        if not frames or supervisor.exit_code("recorder"):
+            raise SupervisorError(f"nothing was recorded into {options.record}")
+        missing = supervisor.fact("recorder", "missing_pictures") or 0
+        say(f"{options.record}: {frames / 25:.2f} s" + (f", {missing} frames missing" if missing else ""))
+        return 0
+    until = time.monotonic() + options.seconds if options.seconds else float("inf")
+    while not stop.is_set() and time.monotonic() < until:
+        _fail_if_stuck(supervisor)
+        stop.wait(0.2)
+    return 0
+
+
+def _fail_if_stuck(supervisor: Supervisor) -> None:
+    if supervisor.state("avatar_generator") == "failed":
+        raise SupervisorError("the avatar_generator cannot go on: see the log")
+
+
+def _wait_active(supervisor: Supervisor, stop: threading.Event) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not stop.is_set():
+        try:
+            supervisor.wait_active(0.3)
+            return
+        except SupervisorError:
+            if supervisor.failed() or time.monotonic() > deadline:
+                raise
+
+
+def _page_line(supervisor: Supervisor) -> str:
+    url = supervisor.fact("kiosk_bridge", "url") if supervisor.has("kiosk_bridge") else None
+    return f"; page: {url}" if url else ""
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _log(options: Options) -> tuple[Callable[[str], None], Path]:
+    """A log of all lines in a file; on the terminal only what is notable, or all with --verbose."""
+
+    def show(line: str) -> None:
+        if options.verbose or _NOTABLE.search(line):
+            print(line, file=sys.stderr, flush=True)
+
+    if options.log_file:
+        path = Path(options.log_file).expanduser()
+    else:
+        folder = Path(
+            os.environ.get("ROS_LOG_DIR") or Path(os.environ.get("ROS_HOME") or "~/.ros").expanduser() / "log"
+        )
+        path = folder / f"flowact-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    try:
+        return file_log(path, show)[0], path
+    except OSError:
+        path = Path(tempfile.gettempdir()) / f"flowact-{os.getpid()}.log"
+        return file_log(path, show)[0], path

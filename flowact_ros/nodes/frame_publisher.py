@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream onto topics: one thread that follows the session's pacing, one that encodes JPEGs.
+
+Picture k is stamped t0 + k/25 and sample s t0 + s/24000, with the same t0 in the node's clock: exact to the
+nanosecond, so stamps are 40 ms apart whatever the machine does.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool
+
+from flowact_msgs.msg import AudioChunk, AvatarState
+from flowact_ros.media.jpeg import encode_jpeg
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.convert import (
+    NANOSECONDS,
+    audio_message,
+    behaviour_number,
+    compressed_message,
+    image_message,
+    to_time,
+)
+from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from flowact_ros.engine.interfaces import Frame
+    from flowact_ros.engine.session import Session
+    from flowact_ros.nodes.base import FlowactNode
+
+FRAME_NS = NANOSECONDS // FRAME_RATE
+FRAME_ID = "avatar_screen"
+JPEG_QUEUE = 8  # frames; an encoder later than that drops the oldest
+
+
+class FramePublisher:
+    """Publishes `image_raw`, `image_raw/compressed`, `audio`, `state` and `robot_speaking` of one session.
+
+    `on_frame(frame)` is called in the pacing thread after each frame left; `on_end(error or None)` when the
+    session's frames end.
+    """
+
+    def __init__(
+        self,
+        node: FlowactNode,
+        session: Session,
+        *,
+        encoding: str,
+        jpeg_quality: int,
+        on_frame: Callable[[Frame], None],
+        on_end: Callable[[BaseException | None], None],
+    ) -> None:
+        self._node, self._session = node, session
+        self._encoding, self._quality = encoding, jpeg_quality
+        self._on_frame, self._on_end = on_frame, on_end
+        self._image = node.add_publisher(Image, topics.IMAGE)
+        self._compressed = node.add_publisher(CompressedImage, topics.COMPRESSED)
+        self._audio = node.add_publisher(AudioChunk, topics.AUDIO)
+        self._state = node.add_publisher(AvatarState, topics.STATE)
+        self._speaking = node.add_publisher(Bool, topics.ROBOT_SPEAKING)
+        self._shown: tuple[str, str, bool] | None = None
+        self._jpegs: queue.Queue[tuple[Any, int] | None] = queue.Queue(JPEG_QUEUE)
+        self._t0_ns: int | None = None
+        self._last_index = -1
+        self.frames = 0
+        self.jpegs_dropped = 0
+        self.speaking = False
+        self.publish_ms = 0.0  # of the last frame's Image
+        self._recent: list[float] = []
+        self._threads = [
+            threading.Thread(target=self._pace, name="pacing", daemon=True),
+            threading.Thread(target=node.guard(self._encode, "JPEG"), name="jpeg", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        """After the session was closed: waits for both threads, so that topics can be destroyed."""
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=5.0)
+        # The last word: a latched state must not say that an avatar that is gone still speaks.
+        self._publish_state(("idle", "", False), self._node.now_ns())
+
+    @property
+    def fps(self) -> float:
+        """[1/s] frames that left over the last second."""
+        now = time.monotonic()
+        return float(sum(now - t <= 1.0 for t in list(self._recent)))
+
+    def stamp_ns(self, frame_index: int) -> int:
+        """[ns] in the node's clock: when frame `frame_index` is to be seen. 0 before the first frame."""
+        return 0 if self._t0_ns is None else self._t0_ns + frame_index * FRAME_NS
+
+    # ------------------------------------------------------------ pacing thread
+
+    def _pace(self) -> None:
+        failure: BaseException | None = None
+        try:
+            for frame in self._session.frames():
+                self._publish(frame)
+                self._on_frame(frame)
+        except Exception as error:  # the engine's end is told, whatever it was
+            failure = error
+        self._jpegs.put(None)
+        self._on_end(failure)
+
+    def _anchor(self, frame: Frame) -> None:
+        """t0 in the node's clock; moved on when the session moved its own (a machine that slept)."""
+        t0_s = frame.pts - frame.index / FRAME_RATE
+        offset_ns = self._node.now_ns() - time.monotonic_ns()
+        t0_ns = round(t0_s * NANOSECONDS) + offset_ns
+        if self._t0_ns is None:
+            self._t0_ns, self._t0_s = t0_ns, t0_s
+        elif abs(t0_s - self._t0_s) > 1e-3:
+            # Never backwards: stamps stay strictly increasing.
+            self._t0_ns += max(0, round((t0_s - self._t0_s) * NANOSECONDS))
+            self._t0_s = t0_s
+
+    def _publish(self, frame: Frame) -> None:
+        self._anchor(frame)
+        stamp_ns = self.stamp_ns(frame.index)
+        stamp = to_time(stamp_ns)
+        self._audio.publish(
+            audio_message(
+                frame.audio,
+                SAMPLE_RATE,
+                stamp,
+                encoding=self._encoding,
+                first_sample=frame.index * SAMPLES_PER_FRAME,
+                sequence=frame.index,
+                utterance_id=frame.utterance_id,
+                frame_id=FRAME_ID,
+            )
+        )
+        if self._image.get_subscription_count():
+            began = time.perf_counter()
+            self._image.publish(image_message(frame.rgb, stamp, FRAME_ID))
+            self.publish_ms = (time.perf_counter() - began) * 1e3
+        if self._compressed.get_subscription_count():
+            self._offer_jpeg(frame.rgb, stamp_ns)
+        state = (frame.behaviour, frame.utterance_id, frame.speaking)
+        if state != self._shown:
+            self._publish_state(state, stamp_ns)
+        self.frames += 1
+        self._last_index = frame.index
+        self._recent = [*self._recent[-(2 * FRAME_RATE) :], time.monotonic()]
+
+    def _publish_state(self, state: tuple[str, str, bool], stamp_ns: int) -> None:
+        behaviour, utterance_id, speaking = state
+        message = AvatarState()
+        message.header.stamp = to_time(stamp_ns)
+        message.header.frame_id = FRAME_ID
+        message.behaviour = behaviour_number(behaviour)
+        message.utterance_id = utterance_id
+        message.robot_speaking = speaking
+        self._state.publish(message)
+        if self._shown is None or self._shown[2] != speaking:
+            self._speaking.publish(Bool(data=speaking))
+        self._shown, self.speaking = state, speaking
+
+    # ------------------------------------------------------------ JPEG thread
+
+    def _offer_jpeg(self, rgb: Any, stamp_ns: int) -> None:
+        while True:
+            try:
+                self._jpegs.put_nowait((rgb, stamp_ns))
+                return
+            except queue.Full:
+                try:
+                    self._jpegs.get_nowait()
+                    self.jpegs_dropped += 1
+                except queue.Empty:
+                    continue
+
+    def _encode(self) -> None:
+        while (item := self._jpegs.get()) is not None:
+            rgb, stamp_ns = item
+            jpeg = encode_jpeg(rgb, self._quality)
+            self._compressed.publish(compressed_message(jpeg, to_time(stamp_ns), FRAME_ID))

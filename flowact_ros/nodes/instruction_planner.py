@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listens and decides what the character does: `mic`, `speech`, `transcript` and `state` in, `instruction` out.
+
+python -m flowact_ros.nodes.instruction_planner --ros-args -r __ns:=/avatar -p barge_in:=true
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flowact_msgs.msg import AudioChunk, AvatarState, Transcript
+from flowact_msgs.msg import Instruction as InstructionMessage
+from flowact_ros.dialogue.planner import (
+    AvatarSpeaking,
+    Event,
+    RulePlanner,
+    RulePlannerConfig,
+    SpeechData,
+    Tick,
+    UserText,
+    UserVoice,
+)
+from flowact_ros.dialogue.vad import EnergyVad, EnergyVadConfig
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import FlowactNode, run
+from flowact_ros.nodes.convert import audio_array, behaviour_number
+from flowact_ros.nodes.params import Param
+
+TICK_S = 0.05
+MIC_SILENT_S = 1.0  # a microphone that sends nothing for so long hears nobody
+
+
+class InstructionPlanner(FlowactNode):
+    """Thin: voice activity and rules are in `dialogue/`, the times are this machine's monotonic ones."""
+
+    PARAMETERS = (
+        Param("backend", "rules", "What decides on the behaviour", choices=("rules",)),
+        Param(
+            "barge_in",
+            False,
+            "The user's voice counts while the avatar speaks; needs a microphone without echo",
+        ),
+        Param("vad_margin", 10.0, "[dB] above the noise floor that counts as a voice", range=(3.0, 40.0)),
+        Param("vad_minimum", -50.0, "[dB re full scale] quieter is never a voice", range=(-90.0, -10.0)),
+        Param("vad_hangover", 0.6, "[s] of silence after which the user has stopped", range=(0.05, 5.0)),
+        Param("thinking_timeout", 4.0, "[s] of thinking if no answer comes", range=(0.0, 60.0)),
+        Param("reaction", 1.8, "[s] a reaction (smile, laugh, surprise) lasts", range=(0.2, 10.0)),
+        Param("dwell", 0.6, "[s] a behaviour is shown at least", range=(0.0, 10.0)),
+        Param("seed", 0, "Of the choice among wordings", range=(0, 2**31 - 1)),
+    )
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("instruction_planner", **options)
+        self._planner: RulePlanner | None = None
+        self._vad: EnergyVad | None = None
+        self._sent = 0
+
+    def load(self) -> None:
+        self._vad_config = EnergyVadConfig(
+            margin_db=self.params["vad_margin"],
+            release_db=min(6.0, self.params["vad_margin"]),
+            minimum_db=self.params["vad_minimum"],
+            hangover_s=self.params["vad_hangover"],
+        )
+        self._planner_config = RulePlannerConfig(
+            barge_in=self.params["barge_in"],
+            thinking_timeout_s=self.params["thinking_timeout"],
+            reaction_s=self.params["reaction"],
+            dwell_s=self.params["dwell"],
+            seed=self.params["seed"],
+        )
+
+    def begin(self) -> None:
+        self._planner = RulePlanner(self._planner_config)
+        self._vad = None
+        self._heard_s = float("-inf")
+        self._publisher = self.add_publisher(InstructionMessage, topics.INSTRUCTION)
+        self.add_subscription(AudioChunk, topics.MIC, self._on_mic)
+        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
+        self.add_subscription(Transcript, topics.TRANSCRIPT, self._on_transcript)
+        self.add_subscription(AvatarState, topics.STATE, self._on_state)
+        self.add_timer(TICK_S, self._on_tick)
+
+    def end(self) -> None:
+        self._planner = None
+
+    def health(self) -> tuple[int, str, dict[str, object]]:
+        if self._planner is None:
+            return 0, "", {}
+        floor = f"{self._vad.floor_db:.0f} dB" if self._vad is not None else "no microphone heard"
+        behaviour = self._planner.behaviour
+        return 0, behaviour, {"behaviour": behaviour, "noise_floor": floor, "instructions": self._sent}
+
+    def _now_s(self) -> float:
+        return self._steady.now().nanoseconds / 1e9
+
+    def _on_mic(self, message: AudioChunk) -> None:
+        pcm, rate = audio_array(message)
+        if self._vad is None or self._vad.sample_rate != rate:
+            self._vad = EnergyVad(rate, self._vad_config)
+        self._heard_s = self._now_s()
+        for event in self._vad.push(pcm):
+            self._observe(UserVoice(self._heard_s, event.voiced))
+
+    def _on_speech(self, message: AudioChunk) -> None:
+        self._observe(SpeechData(self._now_s(), message.utterance_id))
+
+    def _on_transcript(self, message: Transcript) -> None:
+        self._observe(UserText(self._now_s(), message.text, message.final))
+
+    def _on_state(self, message: AvatarState) -> None:
+        self._observe(AvatarSpeaking(self._now_s(), message.robot_speaking, message.utterance_id))
+
+    def _on_tick(self) -> None:
+        now = self._now_s()
+        if self._vad is not None and now - self._heard_s > MIC_SILENT_S:
+            # The microphone is gone in the middle of a word: nobody waits for the end of it.
+            if self._vad.voiced:
+                self._observe(UserVoice(now, False))
+            self._vad = None
+        self._observe(Tick(now))
+
+    def _observe(self, event: Event) -> None:
+        if self._planner is None:
+            return
+        instruction = self._planner.observe(event)
+        if instruction is None:
+            return
+        message = InstructionMessage()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.behaviour = behaviour_number(instruction.behaviour)
+        message.text = instruction.text
+        message.priority = instruction.priority
+        message.utterance_id = instruction.utterance_id
+        self._publisher.publish(message)
+        self._sent += 1
+        self.get_logger().info(f"{instruction.behaviour}: {instruction.text}")
+
+
+def main(args: list[str] | None = None) -> int:
+    return run(InstructionPlanner, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

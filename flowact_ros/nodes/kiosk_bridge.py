@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's node: frames, sound and state from topics to the browser.
+
+    python -m flowact_ros.nodes.kiosk_bridge --ros-args -r __ns:=/avatar -p port:=8620
+
+JPEGs are subscribed to only while a page is open, so that nobody encodes them for nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sensor_msgs.msg import CompressedImage
+
+from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics
+from flowact_ros.kiosk.server import KioskServer
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
+from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
+from flowact_ros.nodes.params import Param
+
+WATCH_S = 0.25  # how often pages are counted
+STALE_S = 2.0  # without a frame for so long the page says so
+
+
+class KioskBridge(FlowactNode):
+    """Owns one KioskServer from configure to cleanup: pages stay connected while topics come and go."""
+
+    PARAMETERS = (
+        Param("host", "127.0.0.1", "Address the page is served on; others than loopback ask for a token"),
+        Param("port", 8620, "Port of the page; 0 takes any free one", range=(0, 65535)),
+        Param("title", "FlowAct", "Title of the page"),
+        Param("buffer_ms", 200, "[ms] jitter buffer of the pages", range=(40, 2000)),
+    )
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("kiosk_bridge", **options)
+        self._server: KioskServer | None = None
+        self._frames = None
+        self._state: dict[str, object] = {}
+        self._frame_time = time.monotonic()
+
+    def load(self) -> None:
+        params = self.params
+        self._server = KioskServer(
+            params["host"], params["port"], title=params["title"], buffer_ms=params["buffer_ms"]
+        )
+        # The token of a page that others can reach belongs to whoever started this, not into a log that is kept.
+        self.get_logger().info(f"page: {self._server.origin}/")
+        tell_supervisor(event="url", node=self.get_name(), url=self._server.url)
+
+    def begin(self) -> None:
+        self._state = {"behaviour": "idle", "speaking": False, "message": "waiting for the avatar"}
+        self._frame_time = float("-inf")
+        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio)
+        self.add_subscription(AvatarState, topics.STATE, self._on_state)
+        self.add_subscription(StreamMetrics, topics.METRICS, self._on_metrics)
+        self.add_timer(WATCH_S, self._watch)
+        self._tell_pages()
+
+    def end(self) -> None:
+        self._listen(False)
+        if self._server is not None:
+            self._server.set_state({**self._state, "message": "paused"})
+
+    def unload(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def health(self) -> tuple[int, str, dict[str, object]]:
+        if self._server is None:
+            return 0, "", {}
+        stats = self._server.stats()
+        return (
+            0,
+            f"{stats['clients']} page(s)",
+            {key: value for key, value in stats.items() if key != "pages"},
+        )
+
+    def _watch(self) -> None:
+        if self._server is None:
+            return
+        self._listen(self._server.wanted)
+        stale = self._server.wanted and time.monotonic() - self._frame_time > STALE_S
+        message = "waiting for the avatar" if stale else ""
+        if message != self._state.get("message"):
+            self._state["message"] = message
+            self._tell_pages()
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted and self._frames is None:
+            handler = self.guard(self._on_frame, "a frame")
+            self._frames = self.create_subscription(
+                CompressedImage, topics.COMPRESSED, handler, topics.IMAGE_WATCH_QOS
+            )
+            self._frame_time = time.monotonic()
+        elif not wanted and self._frames is not None:
+            self.destroy_subscription(self._frames)
+            self._frames = None
+
+    def _on_frame(self, message: CompressedImage) -> None:
+        self._frame_time = time.monotonic()
+        if self._server is not None:
+            self._server.push_frame(bytes(message.data), from_time(message.header.stamp) / 1e9)
+
+    def _on_audio(self, message: AudioChunk) -> None:
+        if self._server is None or not self._server.wanted:
+            return
+        pts = from_time(message.header.stamp) / 1e9
+        if message.encoding == AudioChunk.S16LE and message.channels == 1:
+            self._server.push_audio(bytes(message.data), message.sample_rate, pts)
+            return
+        pcm, rate = audio_array(message)
+        self._server.push_audio((pcm * 32767.0).clip(-32768, 32767).astype("<i2").tobytes(), rate, pts)
+
+    def _on_state(self, message: AvatarState) -> None:
+        self._state["behaviour"] = behaviour_name(message.behaviour)
+        self._state["speaking"] = message.robot_speaking
+        self._state["utterance"] = message.utterance_id
+        self._tell_pages()
+
+    def _on_metrics(self, message: StreamMetrics) -> None:
+        self._state["fps"] = round(float(message.fps), 1)
+        for name, value in (
+            ("real_time_factor", message.real_time_factor),
+            ("ttff", message.ttff),
+            ("step_ms", message.step_ms),
+        ):
+            if value == value:  # not measured yet: NaN
+                self._state[name] = round(float(value), 3)
+        self._state["repeated"] = int(message.repeated_frames)
+        self._state["dropped"] = int(message.dropped_frames)
+        self._tell_pages()
+
+    def _tell_pages(self) -> None:
+        if self._server is not None:
+            self._server.set_state(self._state)
+
+
+def main(args: list[str] | None = None) -> int:
+    return run(KioskBridge, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The avatar's topics into an mp4 file: frames and sound laid by their stamps.
+
+python -m flowact_ros.nodes.recorder --ros-args -r __ns:=/avatar -p path:=out.mp4 -p seconds:=20.0
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from sensor_msgs.msg import Image
+
+from flowact_msgs.msg import AudioChunk
+from flowact_ros.media.mp4 import Mp4Writer
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
+from flowact_ros.nodes.convert import NANOSECONDS, audio_array, from_time, image_array
+from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+
+FRAME_NS = NANOSECONDS // FRAME_RATE
+SOUND_WAIT_FRAMES = 25  # a picture waits so long for its sound before silence is written
+
+
+class Aligner:
+    """Pictures and sound by stamps into a writer: frame n of the file is what was stamped start + n/25.
+
+    The file starts with the first picture. A picture that never came is the one before it again; sound that never
+    came is silence; sound before the start is cut.
+    """
+
+    def __init__(self, writer: Mp4Writer, start_ns: int) -> None:
+        self._writer, self._start_ns = writer, start_ns
+        self._pictures: dict[int, np.ndarray] = {}
+        self._sound: dict[int, np.ndarray] = {}
+        self._last: np.ndarray | None = None
+        self.written = 0
+        self.missing_pictures = 0
+        self.missing_sound = 0
+
+    def _place(self, stamp_ns: int) -> int:
+        return round((stamp_ns - self._start_ns) / FRAME_NS)
+
+    def add_picture(self, stamp_ns: int, rgb: np.ndarray) -> None:
+        self._pictures[self._place(stamp_ns)] = rgb
+
+    def add_sound(self, stamp_ns: int, pcm: np.ndarray) -> None:
+        """float32 [960 n] at 24 kHz."""
+        for part in range(0, len(pcm), SAMPLES_PER_FRAME):
+            place = self._place(stamp_ns) + part // SAMPLES_PER_FRAME
+            self._sound[place] = pcm[part : part + SAMPLES_PER_FRAME]
+
+    def write(self, *, until: int | None = None, finish: bool = False) -> None:
+        """Writes what is complete; with `finish` all that is there. At most `until` frames in all."""
+        while until is None or self.written < until:
+            n = self.written
+            newest = max(self._pictures, default=-1)
+            complete = n in self._pictures and n in self._sound
+            # Later ones are here: this one will not come any more (topics keep their order).
+            late = newest - n >= SOUND_WAIT_FRAMES
+            if not (complete or ((late or finish) and newest >= n)):
+                break
+            self._write_one(n)
+        for store in (self._pictures, self._sound):
+            for key in [key for key in store if key < self.written]:
+                del store[key]
+
+    def _write_one(self, n: int) -> None:
+        picture = self._pictures.get(n)
+        if picture is None:
+            self.missing_pictures += 1
+            picture = self._last
+        sound = self._sound.get(n)
+        if sound is None:
+            self.missing_sound += 1
+            sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
+        if picture is not None:
+            self._writer.write_frame(picture)
+        self._last = picture
+        block = np.zeros(SAMPLES_PER_FRAME, np.float32)
+        block[: len(sound)] = sound
+        self._writer.write_audio(block)
+        self.written += 1
+
+
+class Recorder(FlowactNode):
+    """Writes until `seconds` of content are in the file, or until it is stopped; then the process ends."""
+
+    PARAMETERS = (
+        Param("path", "", "The mp4 file to write"),
+        Param(
+            "seconds",
+            0.0,
+            "[s] of content, after which the recording ends; 0: until stopped",
+            range=(0.0, 86400.0),
+        ),
+    )
+
+    def __init__(self, **options: object) -> None:
+        super().__init__("recorder", **options)
+        self.finished = threading.Event()
+        self._items: queue.Queue[tuple[str, int, np.ndarray] | None] = queue.Queue(500)
+        self._thread: threading.Thread | None = None
+        self._lost = 0
+
+    def load(self) -> None:
+        if not self.params["path"]:
+            raise ParameterError("parameter path: must name the mp4 file to write")
+        self._path = Path(self.params["path"]).expanduser()
+        if self._path.suffix.lower() != ".mp4":
+            raise ParameterError(f"parameter path: {self._path} must end in .mp4")
+        if not self._path.parent.is_dir():
+            raise ParameterError(f"parameter path: there is no folder {self._path.parent}")
+        self._until = round(self.params["seconds"] * FRAME_RATE) or None
+
+    def begin(self) -> None:
+        self._thread = threading.Thread(
+            target=self.guard(self._work, "recording"), name="recording", daemon=True
+        )
+        self._thread.start()
+        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio)
+        self.add_subscription(Image, topics.IMAGE, self._on_image, topics.IMAGE_WATCH_QOS)
+
+    def end(self) -> None:
+        if self._thread is not None:
+            self._items.put(None)
+            self._thread.join(timeout=30.0)
+            self._thread = None
+
+    def _on_image(self, message: Image) -> None:
+        self._offer(("picture", from_time(message.header.stamp), image_array(message)))
+
+    def _on_audio(self, message: AudioChunk) -> None:
+        pcm, rate = audio_array(message)
+        if rate != SAMPLE_RATE:
+            raise ValueError(f"sound at {rate} Hz: recordings are {SAMPLE_RATE} Hz")
+        self._offer(("sound", from_time(message.header.stamp), pcm))
+
+    def _offer(self, item: tuple[str, int, np.ndarray]) -> None:
+        try:
+            self._items.put_nowait(item)
+        except queue.Full:
+            self._lost += 1
+            self.report("the recording does not keep up: pictures are missing in it")
+
+    def _work(self) -> None:
+        aligner: Aligner | None = None
+        writer: Mp4Writer | None = None
+        early: list[tuple[int, np.ndarray]] = []
+        try:
+            while (item := self._items.get()) is not None and not self.finished.is_set():
+                kind, stamp, data = item
+                if kind == "sound" and aligner is None:
+                    early = [*early[-50:], (stamp, data)]
+                    continue
+                if aligner is None:
+                    writer = Mp4Writer(self._path, data.shape[1], data.shape[0])
+                    aligner = Aligner(writer, stamp)
+                    for earlier in early:
+                        aligner.add_sound(*earlier)
+                    tell_supervisor(event="recording", first_frame=time.time())
+                if kind == "sound":
+                    aligner.add_sound(stamp, data)
+                else:
+                    aligner.add_picture(stamp, data)
+                aligner.write(until=self._until)
+                if self._until is not None and aligner.written >= self._until:
+                    break
+        finally:
+            self._close(writer, aligner)
+            self.finished.set()
+
+    def _close(self, writer: Mp4Writer | None, aligner: Aligner | None) -> None:
+        if writer is None or aligner is None:
+            self.report(f"nothing was recorded: no frame came, {self._path} is not written")
+            tell_supervisor(event="recorded", frames=0)
+            return
+        aligner.write(until=self._until, finish=True)
+        writer.close()
+        lost = f", {aligner.missing_pictures} pictures missing" if aligner.missing_pictures else ""
+        self.get_logger().info(f"{self._path}: {aligner.written / FRAME_RATE:.2f} s{lost}")
+        tell_supervisor(
+            event="recorded",
+            frames=aligner.written,
+            missing_pictures=aligner.missing_pictures,
+            missing_sound=aligner.missing_sound,
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    return run(Recorder, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

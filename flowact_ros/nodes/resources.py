@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where installed files are: configuration and the shipped sentence. No ROS in here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = "flowact_ros"
+
+
+def config_file(name: str) -> Path:
+    """A file of `config/`: of the source tree if this is one, else of the installed share. Raises FileNotFoundError."""
+    shares = [
+        Path(part) / "share" / PACKAGE
+        for part in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        if part
+    ]
+    candidates = [
+        Path(__file__).resolve().parents[2] / "config" / name,
+        *(share / "config" / name for share in shares),
+    ]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"config/{name} is not installed (looked in {', '.join(str(p.parent) for p in candidates)})"
+    )

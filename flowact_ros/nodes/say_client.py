@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has a running avatar say an audio file, through the `say` action; what `flowact say` does."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from flowact_msgs.action import Say
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.convert import audio_message, to_time
+
+POLICIES = {"queue": Say.Goal.QUEUE, "interrupt": Say.Goal.INTERRUPT, "reject": Say.Goal.REJECT}
+_PHASES = {
+    Say.Feedback.QUEUED: "queued",
+    Say.Feedback.PREPARING: "preparing",
+    Say.Feedback.SPEAKING: "speaking",
+}
+_CODES = {
+    value: name.lower()
+    for name, value in vars(type(Say.Result)).items()
+    if name.isupper() and isinstance(value, int) and not name.startswith("_")
+}
+
+
+def say(
+    pcm: np.ndarray | None,
+    rate: int,
+    *,
+    text: str = "",
+    namespace: str = topics.NAMESPACE,
+    policy: str = "queue",
+    priority: int = 0,
+    utterance_id: str = "",
+    timeout_s: float = 10.0,
+) -> int:
+    """Speaks float32 mono [T], or a text; prints progress; returns the exit status. Ctrl-C cancels: a barge-in."""
+    rclpy.init(args=[])
+    node = rclpy.create_node("flowact_say", namespace=namespace)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    client = ActionClient(node, Say, topics.SAY)
+    try:
+        goal = Say.Goal(text=text, policy=POLICIES[policy], priority=priority, utterance_id=utterance_id)
+        if pcm is not None:
+            goal.audio = audio_message(pcm, rate, to_time(node.get_clock().now().nanoseconds), last=True)
+        if not _wait_for_server(executor, client, timeout_s):
+            name = node.resolve_service_name(topics.SAY)
+            print(
+                f"error: no avatar answers at {name} within {timeout_s:g} s (is ROS_DOMAIN_ID the same?)",
+                file=sys.stderr,
+            )
+            return 1
+        return _speak(executor, client, goal)
+    finally:
+        client.destroy()
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _wait_for_server(executor: SingleThreadedExecutor, client: ActionClient, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if client.server_is_ready():
+            return True
+        executor.spin_once(timeout_sec=0.1)
+    return client.server_is_ready()
+
+
+def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any) -> int:
+    last_phase: list[int] = []
+
+    def on_feedback(message: Any) -> None:
+        phase = message.feedback.phase
+        if last_phase != [phase]:
+            last_phase[:] = [phase]
+            print(_PHASES.get(phase, str(phase)), flush=True)
+
+    sent = client.send_goal_async(goal, feedback_callback=on_feedback)
+    handle = None
+    cancelled = threading.Event()
+    result = None
+    while result is None or not result.done():
+        try:
+            executor.spin_once(timeout_sec=0.1)
+        except KeyboardInterrupt:
+            if handle is None or cancelled.is_set():
+                return 130
+            cancelled.set()
+            handle.cancel_goal_async()
+        except ExternalShutdownException:
+            return 130
+        if handle is None and sent.done():
+            handle = sent.result()
+            if not handle.accepted:
+                print("error: the goal was not accepted", file=sys.stderr)
+                return 1
+            result = handle.get_result_async()
+    answer = result.result().result
+    spoken = answer.spoken.sec + answer.spoken.nanosec / 1e9
+    if answer.error_code != Say.Result.NONE:
+        reason = f"{_CODES.get(answer.error_code, answer.error_code)}: {answer.error_msg}"
+        print(f"error: {reason} ({spoken:.2f} s spoken)", file=sys.stderr)
+        return 1
+    print(f"spoken: {spoken:.2f} s", flush=True)
+    return 0

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `say` action: speech through the avatar, with queueing, interruption and cancel as barge-in.
+
+rclpy runs an action's `execute` either blocking (nothing else is served then) or as a coroutine that its executor
+polls without pause. Here a goal is executed by neither: it is marked as executing, followed frame by frame, and
+its result is sent when it is known. Every request is served at once, with one thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+
+from flowact_msgs.action import Say
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import one_line
+from flowact_ros.nodes.convert import ConversionError, audio_array, to_duration
+from flowact_ros.timebase import FRAME_RATE
+
+if TYPE_CHECKING:
+    from flowact_ros.engine.interfaces import Frame
+    from flowact_ros.engine.session import Session
+    from flowact_ros.nodes.base import FlowactNode
+
+TEND_S = 0.05  # how often goals are looked at
+FEEDBACK_S = 0.2
+REST_TIMEOUT_S = 2.0  # for the last frame of an interrupted one
+START_TIMEOUT_S = 20.0  # for the first frame, once nothing else is being said
+
+
+class _DeferredServer(ActionServer):
+    """An action server whose goals end when `finish` is called."""
+
+    def notify_execute(self, goal_handle: ServerGoalHandle, execute_callback: Any) -> None:
+        """Called by `ServerGoalHandle.execute` once the goal's state is EXECUTING: no task is made of it."""
+
+    def finish(self, goal_handle: ServerGoalHandle, respond: Callable[[ServerGoalHandle], Any]) -> None:
+        """Has `respond` set the goal's last state and return its result, in the executor."""
+        super().notify_execute(goal_handle, respond)
+
+
+class _Utterance:
+    """A goal on its way."""
+
+    def __init__(self, handle: ServerGoalHandle, name: str, duration_s: float) -> None:
+        self.handle, self.name, self.duration_s = handle, name, duration_s
+        self.request = handle.request
+        self.frames = 0  # that left with its sound
+        self.over = False  # its frames have begun and ended
+        self.cut: tuple[int, str] | None = None  # (error code, message) once it is interrupted
+        self.cut_at = 0.0
+        self.turn_since = 0.0  # when nothing stood before it any more
+        self.fed_back = 0.0
+
+    def interrupt(self, code: int, reason: str) -> None:
+        if self.cut is None:
+            self.cut, self.cut_at = (code, reason), time.monotonic()
+
+    def ended(self, now: float) -> bool:
+        """Its last frame has left: only then is it known how much was spoken."""
+        if self.cut is None:
+            return self.over
+        return self.over or not self.frames or now - self.cut_at > REST_TIMEOUT_S
+
+
+class SayServer:
+    """Serves `say` for one session. `frame_left` is called in the pacing thread, the rest in the executor."""
+
+    def __init__(self, node: FlowactNode, session: Session, speaking: Callable[[], bool]) -> None:
+        self._node, self._session, self._speaking = node, session, speaking
+        self._lock = threading.Lock()
+        self._utterances: list[_Utterance] = []
+        self._number = 0
+        self._server = _DeferredServer(
+            node,
+            Say,
+            topics.SAY,
+            execute_callback=lambda handle: Say.Result(),  # never called: see _DeferredServer
+            goal_callback=lambda request: GoalResponse.ACCEPT,  # a refusal is a result that says why
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=self._on_cancel,
+            result_timeout=60,
+        )
+        node.add_entity(self._server.destroy)
+        node.add_timer(TEND_S, self._tend)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._utterances)
+
+    # ------------------------------------------------------------ requests
+
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        handle.execute()
+        try:
+            self._start(handle)
+        except Exception as error:  # the goal must get its result, whatever it was
+            self._node.report(error, "say")
+            self._refuse(handle, Say.Result.ENGINE_ERROR, one_line(error))
+
+    def _start(self, handle: ServerGoalHandle) -> None:
+        goal = handle.request
+        if not len(goal.audio.data):
+            if goal.text.strip():
+                text = "no speech synthesizer serves this avatar yet: send audio, or have a TTS publish on 'speech'"
+                self._refuse(handle, Say.Result.NO_SYNTHESIZER, text)
+            else:
+                self._refuse(handle, Say.Result.NOTHING_TO_SAY, "the goal has neither text nor audio")
+            return
+        try:
+            pcm, rate = audio_array(goal.audio)
+        except ConversionError as error:
+            self._refuse(handle, Say.Result.INVALID_AUDIO, str(error))
+            return
+        busy = bool(self._utterances) or self._speaking()
+        if goal.policy == Say.Goal.REJECT and busy:
+            self._refuse(handle, Say.Result.REJECTED, "something is being said, and the policy is REJECT")
+            return
+        if goal.policy == Say.Goal.INTERRUPT and busy:
+            above = max((u.request.priority for u in self._utterances if not u.over), default=0)
+            if above > goal.priority:
+                reason = f"something of priority {above} is being said, this goal has {goal.priority}"
+                self._refuse(handle, Say.Result.REJECTED, reason)
+                return
+            self.interrupted("by another goal")
+            self._session.interrupt()
+        elif goal.policy not in (Say.Goal.QUEUE, Say.Goal.INTERRUPT, Say.Goal.REJECT):
+            self._refuse(handle, Say.Result.REJECTED, f"policy is {goal.policy}: must be 0, 1 or 2")
+            return
+        self._number += 1
+        name = self._free_name(goal.utterance_id or f"say-{self._number}")
+        utterance = _Utterance(handle, name, len(pcm) / rate)
+        with self._lock:
+            self._utterances.append(utterance)
+        try:
+            self._session.push_audio(pcm, rate, utterance_id=name, last=True)
+        except Exception:
+            with self._lock:
+                self._utterances.remove(utterance)
+            raise
+
+    def _free_name(self, wanted: str) -> str:
+        """The same utterance_id twice would be taken for one utterance."""
+        names = {u.name for u in self._utterances}
+        name, number = wanted, 2
+        while name in names:
+            name, number = f"{wanted}-{number}", number + 1
+        return name
+
+    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        with self._lock:
+            utterance = next((u for u in self._utterances if u.handle.goal_id == handle.goal_id), None)
+        if utterance is None:
+            return CancelResponse.REJECT  # it has just ended
+        if utterance.cut is None:
+            utterance.interrupt(Say.Result.INTERRUPTED, "cancelled")
+            self._session.interrupt(utterance.name)
+        return CancelResponse.ACCEPT
+
+    def interrupted(self, how: str) -> None:
+        """All goals end as interrupted; the caller interrupts the session."""
+        with self._lock:
+            for utterance in self._utterances:
+                utterance.interrupt(Say.Result.INTERRUPTED, f"interrupted {how}")
+
+    def close(self, code: int, reason: str) -> None:
+        """Ends every goal now: the node deactivates."""
+        with self._lock:
+            utterances, self._utterances = self._utterances, []
+        for utterance in utterances:
+            self._finish(utterance, *(utterance.cut or (code, reason)))
+
+    # ------------------------------------------------------------ progress
+
+    def frame_left(self, frame: Frame) -> None:
+        """Pacing thread: which goal's sound left."""
+        with self._lock:
+            for utterance in self._utterances:
+                if frame.utterance_id == utterance.name and frame.utterance_id:
+                    utterance.frames += 1
+                elif utterance.frames:
+                    utterance.over = True
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            done = [u for u in self._utterances if u.ended(now)]
+            self._utterances = [u for u in self._utterances if u not in done]
+            waiting = list(self._utterances)
+        for utterance in done:
+            self._finish(utterance, *(utterance.cut or (Say.Result.NONE, "")))
+        for place, utterance in enumerate(waiting):
+            first = place == 0
+            if first and not utterance.frames and not self._speaking():
+                utterance.turn_since = utterance.turn_since or now
+                if now - utterance.turn_since > START_TIMEOUT_S:
+                    utterance.interrupt(
+                        Say.Result.TIMEOUT, f"no frame of it left within {START_TIMEOUT_S:.0f} s"
+                    )
+                    self._session.interrupt(utterance.name)
+            if now - utterance.fed_back >= FEEDBACK_S:
+                utterance.fed_back = now
+                feedback = Say.Feedback(frames=utterance.frames)
+                if utterance.frames:
+                    feedback.phase = Say.Feedback.SPEAKING
+                else:
+                    feedback.phase = Say.Feedback.PREPARING if first else Say.Feedback.QUEUED
+                utterance.handle.publish_feedback(feedback)
+
+    def _finish(self, utterance: _Utterance, code: int, reason: str) -> None:
+        spoken_s = min(utterance.frames / FRAME_RATE, utterance.duration_s)
+        result = Say.Result(error_code=code, error_msg=reason, spoken=to_duration(spoken_s))
+        words = utterance.request.text.split()
+        share = 1.0 if code == Say.Result.NONE else spoken_s / max(utterance.duration_s, 1e-6)
+        result.spoken_text = " ".join(words[: round(share * len(words))])
+
+        def respond(handle: ServerGoalHandle) -> Say.Result:
+            if handle.is_cancel_requested:
+                handle.canceled()
+            elif code == Say.Result.NONE:
+                handle.succeed()
+            else:
+                handle.abort()
+            return result
+
+        self._server.finish(utterance.handle, respond)
+
+    def _refuse(self, handle: ServerGoalHandle, code: int, reason: str) -> None:
+        self._node.get_logger().warning(f"say refused: {reason}")
+
+        def respond(handle: ServerGoalHandle) -> Say.Result:
+            handle.abort()
+            return Say.Result(error_code=code, error_msg=reason)
+
+        self._server.finish(handle, respond)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topic, service and action name with its quality of service: the one place for both.
+
+Names are relative, so that a namespace (`avatar` by default, `robot1/avatar` for a second robot) moves them all.
+Publishers are reliable: a best-effort publisher is silent to reliable subscribers (rqt, rosbag2), while a
+reliable one serves both kinds.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+NAMESPACE = "avatar"
+
+SPEECH = "speech"
+MIC = "mic"
+TRANSCRIPT = "transcript"
+INSTRUCTION = "instruction"
+IMAGE = "image_raw"
+COMPRESSED = "image_raw/compressed"
+AUDIO = "audio"
+STATE = "state"
+ROBOT_SPEAKING = "robot_speaking"
+CHUNKS = "chunks"
+METRICS = "metrics"
+DIAGNOSTICS = "/diagnostics"  # a global convention: the aggregator listens there
+
+SAY = "say"
+SET_REFERENCE = "set_reference"
+INTERRUPT = "interrupt"
+RESET_MEMORY = "reset_memory"
+
+
+def _reliable(depth: int, *, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+AUDIO_QOS = _reliable(50)  # 2 s of 40 ms chunks
+IMAGE_QOS = _reliable(5)
+# A watcher (the page, a recorder) has its own depth: it may be late by a second and lose nothing.
+IMAGE_WATCH_QOS = _reliable(30)
+EVENT_QOS = _reliable(10)
+RECORD_QOS = _reliable(50)
+LATCHED_QOS = _reliable(1, latched=True)
+
+QOS: dict[str, QoSProfile] = {
+    SPEECH: AUDIO_QOS,
+    MIC: AUDIO_QOS,
+    TRANSCRIPT: EVENT_QOS,
+    INSTRUCTION: EVENT_QOS,
+    IMAGE: IMAGE_QOS,
+    COMPRESSED: IMAGE_QOS,
+    AUDIO: AUDIO_QOS,
+    STATE: LATCHED_QOS,
+    ROBOT_SPEAKING: LATCHED_QOS,
+    CHUNKS: RECORD_QOS,
+    METRICS: EVENT_QOS,
+    DIAGNOSTICS: EVENT_QOS,
+}

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All nodes of one avatar.
+
+    ros2 launch flowact_ros flowact.launch.py character:=NAME
+    ros2 launch flowact_ros flowact.launch.py namespace:=robot1/avatar params_file:=robot1.yaml autostart:=false
+    ros2 launch flowact_ros flowact.launch.py --show-args
+
+Nodes configure and activate themselves unless `autostart:=false`; then a lifecycle manager, or
+`ros2 lifecycle set /avatar/avatar_generator configure`, does it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+
+PACKAGE = "flowact_ros"
+
+
+def arguments(share: str) -> list[DeclareLaunchArgument]:
+    """Everything that can be given on the command line; `--show-args` prints it."""
+    boolean = ["true", "false"]
+    return [
+        DeclareLaunchArgument(
+            "namespace", default_value="avatar", description="Namespace of all topics and nodes"
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=os.path.join(share, "config", "flowact.yaml"),
+            description="ROS parameters of the nodes; the arguments below are stronger",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", choices=boolean, description="Stamps follow /clock"
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=boolean,
+            description="Configure and activate at start; false: wait for a lifecycle manager",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="Of all nodes",
+        ),
+        DeclareLaunchArgument(
+            "preset", default_value="", description="Model preset; empty: that of params_file (avatar_cpu)"
+        ),
+        DeclareLaunchArgument(
+            "device", default_value="", description="cpu, cuda, cuda:1; empty: that of params_file (cpu)"
+        ),
+        DeclareLaunchArgument(
+            "schedule",
+            default_value="",
+            choices=["", "sequential", "diagonal"],
+            description="How denoising steps are spent; empty: that of params_file (sequential)",
+        ),
+        DeclareLaunchArgument(
+            "character",
+            default_value="",
+            description="Name of a shipped character; empty: that of params_file",
+        ),
+        DeclareLaunchArgument(
+            "speech_file",
+            default_value="",
+            description="A sound file to speak once; empty: speech comes from others",
+        ),
+        DeclareLaunchArgument(
+            "launch_microphone", default_value="true", choices=boolean, description="Listen to a microphone"
+        ),
+        DeclareLaunchArgument(
+            "launch_planner", default_value="true", choices=boolean, description="Choose behaviours by rules"
+        ),
+        DeclareLaunchArgument(
+            "launch_page", default_value="true", choices=boolean, description="Serve the page"
+        ),
+        DeclareLaunchArgument(
+            "respawn", default_value="true", choices=boolean, description="Start a node again that crashed"
+        ),
+    ]
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The nodes, once the arguments are known: an empty argument must not override the file."""
+
+    def given(name: str) -> str:
+        return LaunchConfiguration(name).perform(context)
+
+    common: dict = {
+        "use_sim_time": given("use_sim_time") == "true",
+        "autostart": given("autostart") == "true",
+    }
+    generator = {
+        name: ParameterValue(given(name), value_type=str)
+        for name in ("preset", "device", "schedule", "character")
+        if given(name)
+    }
+    speech = {
+        "role": "speech",
+        "source": "file",
+        "file": ParameterValue(given("speech_file"), value_type=str),
+    }
+
+    def node(name: str, executable: str, parameters: dict | None = None, when: str = "true") -> LifecycleNode:
+        return LifecycleNode(
+            package=PACKAGE,
+            executable=executable,
+            name=name,
+            namespace=given("namespace"),
+            parameters=[given("params_file"), {**common, **(parameters or {})}],
+            arguments=["--ros-args", "--log-level", given("log_level")],
+            respawn=given("respawn") == "true",
+            respawn_delay=2.0,
+            output="screen",
+            emulate_tty=True,
+            condition=IfCondition(when),
+        )
+
+    return [
+        node("avatar_generator", "avatar_generator", generator),
+        node("instruction_planner", "instruction_planner", when=given("launch_planner")),
+        node("kiosk_bridge", "kiosk_bridge", when=given("launch_page")),
+        node(
+            "microphone",
+            "audio_capture",
+            {"role": "mic", "source": "microphone"},
+            when=given("launch_microphone"),
+        ),
+        *([node("speech_source", "audio_capture", speech)] if given("speech_file") else []),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    share = get_package_share_directory(PACKAGE)
+    profile = os.path.join(share, "config", "fastdds.xml")
+    # A 480-line frame is larger than Fast DDS' default shared memory: without the profile frames are lost.
+    profiles = [
+        SetEnvironmentVariable(name, profile)
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+        if name not in os.environ
+    ]
+    passive = SetEnvironmentVariable("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
+    return LaunchDescription([*arguments(share), *profiles, passive, OpaqueFunction(function=nodes)])

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For tests with real nodes: starts them as processes in a domain of their own, and listens to what they publish."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Bool
+
+from flowact_msgs.action import Say
+from flowact_msgs.msg import AudioChunk, AvatarState, ChunkRecord, Instruction, StreamMetrics
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.bringup import environment
+from flowact_ros.nodes.convert import audio_array, audio_message, from_time, to_time
+from flowact_ros.nodes.supervisor import NodeSpec, Supervisor
+
+PATIENCE_S = 90.0  # for things that must happen; nothing is asserted about speed
+OUTPUTS = {
+    topics.IMAGE: Image,
+    topics.AUDIO: AudioChunk,
+    topics.STATE: AvatarState,
+    topics.ROBOT_SPEAKING: Bool,
+    topics.CHUNKS: ChunkRecord,
+    topics.METRICS: StreamMetrics,
+    topics.INSTRUCTION: Instruction,
+    topics.DIAGNOSTICS: DiagnosticArray,
+}
+
+
+class Watcher:
+    """A node of this process that keeps what arrives, spun by a thread. Topics are subscribed to when asked for."""
+
+    def __init__(self, namespace: str, watch: tuple[str, ...]) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context)
+        self.node = rclpy.create_node("watcher", namespace=namespace, context=self._context)
+        self.seen: dict[str, list[Any]] = {name: [] for name in watch}
+        for name in watch:
+            qos = topics.IMAGE_WATCH_QOS if name == topics.IMAGE else topics.QOS[name]
+            self.node.create_subscription(OUTPUTS[name], name, self.seen[name].append, qos)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stop.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def watch_jpegs(self) -> list[CompressedImage]:
+        jpegs: list[CompressedImage] = []
+        self.node.create_subscription(
+            CompressedImage, topics.COMPRESSED, jpegs.append, topics.IMAGE_WATCH_QOS
+        )
+        return jpegs
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"did not happen within {seconds:g} s: {what}"
+            time.sleep(0.02)
+        return value
+
+    def publisher(self, kind: type, name: str) -> Any:
+        """A publisher that somebody listens to."""
+        publisher = self.node.create_publisher(kind, name, topics.QOS[name])
+        self.until(publisher.get_subscription_count, f"a listener on {name}")
+        time.sleep(0.3)  # both ends
+        return publisher
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.node.create_client(kind, name)
+        assert client.wait_for_service(PATIENCE_S), f"no service {name}"
+        future = client.call_async(request)
+        self.until(future.done, f"an answer of {name}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def transition(self, node: str, number: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = number
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def state(self, node: str) -> str:
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+
+    def say(self, goal: Say.Goal) -> Goal:
+        return Goal(self, goal)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5.0)
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+
+class Goal:
+    """A `say` goal on its way."""
+
+    def __init__(self, watcher: Watcher, goal: Say.Goal) -> None:
+        self._watcher = watcher
+        self.feedback: list[Any] = []
+        self.client = ActionClient(watcher.node, Say, topics.SAY)
+        assert self.client.wait_for_server(PATIENCE_S), "no action server"
+        sent = self.client.send_goal_async(goal, lambda message: self.feedback.append(message.feedback))
+        watcher.until(sent.done, "an answer to the goal")
+        self.handle = sent.result()
+        assert self.handle.accepted
+        self._result = self.handle.get_result_async()
+
+    def cancel(self) -> bool:
+        future = self.handle.cancel_goal_async()
+        self._watcher.until(future.done, "an answer to the cancel request")
+        return bool(future.result().goals_canceling)
+
+    def done(self) -> bool:
+        return self._result.done()
+
+    def result(self) -> tuple[int, Any]:
+        """(goal status, result)"""
+        self._watcher.until(self._result.done, "the goal's result")
+        answer = self._result.result()
+        return answer.status, answer.result
+
+
+def generator_spec(reference: Path, **parameters: Any) -> NodeSpec:
+    given = {"preset": "debug", "reference_image": str(reference), "threads": 1, **parameters}
+    return NodeSpec("avatar_generator", "flowact_ros.nodes.avatar_generator", parameters=given)
+
+
+def supervise(specs: list[NodeSpec], python_path: str, lines: list[str]) -> Supervisor:
+    added = {**environment(private=True), "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
+    added["ROS_DOMAIN_ID"] = os.environ["ROS_DOMAIN_ID"]
+    return Supervisor(specs, environment=added, log=lines.append)
+
+
+def loud(seconds: float, rate: int = 24000, seed: int = 0) -> np.ndarray:
+    """Sound without a single zero sample, exact in 16 bits: what is inserted between its samples can be told."""
+    rng = np.random.default_rng(seed)
+    size = int(seconds * rate)
+    return (rng.integers(1, 12000, size) * rng.choice([-1, 1], size) / 32768).astype(np.float32)
+
+
+def speech_messages(pcm: np.ndarray, utterance_id: str, rate: int = 24000) -> list[AudioChunk]:
+    step = rate // 25
+    starts = range(0, len(pcm), step)
+    return [
+        audio_message(
+            pcm[at : at + step],
+            rate,
+            to_time(0),
+            first_sample=at,
+            sequence=i,
+            utterance_id=utterance_id,
+            last=at + step >= len(pcm),
+        )
+        for i, at in enumerate(starts)
+    ]
+
+
+def spoken(audio: list[AudioChunk], utterance_id: str) -> np.ndarray:
+    """All non-zero samples that left under an utterance's name."""
+    parts = [audio_array(message)[0] for message in audio if message.utterance_id == utterance_id]
+    pcm = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return pcm[pcm != 0]
+
+
+def stamps(messages: list[Any]) -> list[int]:
+    return [from_time(message.header.stamp) for message in messages]

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor with small programs in place of nodes: start, states, restart, one log, a clean end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowact_ros.nodes.supervisor import NodeSpec, Supervisor, SupervisorError
+
+PRELUDE = """
+import json, os, signal, sys, time
+def tell(**record):
+    os.write(int(os.environ["FLOWACT_STATUS_FD"]), (json.dumps(record) + "\\n").encode())
+"""
+PROGRAMS = {
+    # A node as it should be: tells its state, ends at SIGINT.
+    "good": """
+print("hello from", sys.argv[1:])
+signal.signal(signal.SIGINT, lambda *_: (print("bye"), sys.exit(0)))
+tell(event="inactive"); tell(event="url", url="http://x/"); tell(event="active")
+while True: time.sleep(0.05)
+""",
+    "deaf": """
+signal.signal(signal.SIGINT, signal.SIG_IGN); tell(event="active")
+while True: time.sleep(0.05)
+""",
+    "failing": """
+tell(event="failed", error="weights are missing")
+while True: time.sleep(0.05)
+""",
+    "misconfigured": """
+tell(event="bad_setup", error="parameter x: 9 is out of range"); sys.exit(2)
+""",
+    "short": """
+tell(event="active"); tell(event="recorded", frames=25); sys.exit(0)
+""",
+    "orphan": """
+tell(event="active"); os.read(0, 1); open(sys.argv[-1].split(":=")[1].strip('"'), "w").write("ended")
+""",
+}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    for name, body in PROGRAMS.items():
+        (tmp_path / f"prog_{name}.py").write_text(PRELUDE + body)
+    return tmp_path
+
+
+def supervise(programs: Path, *names: str, lines: list[str] | None = None, **options) -> Supervisor:
+    specs = [NodeSpec(name, f"prog_{name}", **options) for name in names]
+    log = (lines if lines is not None else []).append
+    return Supervisor(specs, environment={"PYTHONPATH": str(programs)}, log=log)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.02)
+
+
+def test_start_states_log_and_clean_end(programs: Path) -> None:
+    lines: list[str] = []
+    supervisor = supervise(
+        programs, "good", lines=lines, namespace="r1/avatar", parameters={"port": 0, "file": "a b"}
+    )
+    with supervisor:
+        supervisor.wait_active(20)
+        assert supervisor.state("good") == "active"
+        assert supervisor.fact("good", "url") == "http://x/"
+        pid = supervisor.pid("good")
+    hello = next(line for line in lines if "hello from" in line)
+    assert hello.startswith("good | ")
+    for part in ("__ns:=/r1/avatar", "__node:=good", "port:=0", 'file:="a b"'):
+        assert part in hello
+    assert any(line == "good | bye" for line in lines)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_killed_node_comes_back_and_nothing_else_restarts(programs: Path) -> None:
+    lines: list[str] = []
+    with supervise(programs, "good", "deaf", lines=lines) as supervisor:
+        supervisor.wait_active(20)
+        first, other = supervisor.pid("good"), supervisor.pid("deaf")
+        os.kill(first, signal.SIGKILL)
+        until(lambda: supervisor.pid("good") not in (None, first) and supervisor.state("good") == "active")
+        assert supervisor.restarts("good") == 1 and supervisor.restarts("deaf") == 0
+        assert supervisor.pid("deaf") == other
+        assert any("signal 9" in line for line in lines)
+
+
+def test_a_node_that_does_not_end_is_killed(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowact_ros.nodes.supervisor.STOP_S", 0.5)
+    lines: list[str] = []
+    with supervise(programs, "deaf", lines=lines) as supervisor:
+        supervisor.wait_active(20)
+        pid = supervisor.pid("deaf")
+    assert any("killed" in line for line in lines)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("failing", "weights are missing"), ("misconfigured", "out of range")]
+)
+def test_what_failed_is_said(programs: Path, name: str, says: str) -> None:
+    with supervise(programs, "good", name) as supervisor:
+        with pytest.raises(SupervisorError, match=f"{name}: .*{says}"):
+            supervisor.wait_active(20)
+        time.sleep(0.5)
+        assert supervisor.restarts(name) == 0
+
+
+def test_a_oneshot_node_ends_and_stays_ended(programs: Path) -> None:
+    with supervise(programs, "short", oneshot=True) as supervisor:
+        assert supervisor.wait_exit("short", 20) == 0
+        supervisor.wait_active(1)
+        assert supervisor.fact("short", "frames") == 25
+        time.sleep(0.5)
+        assert supervisor.restarts("short") == 0
+
+
+def test_finish_ends_one_node(programs: Path) -> None:
+    with supervise(programs, "good") as supervisor:
+        supervisor.wait_active(20)
+        assert supervisor.finish("good", 20) == 0
+        time.sleep(0.4)
+        assert supervisor.pid("good") is None and supervisor.restarts("good") == 0
+
+
+def test_waiting_has_an_end(programs: Path) -> None:
+    (programs / "prog_mute.py").write_text("import time\nwhile True: time.sleep(0.1)\n")
+    with supervise(programs, "mute") as supervisor, pytest.raises(SupervisorError, match="mute"):
+        supervisor.wait_active(0.3)
+
+
+def test_nodes_learn_of_the_supervisors_end(programs: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    supervisor = supervise(programs, "orphan", parameters={"mark": str(mark)})
+    supervisor.start()
+    supervisor.wait_active(20)
+    # What the kernel does when the supervisor is killed: its end of the pipe goes away.
+    supervisor._children["orphan"].process.stdin.close()
+    until(mark.exists)
+    supervisor.stop()
+
+
+def test_stop_ends_a_wait(programs: Path) -> None:
+    supervisor = supervise(programs, "good")
+    supervisor.start()
+    supervisor.wait_active(20)
+    waiter = threading.Thread(target=lambda: supervisor.wait_exit("good", 60))
+    waiter.start()
+    supervisor.stop()
+    waiter.join(5)
+    assert not waiter.is_alive()
+
+
+def test_names_must_differ() -> None:
+    with pytest.raises(SupervisorError, match="differ"):
+        Supervisor([NodeSpec("a", "x"), NodeSpec("a", "y")])
+    with pytest.raises(SupervisorError, match="no nodes"):
+        Supervisor([])
