@@ -141,12 +141,5 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
     share = get_package_share_directory(PACKAGE)
-    profile = os.path.join(share, "config", "fastdds.xml")
-    # A 480-line frame is larger than Fast DDS' default shared memory: without the profile frames are lost.
-    profiles = [
-        SetEnvironmentVariable(name, profile)
-        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-        if name not in os.environ
-    ]
     passive = SetEnvironmentVariable("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
-    return LaunchDescription([*arguments(share), *profiles, passive, OpaqueFunction(function=nodes)])
+    return LaunchDescription([*arguments(share), passive, OpaqueFunction(function=nodes)])

@@ -132,8 +132,10 @@ def _noise(rng: np.random.Generator, count: int, colour: float) -> np.ndarray:
 
 def _shelf(pcm: np.ndarray, corner: float, gain_db: float, *, high: bool) -> np.ndarray:
     """First-order shelf: one half of the band keeps its level, the other changes by ``gain_db``."""
-    pole = np.exp(-2 * np.pi * corner / SAMPLE_RATE)
-    low = lfilter([1 - pole], [1, -pole], pcm)
+    warped = np.tan(np.pi * corner / SAMPLE_RATE)
+    low = lfilter(
+        [warped, warped], [warped + 1, warped - 1], pcm
+    )  # Butterworth, zero at the Nyquist frequency
     gain = 10 ** (gain_db / 20)
     return low + gain * (pcm - low) if high else gain * low + (pcm - low)
 

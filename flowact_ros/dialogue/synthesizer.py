@@ -7,7 +7,7 @@ The shipped demo sentence is made by this module:
         --text "Hello, and welcome! ..."          (without --text: the shipped sentence, ``DEMO_TEXT``)
 
 Backends (one file each): ``hibari`` (PyPI package ``hibari-tts``, Apache-2.0, voice inside, the default), ``flite``
-and ``espeak`` (Debian libraries ``libflite1`` and ``libespeak-ng1``, optional, for variety in training data).
+and ``espeak`` (Debian libraries ``libflite1`` and ``libespeak-ng1``, optional, for variety).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Speech:
 
 
 class Synthesizer(Protocol):
-    """What speaks. Implementations are deterministic: the same arguments give the same samples."""
+    """What speaks. The same arguments give the same samples (``espeak`` excepted, see there)."""
 
     voices: tuple[str, ...]
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speech by espeak-ng (Debian ``libespeak-ng1``), optional: a formant voice for training data.
+"""Speech by espeak-ng (Debian ``libespeak-ng1``), optional: a formant voice for listening and experiments.
 
-The library is called through ctypes: phoneme times arrive as events of its synthesis callback.
+The library is called through ctypes: phoneme times arrive as events of its synthesis callback. Its generator carries
+state (the phase of its flutter) from one text to the next, so a repeated text is not the same to the sample; the
+training clips, which must be, do not use it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from flowact_ros.dialogue.synthesizer_phonemes import FROM_ESPEAK, SILENCE, VOWE
 from flowact_ros.media.resample import resample
 from flowact_ros.timebase import SAMPLE_RATE
 
-REMEDY = "apt-get install libespeak-ng1 (it is optional: only training data use it)"
+REMEDY = "apt-get install libespeak-ng1 (it is optional)"
 _END, _WORD, _PHONEME = 0, 1, 7  # espeak_EVENT_TYPE
 _SYNCHRONOUS, _PHONEME_EVENTS, _DONT_EXIT = 2, 0x0001, 0x8000
 _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
@@ -51,7 +53,7 @@ Row = tuple[int, float, str, int, int]
 
 
 class EspeakSynthesizer:
-    """The ``espeak`` backend, voice en-us. Its sound is mechanical: for training data, not for visitors."""
+    """The ``espeak`` backend, voice en-us. Its sound is mechanical: for experiments, not for visitors."""
 
     voices = ("en-us", "en-gb")
 

@@ -67,6 +67,7 @@ class FliteSynthesizer:
         if voice not in MEAN_PITCH:
             raise SynthesizerError(f"unknown flite voice {voice!r}; available: {', '.join(MEAN_PITCH)}")
         try:
+            self._libc = ctypes.CDLL(None)
             self._lib = ctypes.CDLL("libflite.so.1")
             ctypes.CDLL("libflite_usenglish.so.1")
             register = getattr(ctypes.CDLL(f"libflite_cmu_us_{voice}.so.1"), f"register_cmu_us_{voice}")
@@ -109,6 +110,7 @@ class FliteSynthesizer:
     def _utterance(self, text: str, rate: float, pitch: float) -> tuple[np.ndarray, int, list[Row]]:
         """Sound float32 [T], its rate, and per segment (name, end, stressed, word, the word's address)."""
         lib = self._lib
+        self._libc.srand(1)  # the breath in the voice is drawn from rand(); the same text sounds the same
         features = _Voice.from_address(self._voice).features
         lib.feat_set_float(features, b"duration_stretch", 1.0 / rate)
         lib.feat_set_float(features, b"int_f0_target_mean", MEAN_PITCH[self._name] * pitch)

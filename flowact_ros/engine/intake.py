@@ -23,6 +23,7 @@ from flowact_ros.timebase import SAMPLE_RATE
 _LOG = logging.getLogger(__name__)
 RATES = (4_000, 384_000)  # [Hz] of pushed audio
 _REMEMBERED = 64  # utterances whose place is kept, so that their late repeats are known
+_REPEAT_S = 1.0  # repeats of a finished utterance come within this time
 _RESTART_CHUNKS = 64  # a sequence that falls back further comes from a publisher that began anew
 
 
@@ -72,6 +73,9 @@ class _Stream:
     finished: bool = False  # its `last` was delivered
     held: list[Chunk] = field(default_factory=list)
     held_since: float = 0.0
+    delivered: int = 0  # chunks
+    delivered_at: float = 0.0
+    old_run: int = 0  # repeats in a row: more than a window of them means that the expected place was wrong
 
     def ahead(self, chunk: Chunk) -> int:
         """How far beyond the expected place it lies: samples if known, else chunks; <= 0: it is next, or old."""
@@ -89,7 +93,7 @@ class _Stream:
             return chunk.first + len(chunk.pcm) <= self.next_first and chunk.first < self.next_first
         return False
 
-    def restart(self, chunk: Chunk) -> bool:
+    def restart(self, chunk: Chunk, window: int, now: float) -> bool:
         """Its place fell back so far that it is no repeat: the publisher began anew."""
         if chunk.sequence is not None and self.next_sequence is not None:
             if chunk.sequence >= self.next_sequence:  # a new chunk at an old place
@@ -97,7 +101,9 @@ class _Stream:
             return self.next_sequence - chunk.sequence > _RESTART_CHUNKS
         if chunk.first is None or self.next_first is None:
             return False
-        return chunk.first == 0 and (self.finished or self.next_first > chunk.rate + len(chunk.pcm))
+        if self.finished:  # a name that is given again at once is more likely a late repeat
+            return chunk.first == 0 and (not self.utterance.name or now - self.delivered_at > _REPEAT_S)
+        return chunk.first == 0 and self.delivered > 2 * window + 1
 
 
 def check_chunk(
@@ -109,18 +115,18 @@ def check_chunk(
     counts: IntakeCounts,
 ) -> Chunk:
     """pcm float [n] or int16 [n] -> Chunk. Raises AudioError with one line; bad samples become silence."""
-    if (
-        isinstance(sample_rate, bool)
-        or int(sample_rate) != sample_rate
-        or not RATES[0] <= sample_rate <= RATES[1]
-    ):
+    rate, first, number = _whole(sample_rate), _whole(first_sample), _whole(sequence)
+    if rate is None or not RATES[0] <= rate <= RATES[1]:
         raise AudioError(
             f"sample rate is {sample_rate!r}: a whole number in [{RATES[0]}, {RATES[1]}] Hz is needed"
         )
-    for name, value in (("first_sample", first_sample), ("sequence", sequence)):
-        if value is not None and (int(value) != value or value < 0):
-            raise AudioError(f"{name} is {value!r}: a whole number >= 0 is needed")
-    pcm = np.asarray(pcm)
+    for name, given, value in (("first_sample", first_sample, first), ("sequence", sequence, number)):
+        if given is not None and (value is None or value < 0):
+            raise AudioError(f"{name} is {given!r}: a whole number >= 0 is needed")
+    try:
+        pcm = np.asarray(pcm)
+    except ValueError as error:
+        raise AudioError(f"audio is no array: {error}") from None
     if pcm.ndim != 1:
         raise AudioError(f"audio has shape {list(pcm.shape)}: one channel, shape [samples], is needed")
     if pcm.dtype == np.int16:
@@ -137,13 +143,16 @@ def check_chunk(
     if pcm.size and max(float(pcm.max()), -float(pcm.min())) > 1.0:
         counts.clipped += int((np.abs(pcm) > 1.0).sum())
         pcm = np.clip(pcm, -1.0, 1.0)
-    return Chunk(
-        np.array(pcm, np.float32),  # a copy: the caller may reuse its buffer
-        int(sample_rate),
-        None if first_sample is None else int(first_sample),
-        None if sequence is None else int(sequence),
-        bool(last),
-    )
+    return Chunk(np.array(pcm, np.float32), rate, first, number, bool(last))  # a copy: buffers are used again
+
+
+def _whole(value: object) -> int | None:
+    """The whole number that it is, if it is one."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return int(value)
+    return None
 
 
 class Intake:
@@ -153,6 +162,7 @@ class Intake:
         self.counts = IntakeCounts()
         self._config = config
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._now = 0.0
         self._ends: tuple[int | None, int | None] = (
             None,
             None,
@@ -183,6 +193,7 @@ class Intake:
                 f"{self._config.queue_s:g} s; push later or interrupt"
             )
         feeds: list[Feed] = []
+        self._now = now
         self._offer(utterance_id, chunk, now, feeds)
         return feeds
 
@@ -206,9 +217,10 @@ class Intake:
         stream = self._streams.get(name)
         if stream is not None:
             unmarked_restart = not name and stream.utterance.cancelled and not chunk.first
-            if stream.restart(chunk) or unmarked_restart:
+            if stream.restart(chunk, self._config.reorder_window, now) or unmarked_restart:
                 stream = None
-            elif stream.old(chunk):
+            elif stream.old(chunk) and stream.old_run <= 2 * self._config.reorder_window:
+                stream.old_run += 1
                 self.counts.repeats += 1
                 return
             elif stream.finished:
@@ -303,14 +315,20 @@ class Intake:
 
     def _deliver(self, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> None:
         pcm = chunk.pcm
-        if chunk.first is not None and stream.next_first is not None and chunk.first < stream.next_first:
-            pcm = pcm[stream.next_first - chunk.first :]  # its beginning was heard
+        stream.old_run = 0
+        stream.delivered += 1
+        stream.delivered_at = self._now
         if chunk.first is not None:
-            stream.next_first = max(chunk.first + len(chunk.pcm), stream.next_first or 0)
+            heard = 0 if stream.next_first is None else stream.next_first - chunk.first
+            if 0 < heard < len(pcm):
+                pcm = pcm[heard:]
+            stream.next_first = chunk.first + len(
+                chunk.pcm
+            )  # also if it lies further back than a repeat would
         elif stream.next_first is not None:
             stream.next_first += len(chunk.pcm)
         if chunk.sequence is not None:
-            stream.next_sequence = max(chunk.sequence + 1, stream.next_sequence or 0)
+            stream.next_sequence = chunk.sequence + 1
         self._ends = (stream.next_first, stream.next_sequence)
         stream.fresh = False
         stream.finished = chunk.last

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference, SpeechSpan
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
-from flowact_ros.engine.step import Step, make, resume
+from flowact_ros.engine.step import Step, make
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
 
 
@@ -77,7 +77,7 @@ def replay(
             now = Snapshot(state, None, 0, decoder, record.resets)
         snapshot = ring.truncate(record.first_frame // FRAMES_PER_LATENT)
         if snapshot is not None:
-            now = resume(pipeline, snapshot)
+            now = snapshot
         start = record.first_frame * SAMPLES_PER_FRAME
         stop = start + record.latents * SAMPLES_PER_LATENT
         used = record.pcm[: stop - record.first_sample]

@@ -11,7 +11,6 @@ One worker thread makes frames; `frames()` runs in the caller's thread; every ot
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -19,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,9 +29,9 @@ from flowact_ros.engine.interfaces import (
     Frame,
     Pipeline,
     Reference,
-    ReferenceError_,
 )
 from flowact_ros.engine.metrics import StreamMetrics
+from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step
 from flowact_ros.engine.stream import Stream
@@ -182,19 +180,7 @@ class Session:
         return loaded.id
 
     def _load(self, reference: Reference | np.ndarray, reference_id: str) -> Reference:
-        if not isinstance(reference, Reference):
-            if not isinstance(reference, np.ndarray) or reference.ndim != 3 or reference.shape[2] != 3:
-                shape = list(getattr(reference, "shape", ()))
-                raise ReferenceError_(
-                    f"the reference is {type(reference).__name__} {shape}: uint8 [H, W, 3] is needed"
-                )
-            if reference.dtype != np.uint8:
-                raise ReferenceError_(f"the reference has type {reference.dtype}: uint8 is needed")
-            reference = self._pipeline.load_reference(reference)
-        name = reference_id or reference.id
-        if not name:
-            name = hashlib.sha256(np.ascontiguousarray(reference.rgb).tobytes()).hexdigest()[:12]
-        return reference if name == reference.id else replace(reference, id=name)
+        return load_reference(self._pipeline, reference, reference_id)
 
     def interrupt(self, utterance_id: str | None = None) -> bool:
         """Cuts speech: that of one utterance, or all that sounds or waits. True if there was any."""

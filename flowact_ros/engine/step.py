@@ -72,9 +72,11 @@ def make(
         stages[stage] = stages.get(stage, 0.0) + spent
         return result
 
-    count, decoder = step.record.latents, step.before.decoder
-    state = step.before.state
-    if step.record.resets != step.before.resets:  # a cut: from the reference alone
+    count, start = step.record.latents, step.before
+    if start.done:
+        start = timed("commit", lambda: resume(pipeline, step.before))
+    state, decoder = start.state, start.decoder
+    if step.record.resets != start.resets:  # a cut: from the reference alone
         state, decoder = (
             pipeline.start(step.reference, step.record.seed),
             pipeline.start_decoder(step.reference),

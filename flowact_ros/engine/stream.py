@@ -22,7 +22,7 @@ from flowact_ros.engine.metrics import Meter, StepCost
 from flowact_ros.engine.policy import Situation, choose
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.step import Step, make, resume
+from flowact_ros.engine.step import Step, make
 from flowact_ros.engine.timeline import Timeline
 from flowact_ros.timebase import (
     FRAME_RATE,
@@ -118,32 +118,12 @@ class Stream:
 
     def feed(self, feeds: list[Feed]) -> None:
         """Speech from the intake."""
-        now = self.now()
         for item in feeds:
-            utterance = item.utterance
-            utterance.last_push = now
-            if utterance.first_push is not None and not (
-                utterance.started or utterance in self.timeline.queue
-            ):
-                if self.offline or self.timeline.queue or self.timeline.speech_end > self.released:
-                    utterance.first_push = None  # it waits its turn: no onset out of silence
-                else:
-                    utterance.first_push = min(utterance.first_push, now)
-            self.timeline.feed(utterance, item.pcm, close=item.close)
+            self.timeline.feed(
+                item.utterance, item.pcm, close=item.close, now=self.now(), released=self.released
+            )
         if feeds:
             self.cond.notify_all()
-
-    def _close_orphans(self, now: float) -> None:
-        """An utterance whose end never came must not hold the queue for ever."""
-        head = self.timeline.queue[0] if self.timeline.queue else None
-        if (
-            head is not None
-            and not head.closed
-            and not head.flowing
-            and now - head.last_push > self.config.orphan_s
-        ):
-            head.closed = True
-            self.timeline.unterminated += 1
 
     def instruct(self, instruction: Instruction) -> None:
         """Takes effect with the next step; an urgent one rewinds; one for speech that waits behind other, with it."""
@@ -190,7 +170,7 @@ class Stream:
     def plan(self) -> Step | float:
         """The next step, its sound laid, or how many seconds to wait at most."""
         now = self.now()
-        self._close_orphans(now)
+        self.timeline.close_orphan(now - self.config.orphan_s)
         if self._rewind_wanted:
             self._rewind(now, 0)
             self.timeline.purge(self._fade)
@@ -296,7 +276,7 @@ class Stream:
                 self.meter.rewinds += 1
                 snapshot = self.ring.truncate(entry.latent)
                 assert snapshot is not None  # it was just found there
-                self._now = resume(self.pipeline, snapshot)
+                self._now = snapshot
                 self._latent = entry.latent
                 self._take_back(entry.latent)
                 return

@@ -55,15 +55,40 @@ class Timeline:
         """Samples that wait to be laid."""
         return sum(utterance.buffered for utterance in self.queue)
 
-    def feed(self, utterance: Utterance, pcm: np.ndarray, *, close: bool = False) -> None:
-        """More samples of an utterance, which joins the end of the queue if it is not in it. `close`: no more come."""
+    def feed(
+        self,
+        utterance: Utterance,
+        pcm: np.ndarray,
+        *,
+        close: bool = False,
+        now: float = 0.0,
+        released: int = 0,
+    ) -> None:
+        """More samples of an utterance, which joins the end of the queue if it is not in it. `close`: no more come.
+
+        now: clock time; released: content samples that have left (speech beyond them makes the new one wait).
+        """
         if utterance.cancelled:
             return
+        utterance.last_push = now
+        if (
+            not utterance.started
+            and utterance not in self.queue
+            and (self.queue or self.speech_end > released)
+        ):
+            utterance.first_push = None  # it waits its turn: no onset out of silence
         if utterance not in self.queue and len(pcm):
             utterance.closed = False
             self.queue.append(utterance)
         utterance.append(pcm)
         utterance.closed = utterance.closed or close
+
+    def close_orphan(self, before: float) -> None:
+        """An utterance whose end never came must not hold the queue for ever: none since clock time `before`."""
+        head = self.queue[0] if self.queue else None
+        if head is not None and not head.closed and not head.flowing and head.last_push < before:
+            head.closed = True
+            self.unterminated += 1
 
     def _startable(self, utterance: Utterance) -> bool:
         return utterance.flowing or utterance.closed or utterance.buffered >= self.start_samples

@@ -36,11 +36,9 @@ class Outbox:
             self._drop_oldest(STATE)
         self._queue.append((kind, seconds, message))
         self._count(kind, seconds, 1)
-        while self._frames > self.max_frames:
-            self._drop_oldest(FRAME)
+        while self._frames > self.max_frames and self._drop_oldest(FRAME):
             self.dropped_frames += 1
-        while self._audio_seconds > self.max_audio_seconds + 1e-9:
-            self._drop_oldest(AUDIO)
+        while self._audio_seconds > self.max_audio_seconds + 1e-9 and self._drop_oldest(AUDIO):
             self.dropped_audio += 1
 
     def get(self) -> bytes | None:
@@ -51,12 +49,13 @@ class Outbox:
         self._count(kind, seconds, -1)
         return message
 
-    def _drop_oldest(self, kind: int) -> None:
+    def _drop_oldest(self, kind: int) -> bool:
         for index, (queued, seconds, _) in enumerate(self._queue):
             if queued == kind:
                 del self._queue[index]
                 self._count(kind, seconds, -1)
-                return
+                return True
+        return False
 
     def _count(self, kind: int, seconds: float, sign: int) -> None:
         if kind == FRAME:

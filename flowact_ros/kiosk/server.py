@@ -143,11 +143,13 @@ class KioskServer:
             self._call(self._deliver_frame, message, self._sequence[FRAME], bytes(jpeg))
 
     def push_audio(self, pcm_s16: bytes, rate: int, pts: float) -> None:
-        """Plays S16LE mono samples, the first one heard when the content clock reaches `pts` [s]."""
+        """Plays S16LE mono samples (at most 1 s), the first one heard when the content clock reaches `pts` [s]."""
         if not MIN_AUDIO_RATE <= rate <= MAX_AUDIO_RATE:
             raise KioskError(f"sample rate is {rate} Hz; expected {MIN_AUDIO_RATE} to {MAX_AUDIO_RATE}")
         if not isinstance(pcm_s16, (bytes, bytearray, memoryview)) or len(pcm_s16) % 2:
             raise KioskError("push_audio needs S16LE bytes, two a sample")
+        if len(pcm_s16) > 2 * rate:
+            raise KioskError(f"push_audio got {len(pcm_s16) / 2 / rate:.1f} s at once; expected at most 1 s")
         if not len(pcm_s16):
             return
         with self._lock:
@@ -265,7 +267,6 @@ class KioskServer:
             max_msg_size=MAX_CLIENT_MESSAGE,
             compress=False,
             timeout=1.0,
-            writer_limit=1 << 16,
         )
         await page.prepare(request)
         client = _Client(page)

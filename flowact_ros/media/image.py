@@ -65,10 +65,13 @@ def _flatten(picture: Image.Image) -> np.ndarray:
         picture = picture.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, (128, 128, 128, 255))
         picture = Image.alpha_composite(backdrop, picture)
-    elif (
-        picture.mode.startswith("I") or picture.mode == "F"
-    ):  # 16 or 32 bits a sample: scale by the range present
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65_535.0 if picture.mode.startswith("I;16") else max(float(values.max()), 1.0)
-        picture = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+    elif picture.mode == "F" or picture.mode.startswith("I"):
+        values = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        white = _white(float(values.max()), 1.0 if picture.mode == "F" else 255.0)
+        picture = Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8))
     return np.array(picture.convert("RGB"), dtype=np.uint8)
+
+
+def _white(top: float, lowest: float) -> float:
+    """The sample value that means white where there are more than 8 bits: the usual one that `top` fits under."""
+    return next((white for white in (lowest, 255.0, 65_535.0) if top <= white), top)

@@ -223,9 +223,8 @@ def read_mp4(path: str | os.PathLike[str], *, max_frames: int | None = None) -> 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     pcm = frame.to_ndarray()
-    channels = frame.layout.nb_channels
     if not frame.format.is_planar:
-        pcm = pcm.reshape(-1, channels).T
+        pcm = pcm.reshape(-1, len(frame.layout.channels)).T
     if pcm.dtype.kind == "i":
         pcm = pcm.astype(np.float32) / float(np.iinfo(pcm.dtype).max + 1)
     return pcm.astype(np.float32).mean(axis=0)

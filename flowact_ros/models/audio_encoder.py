@@ -43,7 +43,9 @@ class AudioEncoderConfig:
     width: int = 256
     blocks: int = 5
     features: int = FEATURE_DIM
-    lookahead: int = 1120  # samples (70 ms): leaves 10 ms of the 80 ms budget to the resampler before the encoder
+    lookahead: int = (
+        1120  # samples (70 ms): leaves 10 ms of the 80 ms budget to the resampler before the encoder
+    )
 
     @property
     def stem_columns(self) -> int:
@@ -65,9 +67,13 @@ class AudioEncoderConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.lookahead <= 1280:
-            raise ValueError(f"audio encoder lookahead is {self.lookahead} samples; the range is 0 to 1280 (80 ms)")
+            raise ValueError(
+                f"audio encoder lookahead is {self.lookahead} samples; the range is 0 to 1280 (80 ms)"
+            )
         if self.context < 0:
-            raise ValueError(f"audio encoder spans {self.span} samples; lookahead {self.lookahead} leaves no frame")
+            raise ValueError(
+                f"audio encoder spans {self.span} samples; lookahead {self.lookahead} leaves no frame"
+            )
 
 
 class Conv(nn.Module):
@@ -146,6 +152,8 @@ def load_audio_encoder(backend: str = "embedded", path: Path | str | None = None
         from flowact_ros.models.whisper_encoder import load_whisper
 
         if path is None:
-            raise ValueError("backend 'whisper' needs the path of weights made by flowact_ros.models.convert_whisper")
+            raise ValueError(
+                "backend 'whisper' needs the path of weights made by flowact_ros.models.convert_whisper"
+            )
         return load_whisper(path)
     raise ValueError(f"audio backend {backend!r} does not exist; use 'embedded' or 'whisper'")

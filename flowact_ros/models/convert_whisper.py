@@ -51,7 +51,7 @@ def read_official(path: Path, expected: str, timeout: float = 120.0) -> dict[str
     found = sha256(path)
     if found != expected:
         raise CheckpointError(
-            f"{path.name} has SHA-256 {found[:16]}..., OpenAI's file has {expected[:16]}...: truncated, or another model"
+            f"{path.name} has SHA-256 {found[:16]}..., OpenAI's file has {expected[:16]}...: truncated or another model"
         )
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "encoder.safetensors"

@@ -19,7 +19,9 @@ from flowact_ros.timebase import ENCODER_RATE
 N_FFT = 400  # 25 ms window
 HOP_LENGTH = 160  # 10 ms
 N_MELS = 80
-FLOOR = -6.5  # log10 power; a voice at -20 dBFS peaks near +1.5, so Whisper's own clip (8 decades) would land here
+FLOOR = (
+    -6.5
+)  # log10 power; a voice at -20 dBFS peaks near +1.5, so Whisper's own clip (8 decades) would land here
 
 
 class AudioInputError(ValueError):
@@ -27,7 +29,7 @@ class AudioInputError(ValueError):
 
 
 def check_pcm(pcm: Tensor, fixed: int, multiple: int, name: str) -> int:
-    """Return n for `pcm` [B, fixed + multiple*n] float, n >= 1. Raises AudioInputError otherwise, or for NaN and infinity."""
+    """Return n >= 1 of `pcm` [B, fixed + multiple*n]. Raises AudioInputError otherwise, or for NaN or infinity."""
     if pcm.ndim != 2:
         raise AudioInputError(f"{name} wants samples as [batch, samples]; got shape {tuple(pcm.shape)}")
     if not pcm.is_floating_point():
@@ -40,7 +42,9 @@ def check_pcm(pcm: Tensor, fixed: int, multiple: int, name: str) -> int:
         )
     if not torch.isfinite(pcm).all():
         bad = int((~torch.isfinite(pcm)).sum())
-        raise AudioInputError(f"{name} got {bad} samples that are NaN or infinite; samples must be finite, in [-1, 1]")
+        raise AudioInputError(
+            f"{name} got {bad} samples that are NaN or infinite; samples must be finite, in [-1, 1]"
+        )
     return n
 
 

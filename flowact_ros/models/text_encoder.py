@@ -28,7 +28,9 @@ from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights
 from flowact_ros.timebase import FEATURE_DIM
 
 KIND = "text_encoder"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # model.safetensors as published
+MINILM_SHA256 = (
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # model.safetensors as published
+)
 MAX_CHARACTERS = 2000  # of one text; more is cut before it costs anything
 _WORD = re.compile(r"\w+|[?!]")
 
@@ -131,7 +133,8 @@ class EmbeddedTextEncoder(nn.Module):
         x[keep] = self.up(self.table(flat, starts)).to(x.dtype)
         x = x + self.position[: keep.shape[1]]
         q, k, v = (
-            t.unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, -1)
+            t.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
+            for t in self.qkv(self.norm(x)).chunk(3, -1)
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep[:, None, None, :])
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
@@ -153,21 +156,29 @@ class MiniLMTextEncoder(nn.Module):
         folder = Path(folder)
         weights = folder / "model.safetensors"
         if not weights.is_file():
-            raise CheckpointError(f"{weights} is missing: give the folder of all-MiniLM-L6-v2 (safetensors format)")
+            raise CheckpointError(
+                f"{weights} is missing: give the folder of all-MiniLM-L6-v2 (safetensors format)"
+            )
         if expected is not None:
             found = hashlib.sha256(weights.read_bytes()).hexdigest()
             if found != expected:
                 raise CheckpointError(
-                    f"model.safetensors has SHA-256 {found[:16]}..., expected {expected[:16]}...: truncated, or another model"
+                    f"model.safetensors has SHA-256 {found[:16]}..., expected {expected[:16]}...: damaged or another"
                 )
         try:
             from transformers import AutoModel, AutoTokenizer
         except ImportError:
-            raise CheckpointError("text backend 'minilm' needs transformers: pip install transformers") from None
+            raise CheckpointError(
+                "text backend 'minilm' needs transformers: pip install transformers"
+            ) from None
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            self.model = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval()
-        except Exception as error:  # transformers raises many kinds for a damaged folder; all mean the same here
+            self.model = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True
+            ).eval()
+        except (
+            Exception
+        ) as error:  # transformers raises many kinds for a damaged folder; all mean the same here
             raise CheckpointError(f"{folder} could not be loaded as a sentence encoder: {error}") from error
         width = self.model.config.hidden_size
         if width != FEATURE_DIM:
@@ -177,7 +188,9 @@ class MiniLMTextEncoder(nn.Module):
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """B texts -> float32 [B, 1, 384] of unit RMS; see `TextEncoder`."""
-        batch = self.tokenizer(check_texts(texts), padding=True, truncation=True, max_length=128, return_tensors="pt")
+        batch = self.tokenizer(
+            check_texts(texts), padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
         batch = batch.to(self.model.device)
         hidden = self.model(**batch).last_hidden_state  # [B, L, 384]
         mask = batch["attention_mask"][..., None].to(hidden.dtype)
@@ -199,6 +212,8 @@ def load_text_encoder(backend: str = "embedded", path: Path | str | None = None)
         return encoder.eval().requires_grad_(False)
     if backend == "minilm":
         if path is None:
-            raise ValueError("backend 'minilm' needs the folder of all-MiniLM-L6-v2 (model.safetensors and tokenizer)")
+            raise ValueError(
+                "backend 'minilm' needs the folder of all-MiniLM-L6-v2 (model.safetensors and tokenizer)"
+            )
         return MiniLMTextEncoder(path).eval()
     raise ValueError(f"text backend {backend!r} does not exist; use 'embedded' or 'minilm'")

@@ -25,7 +25,9 @@ from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME, FEATURE_DIM
 KIND = "whisper_encoder"
 LOOKAHEAD = 1120  # samples (70 ms): leaves 10 ms of the 80 ms budget to the resampler before the encoder
 LEAD = ENCODER_SAMPLES_PER_FRAME // 4  # a frame's first token is centred a quarter into it
-START = ENCODER_SAMPLES_PER_FRAME + LEAD - N_FFT // 2  # the window's frame 0 gives way to the first mel window
+START = (
+    ENCODER_SAMPLES_PER_FRAME + LEAD - N_FFT // 2
+)  # the window's frame 0 gives way to the first mel window
 TAIL = 20  # columns of silence after the end: Whisper knows sound that ends in silence, not sound that breaks off
 CLIP = 6.0  # standard deviations; a handful of Whisper's channels spike far beyond
 
@@ -36,7 +38,9 @@ class WhisperConfig:
 
     width: int = FEATURE_DIM
     heads: int = 6
-    depth: int = 3  # blocks kept: the third reads visemes and loudness better than the fourth (see `distill_audio`)
+    depth: int = (
+        3  # blocks kept: the third reads visemes and loudness better than the fourth (see `distill_audio`)
+    )
     positions: int = 1500  # rows of the checkpoint's positional table (20 ms each)
     context_frames: int = 50  # video frames of past sound in a window (2 s)
 
@@ -57,7 +61,9 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, L, D]
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -103,7 +109,9 @@ class WhisperEncoder(nn.Module):
         """Log-mel [B, 80, M] -> activations after the last block kept, [B, M // 2, width], 50 a second."""
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         if x.shape[1] > self.config.positions:
-            raise AudioInputError(f"window of {x.shape[1]} tokens; this encoder knows {self.config.positions} positions")
+            raise AudioInputError(
+                f"window of {x.shape[1]} tokens; this encoder knows {self.config.positions} positions"
+            )
         x = x + self.positional_embedding[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
@@ -111,7 +119,9 @@ class WhisperEncoder(nn.Module):
 
     def raw(self, pcm: Tensor) -> Tensor:
         """Features before normalisation, [B, n, width]."""
-        n = check_pcm(pcm, self.context_samples + self.lookahead_samples, ENCODER_SAMPLES_PER_FRAME, "whisper encoder")
+        n = check_pcm(
+            pcm, self.context_samples + self.lookahead_samples, ENCODER_SAMPLES_PER_FRAME, "whisper encoder"
+        )
         # Column m of the mel is centred at START + 160*m + 200, so token 0 is centred LEAD into the window's frame 1.
         mel = self.mel(pcm[:, START:])
         mel = F.pad(mel, (0, TAIL + mel.shape[-1] % 2), value=(FLOOR + 4.0) / 4.0)
@@ -128,7 +138,9 @@ def load_whisper(path: Path | str) -> WhisperEncoder:
     try:
         config = WhisperConfig(**sizes)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{Path(path).name}: its card holds no Whisper sizes ({error}); convert it again") from None
+        raise CheckpointError(
+            f"{Path(path).name}: its card holds no Whisper sizes ({error}); convert it again"
+        ) from None
     encoder = WhisperEncoder(config)
     load_weights(path, encoder, kind=KIND, config=config)
     return encoder.eval().requires_grad_(False)

@@ -32,6 +32,7 @@ from flowact_ros.nodes.convert import ConversionError, audio_array, behaviour_na
 from flowact_ros.nodes.frame_publisher import FRAME_ID, FramePublisher
 from flowact_ros.nodes.metrics_message import metrics_message
 from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.resources import use_image_profile
 from flowact_ros.nodes.say_server import SayServer
 
 if TYPE_CHECKING:
@@ -396,6 +397,7 @@ def engine_config(path: str) -> tuple[Any, dict[str, Any]]:
 
 
 def main(args: list[str] | None = None) -> int:
+    use_image_profile()
     status = run(AvatarGenerator, args)
     # Everything is closed and destroyed by now. What the interpreter would still do is take down the networks'
     # libraries, for seconds on a slow board: longer than launch waits before it kills.

@@ -84,6 +84,11 @@ class FlowactNode(LifecycleNode):
         """Lifecycle state: unconfigured, inactive, active, finalized, or a transition's name."""
         return self._state_machine.current_state[1]
 
+    @property
+    def last_error(self) -> str:
+        """The last error reported, as in diagnostics; empty if there was none."""
+        return self._last_error
+
     def now_ns(self) -> int:
         """[ns] of the node's clock: ROS time, simulated where `use_sim_time` says so."""
         return self.get_clock().now().nanoseconds
@@ -118,7 +123,10 @@ class FlowactNode(LifecycleNode):
 
     def report(self, error: BaseException | str, context: str = "") -> None:
         """Logs an error once (repeats are counted, logged at 10, 100, …) and shows it in diagnostics."""
-        expected = isinstance(error, (str, ValueError, OSError))
+        # Errors of our own rooms are written for people; a traceback is for what nobody thought of.
+        expected = isinstance(error, (str, ValueError, OSError)) or type(error).__module__.startswith(
+            "flowact_ros"
+        )
         text = f"{context}: {one_line(error)}" if context else one_line(error)
         self._last_error, self._last_error_time = text, time.monotonic()
         count = self._error_counts[text] = self._error_counts.get(text, 0) + 1

@@ -96,13 +96,6 @@ def node_specs(options: Options) -> list[NodeSpec]:
 def environment(*, private: bool) -> dict[str, str]:
     """What nodes get beside our own environment; `private`: on this machine only, away from other robots' topics."""
     added = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
-    try:
-        profile = str(config_file("fastdds.xml"))
-    except FileNotFoundError:
-        profile = ""
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        if profile and name not in os.environ:
-            added[name] = profile
     if private:
         added["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or str(random.randint(1, 101))
         if "ROS_LOCALHOST_ONLY" not in os.environ:

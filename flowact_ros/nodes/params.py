@@ -12,6 +12,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
 class ParameterError(ValueError):
     """A parameter has a value it must not have: one line with the value and what would be right."""
 
@@ -38,7 +41,7 @@ class Param:
         if kind is str and type(value) is int:
             value = str(value)  # a device index, or a name that looks like a number, written without quotes
         if type(value) is not kind:
-            raise ParameterError(f"parameter {self.name}: must be a {kind.__name__}, not {value!r}")
+            raise ParameterError(f"parameter {self.name}: must be {_KINDS[kind]}, not {value!r}")
         if self.range is not None and not self.range[0] <= value <= self.range[1]:
             raise ParameterError(
                 f"parameter {self.name}: {value:g} is out of range, {self.range[0]:g} … {self.range[1]:g}"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 PACKAGE = "flowact_ros"
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def config_file(name: str) -> Path:
@@ -26,3 +27,16 @@ def config_file(name: str) -> Path:
     raise FileNotFoundError(
         f"config/{name} is not installed (looked in {', '.join(str(p.parent) for p in candidates)})"
     )
+
+
+def use_image_profile() -> None:
+    """Gives this process the Fast DDS profile for large images, unless the user has one; before rclpy is initialised.
+
+    Only for a process that sends images: its shared memory takes 18 MB of /dev/shm (see config/fastdds.xml).
+    """
+    try:
+        profile = str(config_file("fastdds.xml"))
+    except FileNotFoundError:
+        return  # images go through UDP then: slower, and `flowact doctor` says so
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        os.environ.update(dict.fromkeys(PROFILE_VARIABLES, profile))

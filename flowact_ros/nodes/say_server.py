@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEND_S = 0.05  # how often goals are looked at
 FEEDBACK_S = 0.2
+LONGEST_BREAK_FRAMES = 50
 REST_TIMEOUT_S = 2.0  # for the last frame of an interrupted one
 START_TIMEOUT_S = 20.0  # for the first frame, once nothing else is being said
 
@@ -51,6 +52,7 @@ class _Utterance:
         self.handle, self.name, self.duration_s = handle, name, duration_s
         self.request = handle.request
         self.frames = 0  # that left with its sound
+        self.others = 0  # frames without its sound, since the last one with it
         self.over = False  # its frames have begun and ended
         self.cut: tuple[int, str] | None = None  # (error code, message) once it is interrupted
         self.cut_at = 0.0
@@ -61,11 +63,20 @@ class _Utterance:
         if self.cut is None:
             self.cut, self.cut_at = (code, reason), time.monotonic()
 
+    def frame_left(self, own: bool) -> None:
+        """A frame left, with its sound or not. Silence put in where the engine was late is not the end of it."""
+        if own:
+            self.frames += 1
+            self.others = 0
+        elif self.frames:
+            self.others += 1
+            self.over = self.frames >= int(self.duration_s * FRAME_RATE) or self.others > LONGEST_BREAK_FRAMES
+
     def ended(self, now: float) -> bool:
         """Its last frame has left: only then is it known how much was spoken."""
         if self.cut is None:
             return self.over
-        return self.over or not self.frames or now - self.cut_at > REST_TIMEOUT_S
+        return self.over or not self.frames or self.others > 0 or now - self.cut_at > REST_TIMEOUT_S
 
 
 class SayServer:
@@ -181,10 +192,7 @@ class SayServer:
         """Pacing thread: which goal's sound left."""
         with self._lock:
             for utterance in self._utterances:
-                if frame.utterance_id == utterance.name and frame.utterance_id:
-                    utterance.frames += 1
-                elif utterance.frames:
-                    utterance.over = True
+                utterance.frame_left(frame.utterance_id == utterance.name)
 
     def _tend(self) -> None:
         now = time.monotonic()

@@ -24,7 +24,7 @@ def reconstruction(output: Tensor, target: Tensor, weight: Tensor, edges: float)
 
 def psnr(output: Tensor, target: Tensor) -> float:
     """Peak signal-to-noise ratio [dB] of pictures in [-1, 1] (peak to peak 2)."""
-    error = (output.clamp(-1, 1) - target).square().mean().clamp_min(1e-10)
+    error = (output.detach().clamp(-1, 1) - target).square().mean().clamp_min(1e-10)
     return float(10 * torch.log10(4.0 / error))
 
 

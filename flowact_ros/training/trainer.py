@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import signal
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ class Trainer:
         totals: dict[str, float] = {}
         count = 0
         device = next(method.module.parameters()).device
-        while self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes:
+        stopped = []  # a polite stop (SIGTERM) ends the slice and saves
+        previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+        while not stopped and self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes:
             # the generator depends on the iteration only: a resumed run draws what an unbroken one would
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
             for group in self.optimizer.param_groups:
@@ -134,6 +137,7 @@ class Trainer:
                 self.save()
             if self.iteration % config.sheet_every == 0:
                 self.evaluate()
+        signal.signal(signal.SIGTERM, previous)
         self.save()
 
     def _update_ema(self) -> None:

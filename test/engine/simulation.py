@@ -27,7 +27,9 @@ def ramp(seconds: float, start: int = 1) -> np.ndarray:
 class Simulation:
     """`at` plans what happens when (seconds from the start), `run` lets time pass; `frames` is what came out."""
 
-    def __init__(self, config: SessionConfig | None = None, costs: dict | None = None, seed: int = 0, **options: int):
+    def __init__(
+        self, config: SessionConfig | None = None, costs: dict | None = None, seed: int = 0, **options: int
+    ):
         self.time = 1000.0
         self.costs = COSTS if costs is None else costs
         self.frames: list[Frame] = []
@@ -68,8 +70,9 @@ class Simulation:
         end = self.time + seconds
         while self.time < end:
             self.session._run_jobs()
-            self.stream.feed(self.session._intake.poll(self.time))
-            plan = self.stream.plan()
+            with self.stream.cond:
+                self.stream.feed(self.session._intake.poll(self.time))
+                plan = self.stream.plan()
             if isinstance(plan, Step):
                 self.stream.run(plan)
             else:
@@ -86,7 +89,8 @@ class Simulation:
         while self.time < end:
             while self._events and self._events[0][0] <= self.time + 1e-9:
                 heapq.heappop(self._events)[2]()
-            out = self.stream.release() if self.watching else seconds
+            with self.stream.cond:
+                out = self.stream.release() if self.watching else seconds
             if isinstance(out, Frame):
                 self.frames.append(out)
                 self.left.append(self.time)
@@ -102,7 +106,9 @@ class Simulation:
         t0 = self.frames[0].pts
         for frame, left in zip(self.frames, self.left, strict=True):
             assert abs(frame.pts - (t0 + frame.index / 25)) < 1e-6
-            assert -1e-6 < left - (frame.pts - 0.08) < 0.02 + 1e-5, f"frame {frame.index} left at {left - frame.pts}"
+            assert -1e-6 < left - (frame.pts - 0.08) < 0.02 + 1e-5, (
+                f"frame {frame.index} left at {left - frame.pts}"
+            )
             seen = read_picture(frame.rgb)
             if frame.repeated:
                 assert seen.frame < frame.index

@@ -251,6 +251,7 @@ def test_broken_pictures_and_hostile_states_change_nothing(server):
         server.set_state(
             {"behaviour": evil, "message": evil, evil: {"a": [evil]}, "fps": None, "speaking": 7}
         )
+        page.wait_for("document.getElementById('waiting-text').textContent.startsWith('<img src=x')")
         page.key("d")
         page.wait_for("window.flowact.stats().broken === 5")
         page.wait_for("document.getElementById('details-list').textContent.includes('onerror')")

@@ -83,6 +83,7 @@ def test_bad_pushes_are_refused(server):
         lambda: server.push_frame("x", 0.0),
         lambda: server.push_audio(b"abc", 24_000, 0.0),
         lambda: server.push_audio(PCM, 96_000, 0.0),
+        lambda: server.push_audio(bytes(50_000), 24_000, 0.0),
         lambda: server.set_state({"x": float("inf")}),
         lambda: server.set_state([1]),
         lambda: server.set_state({"x": np.zeros(2)}),
@@ -112,7 +113,7 @@ def test_closing_frees_the_port_and_says_goodbye():
             await asyncio.get_running_loop().run_in_executor(None, server.close)
             return (await page.receive(timeout=5)).data
 
-    assert run(watch()) == 1001
+    assert run(watch()) in (1000, 1001)  # aiohttp before 3.10 may say done instead of going away
     server.close()
     with pytest.raises(KioskError, match="closed"):
         server.push_frame(JPEG, 0.0)

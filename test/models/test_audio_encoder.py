@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowact_ros.models.audio_encoder import KIND, AudioEncoderConfig, EmbeddedAudioEncoder, load_audio_encoder
+from flowact_ros.models.audio_encoder import (
+    KIND,
+    AudioEncoderConfig,
+    EmbeddedAudioEncoder,
+    load_audio_encoder,
+)
 from flowact_ros.models.checkpoint import CheckpointError, save_weights, weights_dir
 from flowact_ros.models.mel import AudioInputError
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME as FRAME

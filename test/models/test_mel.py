@@ -8,7 +8,17 @@ import math
 import pytest
 import torch
 
-from flowact_ros.models.mel import FLOOR, HOP_LENGTH, N_FFT, AudioInputError, LogMel, check_pcm, hz_to_mel, mel_filters, mel_to_hz
+from flowact_ros.models.mel import (
+    FLOOR,
+    HOP_LENGTH,
+    N_FFT,
+    AudioInputError,
+    LogMel,
+    check_pcm,
+    hz_to_mel,
+    mel_filters,
+    mel_to_hz,
+)
 
 
 def test_filters_are_whispers() -> None:
@@ -29,7 +39,9 @@ def test_mel_scale_is_linear_below_1_khz_and_inverts() -> None:
 
 def test_equals_the_short_time_fourier_transform() -> None:
     pcm = 0.1 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
-    spectrum = torch.stft(pcm, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), center=False, return_complex=True)
+    spectrum = torch.stft(
+        pcm, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT), center=False, return_complex=True
+    )
     mel = mel_filters() @ spectrum.abs().square()
     expected = (mel.clamp(min=10**FLOOR).log10() + 4) / 4
     assert torch.allclose(LogMel()(pcm), expected, atol=1e-5)

@@ -53,7 +53,9 @@ def test_a_text_is_encoded_by_itself() -> None:
 def test_order_and_marks_count_but_case_and_spaces_do_not() -> None:
     model = small()
     assert torch.equal(model.encode(["Looking  LEFT,"]), model.encode(["looking left"]))
-    assert not torch.allclose(model.encode(["first left then right"]), model.encode(["first right then left"]), atol=1e-3)
+    assert not torch.allclose(
+        model.encode(["first left then right"]), model.encode(["first right then left"]), atol=1e-3
+    )
     assert not torch.allclose(model.encode(["really?"]), model.encode(["really!"]), atol=1e-3)
 
 
@@ -137,7 +139,11 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(str(folder))
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=384, num_hidden_layers=1, num_attention_heads=6, intermediate_size=32
+        vocab_size=len(words),
+        hidden_size=384,
+        num_hidden_layers=1,
+        num_attention_heads=6,
+        intermediate_size=32,
     )
     transformers.BertModel(config).save_pretrained(str(folder))
     return folder

@@ -24,10 +24,20 @@ SPACE = {"feature_mean": torch.linspace(-1, 1, 16), "feature_std": torch.linspac
 def openai_state(layers: int = 3, width: int = 16) -> dict[str, torch.Tensor]:
     """A state dict with the names of OpenAI's file: one encoder block more than we keep, and a decoder."""
     torch.manual_seed(0)
-    encoder = WhisperEncoder(WhisperConfig(width=width, heads=2, depth=layers, positions=64, context_frames=6))
+    encoder = WhisperEncoder(
+        WhisperConfig(width=width, heads=2, depth=layers, positions=64, context_frames=6)
+    )
     encoder.positional_embedding.normal_()
-    state = {f"encoder.{k}": v.detach().half() for k, v in encoder.state_dict().items() if not k.startswith("feature")}
-    return {**state, "encoder.ln_post.weight": torch.ones(width), "decoder.token_embedding.weight": torch.zeros(4, width)}
+    state = {
+        f"encoder.{k}": v.detach().half()
+        for k, v in encoder.state_dict().items()
+        if not k.startswith("feature")
+    }
+    return {
+        **state,
+        "encoder.ln_post.weight": torch.ones(width),
+        "decoder.token_embedding.weight": torch.zeros(4, width),
+    }
 
 
 def write(path: Path, state: dict[str, torch.Tensor]) -> str:
@@ -57,14 +67,16 @@ def test_conversion_keeps_the_numbers(official: tuple[Path, str], tmp_path: Path
 
 
 def test_equals_whispers_own_arithmetic(official: tuple[Path, str], tmp_path: Path) -> None:
-    """Written out again from the paper: centred spectrogram, two convolutions, positions, blocks, mean of two tokens."""
+    """Written out from the paper: centred spectrogram, two convolutions, positions, blocks, mean of two tokens."""
     source, digest = official
     encoder = convert(source, tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
     frames = 2
     pcm = 0.1 * torch.randn(1, encoder.context_samples + frames * FRAME + encoder.lookahead_samples)
     # Whisper centres column m on sample 160*m. Token j covers columns 2j-ish, centred on 320*j: we start at sample 800,
     # a quarter into frame 1, and pad to the left with the true past.
-    spectrum = torch.stft(pcm[:, 800 - 200 :], 400, 160, window=torch.hann_window(400), center=False, return_complex=True)
+    spectrum = torch.stft(
+        pcm[:, 800 - 200 :], 400, 160, window=torch.hann_window(400), center=False, return_complex=True
+    )
     mel = ((mel_filters() @ spectrum.abs().square()).clamp(min=10**FLOOR).log10() + 4) / 4
     mel = F.pad(mel, (0, TAIL + mel.shape[-1] % 2), value=(FLOOR + 4) / 4)
     s = {k.removeprefix("encoder."): v.float() for k, v in openai_state().items()}
@@ -117,7 +129,9 @@ def test_stateless_and_finite_window() -> None:
 def test_bad_sound_is_refused() -> None:
     encoder = WhisperEncoder(TINY)
     fixed = encoder.context_samples + encoder.lookahead_samples
-    with pytest.raises(AudioInputError, match=rf"whisper encoder wants {fixed} \+ 640\*n .*got {fixed + 639}"):
+    with pytest.raises(
+        AudioInputError, match=rf"whisper encoder wants {fixed} \+ 640\*n .*got {fixed + 639}"
+    ):
         encoder(torch.zeros(1, fixed + 639))
     with pytest.raises(AudioInputError, match="this encoder knows 64 positions"):
         encoder(torch.zeros(1, fixed + 640 * 40))
@@ -128,7 +142,9 @@ def test_bad_sound_is_refused() -> None:
 def test_a_wrong_hash_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     path = tmp_path / "tiny.pt"
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"tiny.pt has SHA-256 [0-9a-f]{16}\.\.\., OpenAI's file has d3dd57d32accea0b"):
+    with pytest.raises(
+        CheckpointError, match=r"tiny.pt has SHA-256 [0-9a-f]{16}\.\.\., OpenAI's file has d3dd57d32accea0b"
+    ):
         convert(path, tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
 

@@ -8,7 +8,14 @@ import os
 
 import pytest
 
-NEEDS_ROS = ("test_convert.py", "test_params.py", "test_aligner.py", "test_real_ros.py", "test_launch.py")
+NEEDS_ROS = (
+    "test_convert.py",
+    "test_params.py",
+    "test_aligner.py",
+    "test_voice_gate.py",
+    "test_real_ros.py",
+    "test_launch.py",
+)
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 
 

@@ -7,7 +7,7 @@ import { MonotonicClock } from "./clock.js";
 import { Backdrop, FrameQueue } from "./video.js";
 
 const $ = (id) => document.getElementById(id);
-const STALLED_MS = 1500, SKEW_SAMPLES = 600;
+const STALLED_MS = 1500, SKEW_SAMPLES = 600, FIRST_FRAME = "Waiting for the first frame";
 
 const picture = $("picture");
 const video = new FrameQueue(picture);
@@ -83,7 +83,7 @@ requestAnimationFrame(refresh);
 function showConnection(change, text) {
   if (change === "open") {
     document.body.dataset.connection = "live";
-    $("waiting-text").textContent = "Waiting for the first frame";
+    $("waiting-text").textContent = FIRST_FRAME;
   } else if (change === "refused") {
     document.body.dataset.connection = "refused";
     $("waiting-text").textContent = text;
@@ -98,6 +98,7 @@ function showConnection(change, text) {
 function stateText() {
   const link = document.body.dataset.connection;
   if (link !== "live") return link;
+  if (state.message) return String(state.message).slice(0, 80);
   if (document.body.classList.contains("stalled")) return "no picture";
   return String(state.behaviour || (state.speaking ? "speaking" : "") || "ready").toLowerCase().slice(0, 40);
 }
@@ -106,7 +107,8 @@ function showState() {
   const text = stateText();
   if ($("corner-state").textContent !== text) {
     $("corner-state").textContent = text;
-    $("announcer").textContent = `${text}${state.message ? `. ${String(state.message).slice(0, 200)}` : ""}`;
+    $("announcer").textContent = text;
+    if (document.body.dataset.connection === "live") $("waiting-text").textContent = state.message ? text : FIRST_FRAME;
   }
 }
 

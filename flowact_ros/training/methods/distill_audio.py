@@ -5,10 +5,11 @@
     python -m flowact_ros.training.methods.distill_audio --teacher runs/whisper_tiny_en.safetensors \
         --run runs/audio --minutes 10 --export
 
-The student regresses the teacher's features of the clean sound, normalised a channel, from clean and from degraded sound.
-Beside that, linear heads (dropped afterwards) read mouth shape, viseme class and loudness from its features, so that the
-part of the space which moves lips is the part that is learned first. `report` then fits fresh linear probes on held-out
-voices and sentences, for student and teacher alike, with shuffled targets as the control that must fail.
+The student regresses the teacher's features of the clean sound, normalised a channel, from clean and from degraded
+sound. Beside that, linear heads (dropped afterwards) read mouth shape, viseme class and loudness from its features, so
+that the part of the space which moves lips is the part that is learned first. `report` then fits fresh linear probes
+and reads them on held-out voices and sentences, for student and teacher alike; shuffled targets are the control that
+must fail.
 
 Why the teacher's third block: on synthetic speech a linear probe reads 14 viseme classes with 0.53 / 0.54 / 0.51 of the
 speaking frames right after block 2 / 3 / 4, loudness with R2 0.96 / 0.93 / 0.91 (sliding window, 2026-11).
@@ -31,9 +32,10 @@ from flowact_ros.models.audio_encoder import KIND, AudioEncoderConfig, EmbeddedA
 from flowact_ros.models.checkpoint import save_weights, weights_dir
 from flowact_ros.models.whisper_encoder import CLIP, WhisperEncoder, load_whisper
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME
-from flowact_ros.training.methods.distill_corpus import GROUPS, STEP, Corpus, load_or_build
+from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, load_or_build
 
 SEGMENT = 48  # frames of a training sample
+TEACHER_STEP = 12  # frames the teacher emits at once: three latents, as live in the steady state
 AUXILIARY = 0.5  # weight of the linear heads against the regression
 
 
@@ -59,7 +61,9 @@ def teacher_targets(teacher: WhisperEncoder, corpus: Corpus, cache: Path) -> Ten
         nn.init.zeros_(identity.feature_mean)
         nn.init.ones_(identity.feature_std)
         identity.clip = float("inf")
-        np.save(cache, features(identity.eval(), torch.from_numpy(corpus.clean), STEP, bf16=True).numpy())
+        np.save(
+            cache, features(identity.eval(), torch.from_numpy(corpus.clean), TEACHER_STEP, bf16=True).numpy()
+        )
     return torch.from_numpy(np.load(cache))
 
 
@@ -72,7 +76,9 @@ class Student(nn.Module):
         self.heads = nn.Linear(config.features, len(GROUPS) + mouth + 1)
         self.mouth = mouth
 
-    def loss(self, pcm: Tensor, target: Tensor, viseme: Tensor, lips: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, pcm: Tensor, target: Tensor, viseme: Tensor, lips: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """pcm [B, S]; target [B, n, D]; viseme [B, n]; lips [B, n, mouth + 1], normalised."""
         found = self.encoder(pcm)
         regression = F.mse_loss(found.float(), target)
@@ -115,9 +121,15 @@ def probe(x: Tensor, y: Tensor, x_test: Tensor, ridge: float = 100.0) -> Tensor:
     return (x_test @ torch.linalg.solve(gram, x.T @ y.double())).float()
 
 
-def readable(x: Tensor, corpus: Corpus, x_test: Tensor, test: Corpus, shuffle: bool = False) -> dict[str, float]:
+def readable(
+    x: Tensor, corpus: Corpus, x_test: Tensor, test: Corpus, shuffle: bool = False
+) -> dict[str, float]:
     """What a linear probe reads from features: viseme accuracy (speaking frames), R2 of loudness, jaw and lip press."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)) if shuffle else torch.arange(len(x))
+    order = (
+        torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        if shuffle
+        else torch.arange(len(x))
+    )
 
     def targets(c: Corpus) -> tuple[Tensor, Tensor]:
         shapes = np.concatenate([c.loudness[:, None], c.mouth], 1)
@@ -137,12 +149,19 @@ def readable(x: Tensor, corpus: Corpus, x_test: Tensor, test: Corpus, shuffle: b
     }
 
 
-def report(encoder: EmbeddedAudioEncoder, train: tuple[Corpus, Tensor], test: tuple[Corpus, Tensor]) -> dict[str, Any]:
+def report(
+    encoder: EmbeddedAudioEncoder, train: tuple[Corpus, Tensor], test: tuple[Corpus, Tensor]
+) -> dict[str, Any]:
     """Held-out figures of the student on clean and degraded sound, beside the teacher's on clean sound."""
     encoder.eval()
     (corpus, seen), (held, truth) = train, test
     limit = min(corpus.frames, 12_000)
-    few = Corpus(corpus.clean[: limit * 640], corpus.heard[:, : limit * 640], corpus.mouth[:limit], corpus.viseme[:limit])
+    few = Corpus(
+        corpus.clean[: limit * 640],
+        corpus.heard[:, : limit * 640],
+        corpus.mouth[:limit],
+        corpus.viseme[:limit],
+    )
     ours = features(encoder, torch.from_numpy(few.clean), 48, bf16=True)
     clean, heard = (features(encoder, torch.from_numpy(x), 48) for x in (held.clean, held.heard[0]))
 
@@ -152,7 +171,9 @@ def report(encoder: EmbeddedAudioEncoder, train: tuple[Corpus, Tensor], test: tu
     return {
         "r2_to_teacher": explained(clean),
         "r2_to_teacher_degraded": explained(heard),
-        "r2_to_teacher_shuffled": explained(clean[torch.randperm(len(clean), generator=torch.Generator().manual_seed(0))]),
+        "r2_to_teacher_shuffled": explained(
+            clean[torch.randperm(len(clean), generator=torch.Generator().manual_seed(0))]
+        ),
         "embedded": readable(ours, few, clean, held),
         "embedded_degraded": readable(ours, few, heard, held),
         "embedded_shuffled_targets": readable(ours, few, clean, held, shuffle=True),
@@ -162,11 +183,21 @@ def report(encoder: EmbeddedAudioEncoder, train: tuple[Corpus, Tensor], test: tu
 
 
 def train(
-    student: Student, material: Material, *, run: Path, minutes: float, steps: int, batch: int, lr: float, seed: int
+    student: Student,
+    material: Material,
+    *,
+    run: Path,
+    minutes: float,
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
 ) -> int:
     """Train for `minutes` or to step `steps`, going on from `run`/last.pt if it is there. Returns the step reached."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
-    average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    average = torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
     step, last = 0, run / "last.pt"
     if last.is_file():
         state = torch.load(last, weights_only=True)
@@ -191,7 +222,7 @@ def train(
         average.update_parameters(student)
         step += 1
         if step % 50 == 0:
-            row = ",".join(f"{float(v):.4f}" for v in parts.values())
+            row = ",".join(f"{v.item():.4f}" for v in parts.values())
             log.write(f"{step},{time.monotonic() - start:.1f},{row}\n")
             log.flush()
     log.close()
@@ -203,7 +234,9 @@ def train(
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Distil the whisper audio backend into the embedded one.")
-    parser.add_argument("--teacher", type=Path, required=True, help="weights written by flowact_ros.models.convert_whisper")
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="weights written by flowact_ros.models.convert_whisper"
+    )
     parser.add_argument("--run", type=Path, required=True, help="folder for corpus, log and state")
     parser.add_argument("--minutes", type=float, default=10.0, help="wall time of this slice")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -218,18 +251,34 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     teacher = load_whisper(args.teacher)
-    corpora = [load_or_build(args.run, args.seed, "train", args.speech), load_or_build(args.run, args.seed, "heldout", 3.0)]
+    corpora = [
+        load_or_build(args.run, args.seed, "train", args.speech),
+        load_or_build(args.run, args.seed, "heldout", 3.0),
+    ]
     raw = [teacher_targets(teacher, c, args.run / f"teacher_{c.frames}.npy") for c in corpora]
     config = AudioEncoderConfig()
     student = Student(config, corpora[0].mouth.shape[1])
     space = student.encoder
-    space.feature_mean.copy_(raw[0].mean(0).bfloat16())
-    space.feature_std.copy_(raw[0].std(0).bfloat16())
-    train_targets, held_targets = (((r - space.feature_mean) / space.feature_std).clamp(-CLIP, CLIP) for r in raw)
+    if (last := args.run / "last.pt").is_file():  # the space is fixed when training begins
+        student.load_state_dict(torch.load(last, weights_only=True)["student"])
+    else:
+        space.feature_mean.copy_(raw[0].mean(0).bfloat16())
+        space.feature_std.copy_(raw[0].std(0).bfloat16())
+    train_targets, held_targets = (
+        ((r - space.feature_mean) / space.feature_std).clamp(-CLIP, CLIP) for r in raw
+    )
     material = Material(corpora[0], train_targets, config)
-    options = {"minutes": args.minutes, "steps": args.steps, "batch": args.batch, "lr": args.lr, "seed": args.seed}
+    options = {
+        "minutes": args.minutes,
+        "steps": args.steps,
+        "batch": args.batch,
+        "lr": args.lr,
+        "seed": args.seed,
+    }
     step = train(student, material, run=args.run, **options)
-    space.load_state_dict({k: v.bfloat16().float() for k, v in space.state_dict().items()})  # as it will be on disk
+    space.load_state_dict(
+        {k: v.bfloat16().float() for k, v in space.state_dict().items()}
+    )  # as it will be on disk
     figures = report(space, (corpora[0], train_targets), (corpora[1], held_targets))
     print(json.dumps(figures, indent=1))
     if args.export:
@@ -239,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
             "steps": step,
             "speech_minutes": args.speech,
             "options": options,
+            "probe": "ridge regression on 8 min of training speech, read on held-out voices and sentences",
             "heldout": figures,
         }
         save_weights(weights_dir() / "audio_encoder.safetensors", space, kind=KIND, config=config, card=card)

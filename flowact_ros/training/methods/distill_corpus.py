@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speech for distilling the audio encoder: clean sound for the teacher, the same through rooms and noise for the student.
+"""Speech for distilling the audio encoder: clean for the teacher, through rooms and noise for the student.
 
-Everything lies on one axis of video frames (25 a second); utterances are padded to whole teacher steps.
+Everything lies on one axis of video frames, 25 a second.
 """
 
 from __future__ import annotations
@@ -16,23 +16,29 @@ from flowact_ros.data.augment import Channel, apply_channel, available, draw_cha
 from flowact_ros.data.sentences import sentence
 from flowact_ros.data.visemes import mouth
 from flowact_ros.dialogue.synthesizer import Phoneme
-from flowact_ros.timebase import ENCODER_RATE, ENCODER_SAMPLES_PER_FRAME, FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from flowact_ros.timebase import (
+    ENCODER_RATE,
+    ENCODER_SAMPLES_PER_FRAME,
+    FRAME_RATE,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+)
 
-STEP = 4  # frames a teacher step emits: one latent
+STEP = 4  # frames: utterances are padded to whole latents
 VARIANTS = 3  # channels drawn for each utterance, beside the clean sound
 LEVEL = 10 ** (-22 / 20)  # RMS of an utterance before its channel's gain
 NOISE_ONLY = 0.06  # share of utterances that are silence, in which the student hears noise only
 # Classes that can be told apart on lips, and silence. A probe that reads them sees what a lip needs.
 GROUPS = (
-    "SIL", "P B M", "F V", "TH DH", "T D N L", "S Z", "SH ZH CH JH", "K G NG HH Y", "R ER", "AA AE AH AY AW", "EH AX EY",
-    "IH IY", "AO OW OY", "UW UH W",
+    "SIL", "P B M", "F V", "TH DH", "T D N L", "S Z", "SH ZH CH JH", "K G NG HH Y", "R ER", "AA AE AH AY AW",
+    "EH AX EY", "IH IY", "AO OW OY", "UW UH W",
 )  # fmt: skip
 VISEME = {symbol: index for index, group in enumerate(GROUPS) for symbol in group.split()}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """clean float16 [T*640]; heard float16 [VARIANTS, T*640]; mouth float32 [T, M]; viseme int64 [T] (indices of GROUPS)."""
+    """clean float16 [T*640]; heard float16 [VARIANTS, T*640]; mouth float32 [T, M]; viseme int64 [T] (see GROUPS)."""
 
     clean: np.ndarray
     heard: np.ndarray
@@ -83,7 +89,9 @@ def utterance(rng: np.random.Generator, split: str) -> Corpus:
         if silent:  # -65 to -30 dBFS: `apply_channel` takes silence for a voice at -30
             channel = replace(channel, noise_db=float(rng.uniform(-35, 0)))
         heard.append(_to_encoder(apply_channel(clean, channel, rng), frames))
-    return Corpus(_to_encoder(clean + hiss, frames), np.stack(heard), lips.astype(np.float32), visemes(phonemes, frames))
+    return Corpus(
+        _to_encoder(clean + hiss, frames), np.stack(heard), lips.astype(np.float32), visemes(phonemes, frames)
+    )
 
 
 def _to_encoder(pcm: np.ndarray, frames: int) -> np.ndarray:
@@ -99,7 +107,10 @@ def build(seed: int, split: str, minutes: float) -> Corpus:
     parts: list[Corpus] = []
     while sum(p.frames for p in parts) < minutes * 60 * FRAME_RATE:
         parts.append(utterance(rng, split))
-    joined = {f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=int(f.name == "heard")) for f in fields(Corpus)}
+    joined = {
+        f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=int(f.name == "heard"))
+        for f in fields(Corpus)
+    }
     return Corpus(**joined)
 
 

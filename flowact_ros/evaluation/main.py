@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact eval`: measures of quality.
+
+flowact eval quick                      # about 6 minutes of one core; a table and contact sheets
+flowact eval quick --json --out runs/eval --wav speech.wav
+flowact eval readout                    # train the ruler again: mouth openings from pixels
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flowact eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
+    quick = verbs.add_parser(
+        "quick",
+        help="picture, lips, identity and motion on held-out characters, voices and sentences",
+        epilog="example: flowact eval quick --json --out runs/eval",
+    )
+    quick.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    quick.add_argument(
+        "--weights", metavar="DIR", help="folder of vae and mmdit weights (default: the shipped ones)"
+    )
+    quick.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
+    quick.add_argument("--device", default="cpu", help="cpu or cuda")
+    quick.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    quick.add_argument(
+        "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
+    )
+    quick.add_argument("--clips", type=int, default=6, help="held-out clips (default: 6)")
+    quick.add_argument(
+        "--seconds", type=float, default=10.0, metavar="N", help="length of a clip (default: 10)"
+    )
+    quick.add_argument(
+        "--long", type=float, default=120.0, metavar="N", help="seconds of the drift run; 0 leaves it out"
+    )
+    quick.add_argument("--character", default="mia", help="named character of the drift run and of --wav")
+    quick.add_argument(
+        "--wav", action="append", default=[], metavar="FILE", help="recorded speech (repeatable)"
+    )
+    quick.add_argument("--seed", type=int, default=0, help="of the stream's noise")
+    quick.add_argument("--out", type=Path, metavar="DIR", help="contact sheets, lip curves and report.json")
+    quick.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed")
+
+    readout = verbs.add_parser("readout", help="train the readout of mouth openings on rendered characters")
+    readout.add_argument("--characters", type=int, default=1200, help="characters drawn, 4 frames each")
+    readout.add_argument("--steps", type=int, default=1500, help="batches of 32 mouths")
+    readout.add_argument("--seed", type=int, default=0)
+    readout.add_argument("--out", type=Path, help="file of the weights (default: the shipped ones)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed or a target missed under --strict, 2 bad command line."""
+    args = _parser().parse_args(argv)
+    try:
+        return _quick(args) if args.verb == "quick" else _readout(args)
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as error:
+        print(f"flowact eval: {error}; install the extras train and dev", file=sys.stderr)
+        return 1
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"flowact eval: {error}", file=sys.stderr)
+        return 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    from flowact_ros.data.characters import NAMED
+
+    if not 1 <= args.clips <= 64:
+        raise ValueError(f"--clips is {args.clips}; it must lie in 1 .. 64")
+    if not 2.0 <= args.seconds <= 60.0:
+        raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 2 .. 60")
+    if not (args.long == 0 or 12.0 <= args.long <= 7200.0):
+        raise ValueError(f"--long is {args.long:g}; it must be 0 or lie in 12 .. 7200")
+    if args.character not in NAMED:
+        raise ValueError(f"--character {args.character!r} does not exist; there are {', '.join(NAMED)}")
+
+
+def _quick(args: argparse.Namespace) -> int:
+    import torch
+
+    from flowact_ros.engine.pipeline import build_pipeline
+    from flowact_ros.evaluation.quick import Quick, Settings
+    from flowact_ros.evaluation.readout import load_readout
+    from flowact_ros.evaluation.report import machine
+    from flowact_ros.models.checkpoint import read_card, weights_dir
+    from flowact_ros.models.config import preset
+
+    _check(args)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    readout, card = load_readout()
+    pipeline = build_pipeline(
+        args.preset,
+        args.device,
+        weights=args.weights,
+        dtype=args.dtype,
+        overrides={
+            "lines": preset(args.preset).height
+        },  # the canvas itself: nothing is resized before measuring
+    )
+    settings = Settings(
+        clips=args.clips,
+        seconds=args.seconds,
+        controls=min(3, args.clips),
+        named=2,
+        long_s=args.long,
+        wavs=tuple(args.wav),
+        character=args.character,
+        seed=args.seed,
+        out=args.out,
+    )
+    facts: dict[str, object] = {"machine": machine(), "preset": args.preset, "seed": args.seed}
+    if args.preset == "debug":
+        facts["weights"] = "random: the figures say nothing about quality"
+    else:
+        folder = Path(args.weights) if args.weights else weights_dir() / args.preset
+        facts["weights"] = {
+            name: {
+                k: v
+                for k, v in read_card(folder / f"{name}.safetensors").items()
+                if k in ("steps", "iteration", "commit")
+            }
+            for name in ("vae", "mmdit")
+        }
+    error = card["heldout_renders"]
+    rough = card["heldout_disturbed"]
+    facts["readout"] = (
+        f"mouth openings are read with correlation {error['correlation']:.3f} and {error['mae_px_512']:.2f} px mean "
+        f"error on held-out renders, {rough['correlation']:.3f} and {rough['mae_px_512']:.2f} px on spoiled ones"
+    )
+    with progress(args.json) as tell:
+        report = Quick(pipeline, readout, settings, tell).run()
+    report.facts = {**facts, **report.facts}
+    if args.out is not None:
+        (args.out / "report.json").write_text(report.json() + "\n", encoding="utf-8")
+    if args.json:
+        print(report.json())
+    else:
+        report.show()
+        if args.out is not None:
+            print(f"contact sheets and curves: {args.out}")
+    missed = [f.key for f in report.figures if f.passed is False]
+    return 1 if args.strict and missed else 0
+
+
+class progress:
+    """A bar on stderr where that is a terminal, else a line now and then. Gives `tell(text, done)`."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def __enter__(self) -> Callable[[str, float], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        columns = (BarColumn(24), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        )
+        self.bar.start()
+        task = self.bar.add_task("starting", total=1.0)
+        last = [""]
+
+        def tell(text: str, done: float) -> None:
+            self.bar.update(task, completed=done, description=text)
+            if not sys.stderr.isatty() and text != last[0]:
+                last[0] = text
+                print(f"{100 * done:3.0f} %  {text}", file=sys.stderr, flush=True)
+
+        return tell
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.stop()
+
+
+def _readout(args: argparse.Namespace) -> int:
+    import torch
+
+    from flowact_ros.evaluation.readout import default_path, train_and_save
+
+    if args.characters < 20 or args.steps < 1:
+        raise ValueError("--characters must be 20 or more, --steps 1 or more")
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), 2)))
+    path = args.out or default_path()
+    card = train_and_save(path, characters=args.characters, steps=args.steps, seed=args.seed)
+    for name in ("heldout_renders", "heldout_disturbed"):
+        figures = card[name]
+        print(
+            f"{name}: correlation {figures['correlation']:.4f}, mean error {figures['mae_px_512']:.2f} px of 512 lines"
+        )
+    print(f"written to {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact eval quick`: is the picture good, do the lips follow the sound, does the character stay itself?
+
+Characters, voices and sentences are ones that training never saw (`data/splits.py`). Every figure stands beside the
+renderer's own frames (truth), their VAE round trip (bound) and a control that must fail. Deterministic for a seed,
+a machine kind and a thread count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowact_ros.data.characters import NAMED
+from flowact_ros.engine.pipeline import AvatarPipeline
+from flowact_ros.evaluation import metrics
+from flowact_ros.evaluation.clips import (
+    Clip,
+    EvaluationError,
+    Generated,
+    generate,
+    heldout_clips,
+    recorded_clip,
+    round_trip,
+)
+from flowact_ros.evaluation.readout import MouthReadout, mouth_place, read_opening
+from flowact_ros.evaluation.report import Report
+from flowact_ros.evaluation.sheets import SHEET_COLUMNS, curves, sheet, small
+from flowact_ros.evaluation.steady import steady_run
+from flowact_ros.timebase import FRAME_RATE
+
+NAMED_SHOWN = ("mia", "kenji", "amara")
+LINES = 512.0  # openings are told in lines of a 512 canvas
+
+
+@dataclass(frozen=True)
+class Settings:
+    """clips, seconds: held-out clips and their length; controls: clips made again with another clip's sound; named:
+    named characters; long_s: length of the drift run; wavs: recorded speech; seed: of the stream's noise."""
+
+    clips: int = 6
+    seconds: float = 10.0
+    controls: int = 3
+    named: int = 2
+    long_s: float = 120.0
+    wavs: tuple[str, ...] = ()
+    character: str = "mia"  # of the drift run and of recorded speech
+    seed: int = 0
+    out: Path | None = None
+
+
+@dataclass
+class ClipResult:
+    """What one clip contributes. Openings are in lines of a 512 canvas, changes are `metrics.differences`."""
+
+    clip: Clip
+    psnr: float
+    ssim: float
+    eyes: float
+    mouth: float
+    true: np.ndarray
+    read_truth: np.ndarray
+    read_bound: np.ndarray
+    read: np.ndarray
+    changes_truth: np.ndarray
+    changes_bound: np.ndarray
+    changes: np.ndarray
+    starts: list[int]
+    made_in: float
+    rows: list[tuple[str, Tensor]]
+
+
+class Quick:
+    """One run. `tell(text, done)`: progress, `done` in 0 .. 1."""
+
+    def __init__(
+        self,
+        pipeline: AvatarPipeline,
+        readout: MouthReadout,
+        settings: Settings,
+        tell: Callable[[str, float], None] = lambda text, done: None,
+    ) -> None:
+        self.pipeline, self.readout, self.settings, self.tell = pipeline, readout, settings, tell
+        self.size = pipeline.config.height
+        self.report = Report("flowact eval quick")
+        s = settings
+        self._units = float(
+            s.clips * s.seconds * 2.2
+            + s.controls * s.seconds
+            + s.named * s.seconds
+            + s.long_s
+            + 10 * len(s.wavs)
+        )
+        self._done = 0.0
+        self._label = ""
+
+    def run(self) -> Report:
+        """All parts; the report's facts hold each clip's figures too."""
+        began = time.monotonic()
+        clips = heldout_clips(self.settings.clips, self.settings.seconds, self.size)
+        results = [self._clip(clip, i) for i, clip in enumerate(clips)]
+        shuffled = self._shuffled(results)
+        named = self._named(clips)
+        self._picture_figures(results)
+        self._lip_figures(results, shuffled, named)
+        self._motion_figures(results)
+        if self.settings.long_s:
+            self._step(0.0, f"{self.settings.character} for {self.settings.long_s:.0f} s")
+            self._long_rows = steady_run(
+                self.report,
+                self.pipeline,
+                self.settings.character,
+                self.settings.long_s,
+                seed=self.settings.seed,
+                tell=lambda frames: self._step(frames / FRAME_RATE),
+            )
+        for path in self.settings.wavs:
+            self._recorded(path, results)
+        self.report.facts["clips"] = [self._clip_record(r) for r in results]
+        made = sum(r.clip.frames for r in results) / FRAME_RATE
+        factor = sum(r.made_in for r in results) / max(made, 1e-9)
+        self.report.facts["real_time_factor_here"] = round(factor, 3)
+        self.report.facts["seconds"] = round(time.monotonic() - began, 1)
+        if self.settings.out is not None:
+            self._draw(results, named)
+        return self.report
+
+    # ---------------------------------------------------------------- parts
+
+    def _step(self, seconds: float, label: str = "") -> None:
+        self._done += seconds
+        self._label = label or self._label
+        self.tell(self._label, min(1.0, self._done / max(self._units, 1e-9)))
+
+    def _read(self, clip: Clip, frames: Tensor) -> np.ndarray:
+        return read_opening(self.readout, frames, mouth_place(clip.identity)) * LINES
+
+    def _make(self, clip: Clip, label: str) -> Generated:
+        self._step(0.0, label)
+        return generate(
+            self.pipeline, clip, seed=self.settings.seed, tell=lambda n: self._step(n / FRAME_RATE)
+        )
+
+    def _clip(self, clip: Clip, number: int) -> ClipResult:
+        label = f"clip {number + 1} of {self.settings.clips} ({clip.name})"
+        self._step(0.0, f"{label}: drawing")
+        truth = clip.truth()
+        self._step(0.7 * self.settings.seconds, f"{label}: VAE")
+        bound = round_trip(self.pipeline, truth)
+        if len(bound) < len(truth):
+            raise EvaluationError(f"{len(truth)} frames are not whole latents")
+        self._step(0.5 * self.settings.seconds)
+        made = self._make(clip, f"{label}: stream")
+        boxes = clip.boxes()
+        few = slice(0, None, 5)
+        eyes = [metrics.psnr(truth[few], bound[few], boxes[name][few]) for name in ("eye_left", "eye_right")]
+        times = np.linspace(0.5, clip.frames / FRAME_RATE - 0.5, SHEET_COLUMNS) * FRAME_RATE
+        chosen = torch.from_numpy(times.astype(int))
+        return ClipResult(
+            clip=clip,
+            psnr=metrics.psnr(truth[few], bound[few]),
+            ssim=metrics.ssim(truth[few], bound[few]),
+            eyes=float(np.mean(eyes)),
+            mouth=metrics.psnr(truth[few], bound[few], boxes["mouth"][few]),
+            true=clip.opening * LINES,
+            read_truth=self._read(clip, truth),
+            read_bound=self._read(clip, bound),
+            read=self._read(clip, made.frames),
+            changes_truth=metrics.differences(truth),
+            changes_bound=metrics.differences(bound),
+            changes=metrics.differences(made.frames),
+            starts=made.starts,
+            made_in=made.seconds,
+            rows=[
+                (f"{clip.name} truth", small(truth[chosen])),
+                ("VAE", small(bound[chosen])),
+                ("stream", small(made.frames[chosen])),
+            ],
+        )
+
+    def _shuffled(self, results: list[ClipResult]) -> list[tuple[ClipResult, np.ndarray]]:
+        """Clips made again with the sound of another one: what the lips owe to anything but the sound."""
+        out = []
+        for i in range(min(self.settings.controls, len(results))):
+            other = results[(i + 1) % len(results)].clip
+            clip = results[i].clip.with_sound_of(other)
+            made = self._make(clip, f"control {i + 1} of {self.settings.controls}: another clip's sound")
+            out.append((results[i], self._read(clip, made.frames)))
+        return out
+
+    def _named(self, clips: list[Clip]) -> list[tuple[Clip, np.ndarray, Tensor]]:
+        out = []
+        for i, name in enumerate(NAMED_SHOWN[: self.settings.named]):
+            clip = clips[i % len(clips)].as_character(NAMED[name], name)
+            made = self._make(clip, f"named character {name}")
+            chosen = torch.linspace(12, clip.frames - 13, SHEET_COLUMNS).long()
+            out.append((clip, self._read(clip, made.frames), small(made.frames[chosen])))
+        return out
+
+    # ---------------------------------------------------------------- figures
+
+    def _picture_figures(self, results: list[ClipResult]) -> None:
+        def mean(name: str) -> float:
+            return float(np.mean([getattr(r, name) for r in results]))
+
+        add = self.report.add
+        add("vae_psnr", "VAE round trip, whole picture", mean("psnr"), "dB", least=29.0, digits=2)
+        add("vae_ssim", "VAE round trip, SSIM of the luma", mean("ssim"), least=0.96, digits=4)
+        add("vae_eye_psnr", "VAE round trip, eyes", mean("eyes"), "dB", least=28.0, digits=2)
+        add("vae_mouth_psnr", "VAE round trip, mouth", mean("mouth"), "dB", least=28.0, digits=2)
+
+    def _lip_figures(
+        self,
+        results: list[ClipResult],
+        shuffled: list[tuple[ClipResult, np.ndarray]],
+        named: list[tuple[Clip, np.ndarray, Tensor]],
+    ) -> None:
+        def mean(curve: str) -> float:
+            return float(np.mean([metrics.correlation(getattr(r, curve), r.true) for r in results]))
+
+        control = (
+            float(np.mean([metrics.correlation(read, r.true) for r, read in shuffled])) if shuffled else None
+        )
+        add = self.report.add
+        add(
+            "lips_correlation", "mouth opening against truth, correlation", mean("read"),
+            truth=mean("read_truth"), bound=mean("read_bound"), control=control, least=0.85,
+        )  # fmt: skip
+        lags = {name: metrics.best_lag([(getattr(r, name), r.true) for r in results]) for name in
+                ("read", "read_truth", "read_bound")}  # fmt: skip
+        add(
+            "lips_lag_ms", "the same, best lag (+: lips late)", 1e3 * lags["read"].seconds, "ms",
+            truth=1e3 * lags["read_truth"].seconds, bound=1e3 * lags["read_bound"].seconds,
+            least=-40.0, most=40.0, digits=0,
+        )  # fmt: skip
+        if named:
+            value = float(
+                np.mean([metrics.correlation(read, clip.opening * LINES) for clip, read, _ in named])
+            )
+            add("lips_named", "the same on named characters", value, least=0.85)
+
+        def spread(curve: str) -> float:
+            return float(
+                np.mean([np.std(getattr(r, curve)) for r in results])
+                / np.mean([np.std(r.true) for r in results])
+            )
+
+        add(
+            "lips_range", "how far the lips move ÷ truth", spread("read"), truth=spread("read_truth"),
+            bound=spread("read_bound"), control=0.0, least=0.7, most=1.3,
+        )  # fmt: skip
+
+        def error(curve: str) -> float:
+            return float(np.mean([np.abs(getattr(r, curve) - r.true).mean() for r in results]))
+
+        add(
+            "lips_error_px", "mouth opening, mean error in lines of 512", error("read"), "px",
+            truth=error("read_truth"), bound=error("read_bound"),
+            control=float(np.mean([np.abs(r.true - np.median(r.true)).mean() for r in results])), digits=2,
+        )  # fmt: skip
+
+        def calm(curve: str) -> float:
+            values = [metrics.stillness(getattr(r, curve), r.clip.silent) for r in results]
+            return (
+                float(np.sqrt(np.nanmean(np.square(values)))) if np.isfinite(values).any() else float("nan")
+            )
+
+        own = calm("read_truth")
+        add(
+            "silence_ratio", "mouth's movement in silence ÷ truth", calm("read") / max(own, 0.1), truth=1.0,
+            bound=calm("read_bound") / max(own, 0.1),
+            control=float(np.mean([np.std(r.true) for r in results])) / max(own, 0.1), most=1.5,
+        )  # fmt: skip
+
+    def _motion_figures(self, results: list[ClipResult]) -> None:
+        def energy(curve: str) -> float:
+            return float(np.mean([metrics.motion_energy(getattr(r, curve)) for r in results]))
+
+        own = max(energy("changes_truth"), 1e-6)
+        self.report.add(
+            "motion", "motion ÷ truth", energy("changes") / own, truth=1.0, bound=energy("changes_bound") / own,
+            control=0.0, least=0.8, most=1.25,
+        )  # fmt: skip
+
+        def jump(curve: str) -> float:
+            """Of all clips together: one clip has too few seams."""
+            parts = [getattr(r, curve) for r in results]
+            offsets = np.cumsum([0, *(len(p) for p in parts[:-1])])
+            seams = [
+                int(offset) + k for offset, r in zip(offsets, results, strict=True) for k in r.starts if k > 0
+            ]
+            return metrics.boundary_jump(np.concatenate(parts), seams)
+
+        jumpy = np.concatenate([r.changes_truth for r in results]).copy()
+        offsets = np.cumsum([0, *(len(r.changes_truth) for r in results[:-1])])
+        seams = [
+            int(offset) + k for offset, r in zip(offsets, results, strict=True) for k in r.starts if k > 0
+        ]
+        jumpy[[k - 1 for k in seams]] *= 1.5
+        self.report.add(
+            "chunk_jump", "jump between chunks ÷ within", jump("changes"), truth=jump("changes_truth"),
+            bound=jump("changes_bound"), control=metrics.boundary_jump(jumpy, seams), most=1.15,
+        )  # fmt: skip
+
+    def _recorded(self, path: str, results: list[ClipResult]) -> None:
+        """Recorded speech has no true lips: the opening is compared with the loudness, as the truth's own is."""
+        clip = recorded_clip(path, self.settings.character, self.size)
+        made = self._make(clip, f"recorded speech {clip.name}")
+        read, loud = self._read(clip, made.frames), metrics.loudness(clip.pcm, clip.frames)
+        own = [metrics.correlation(r.true, metrics.loudness(r.clip.pcm, r.clip.frames)) for r in results]
+        least = 0.8 * float(np.mean(own))
+        shifts = range(FRAME_RATE, clip.frames - FRAME_RATE, 7)
+        turned = [abs(metrics.correlation(read, np.roll(loud, shift))) for shift in shifts]
+        self.report.add(
+            f"recorded_{clip.name}", f"opening against loudness, {clip.name}", metrics.correlation(read, loud),
+            truth=float(np.mean(own)), control=float(np.mean(turned)), least=round(least, 3),
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- output
+
+    @staticmethod
+    def _clip_record(r: ClipResult) -> dict[str, object]:
+        return {
+            "character": r.clip.name,
+            "style": r.clip.identity.style,
+            "vae_psnr": round(r.psnr, 2),
+            "vae_mouth_psnr": round(r.mouth, 2),
+            "vae_eye_psnr": round(r.eyes, 2),
+            "lips_correlation": round(metrics.correlation(r.read, r.true), 4),
+            "lips_correlation_truth": round(metrics.correlation(r.read_truth, r.true), 4),
+            "lips_correlation_vae": round(metrics.correlation(r.read_bound, r.true), 4),
+            "lips_lag_ms": round(1e3 * metrics.best_lag([(r.read, r.true)]).seconds, 1),
+            "motion": round(
+                metrics.motion_energy(r.changes) / max(metrics.motion_energy(r.changes_truth), 1e-6), 3
+            ),
+        }
+
+    def _draw(self, results: list[ClipResult], named: list[tuple[Clip, np.ndarray, Tensor]]) -> None:
+        out = self.settings.out
+        assert out is not None
+        out.mkdir(parents=True, exist_ok=True)
+        sheet(out / "clips.png", [row for r in results for row in r.rows])
+        if named:
+            sheet(out / "named.png", [(clip.name, frames) for clip, _, frames in named])
+        if self.settings.long_s:
+            sheet(out / "long.png", self._long_rows)
+        lines = [(r.clip.name, {"truth": r.true, "VAE": r.read_bound, "stream": r.read}) for r in results]
+        curves(out / "lips.png", lines)
+        (out / "report.json").write_text(self.report.json() + "\n", encoding="utf-8")

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs all nodes, speaks to them as any ROS program would, and watches what comes out: the far side of `flowact bench`.
+
+A program of its own: reads one JSON line (what to do) from stdin, writes JSON lines to stdout: `{"done": 0..1}` as it
+goes on, and at the end either the figures or `{"error": …}`. Times are of this process, so transport is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from flowact_msgs.msg import AudioChunk, StreamMetrics
+from flowact_ros.evaluation.load import Driver, Item, cpu_seconds, resident_mb
+from flowact_ros.kiosk.protocol import AUDIO, FRAME, unpack
+from flowact_ros.media.resample import resample
+from flowact_ros.media.wav import read_audio
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.bringup import Options, environment, node_specs
+from flowact_ros.nodes.convert import audio_message, to_time
+from flowact_ros.nodes.resources import config_file
+from flowact_ros.nodes.supervisor import Supervisor, SupervisorError
+from flowact_ros.timebase import SAMPLE_RATE
+
+NAMESPACE = "bench"
+START_S = 180.0  # for the nodes to come up
+FIRST_S = 30.0  # for the first frame after that
+IMAGE_PHASE_S = 6.0  # with a subscriber to raw images, at the end: what publishing them costs
+CHUNK_S = 0.48
+
+
+class Watch:
+    """The rclpy client: counts frames by their sound (one message a frame), keeps the last figures."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+        self.arrivals: list[float] = []
+        self.metrics: StreamMetrics | None = None
+        self.images: list[float] = []
+        self.image_size = (0, 0)
+        self.publish_ms: list[float] = []
+        self.driver: Driver | None = None
+        self.first = threading.Event()
+        node.create_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_QOS)
+        node.create_subscription(StreamMetrics, topics.METRICS, self._on_metrics, topics.EVENT_QOS)
+        node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.EVENT_QOS)
+        self.speech = node.create_publisher(AudioChunk, topics.SPEECH, topics.AUDIO_QOS)
+        self.stop_client = node.create_client(Trigger, topics.INTERRUPT)
+
+    def _on_audio(self, message: AudioChunk) -> None:
+        self.arrivals.append(time.monotonic())
+        self.first.set()
+        if self.driver is not None:
+            self.driver.saw(message.utterance_id)
+
+    def _on_metrics(self, message: StreamMetrics) -> None:
+        self.metrics = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            for value in status.values:
+                if value.key == "image_publish_ms" and self.images:
+                    self.publish_ms.append(float(value.value))
+
+    def watch_images(self) -> None:
+        self.node.create_subscription(Image, topics.IMAGE, self._on_image, topics.IMAGE_WATCH_QOS)
+
+    def _on_image(self, message: Image) -> None:
+        self.images.append(time.monotonic())
+        self.image_size = (message.width, message.height)
+
+    def push(self, pcm: np.ndarray, name: str, first: int, last: bool) -> None:
+        stamp = to_time(self.node.get_clock().now().nanoseconds)
+        self.speech.publish(
+            audio_message(
+                pcm,
+                SAMPLE_RATE,
+                stamp,
+                first_sample=first,
+                sequence=first // 960,
+                utterance_id=name,
+                last=last,
+            )
+        )
+
+    def interrupt(self) -> None:
+        self.stop_client.call_async(Trigger.Request())
+
+
+class Page(threading.Thread):
+    """One client of the page's WebSocket, as a browser would be, without drawing."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(name="page", daemon=True)
+        self.url, self.frames, self.sounds, self.missed = url, 0, 0, 0
+        self.error = ""
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self.error = str(error)
+
+    async def _watch(self) -> None:
+        origin = self.url.split("?")[0].rstrip("/")
+        last = -1
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"{origin}/ws", headers={"Origin": origin}, max_msg_size=0) as socket,
+        ):
+            while not self._ended.is_set():
+                try:
+                    data = await socket.receive(timeout=1.0)
+                except asyncio.TimeoutError:
+                    continue
+                if data.type is not aiohttp.WSMsgType.BINARY:
+                    if data.type in (
+                        aiohttp.WSMsgType.CLOSED,
+                        aiohttp.WSMsgType.CLOSE,
+                        aiohttp.WSMsgType.ERROR,
+                    ):
+                        self.error = "the page's server closed the connection"
+                        return
+                    continue
+                message = unpack(data.data)
+                if message.kind == FRAME:
+                    self.frames += 1
+                    self.missed += max(0, message.sequence - last - 1) if last >= 0 else 0
+                    last = message.sequence
+                self.sounds += message.kind == AUDIO
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join(3.0)
+
+
+def tell(record: dict[str, Any]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+def specs(order: dict[str, Any]) -> list[Any]:
+    """All nodes but the microphone: what it hears would make the run depend on the room."""
+    options = Options(
+        namespace=NAMESPACE,
+        preset=order["preset"],
+        device=order["device"],
+        character=order["character"],
+        port=0,
+        microphone=False,
+        browser=False,
+        log_level="warn",
+    )
+    extra: dict[str, Any] = {"threads": int(order["threads"]), "seed": int(order["seed"])}
+    if order["weights"]:
+        extra["weights_dir"] = order["weights"]
+    return [
+        replace(spec, parameters={**spec.parameters, **extra}) if spec.name == "avatar_generator" else spec
+        for spec in node_specs(options)
+    ]
+
+
+def speech(path: str) -> np.ndarray:
+    pcm, rate = read_audio(path or config_file("demo.wav"))
+    return resample(pcm, rate, SAMPLE_RATE)
+
+
+def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
+    """Starts the nodes, plays the script, returns the figures. Raises SupervisorError, ValueError, OSError."""
+    pcm = speech(order["wav"])
+    rclpy.init(args=[])
+    node = rclpy.create_node("flowact_benchmark", namespace=NAMESPACE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    watch = Watch(node)
+    spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
+    spinning.start()
+    log: list[str] = []
+    supervisor = Supervisor(specs(order), environment=environ, log=log.append)
+    page: Page | None = None
+    try:
+        began = time.monotonic()
+        supervisor.start()
+        supervisor.wait_active(START_S)
+        if not watch.first.wait(FIRST_S):
+            raise SupervisorError(
+                f"no frame came within {FIRST_S:.0f} s; last words of the log: {' / '.join(log[-3:])}"
+            )
+        first_frame_s = watch.arrivals[0] - began
+        if order["page"] == "socket":
+            page = Page(str(supervisor.fact("kiosk_bridge", "url")))
+            page.start()
+        return _play(order, watch, supervisor, page, pcm, first_frame_s)
+    finally:
+        if page is not None:
+            page.end()
+        supervisor.stop()
+        executor.shutdown(timeout_sec=1.0)
+        rclpy.try_shutdown()
+        spinning.join(2.0)
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+def _play(
+    order: dict[str, Any],
+    watch: Watch,
+    supervisor: Supervisor,
+    page: Page | None,
+    pcm: np.ndarray,
+    first_frame_s: float,
+) -> dict[str, Any]:
+    names = ["avatar_generator", "kiosk_bridge", "instruction_planner"]
+    pids = {name: supervisor.pid(name) for name in names}
+    items = [Item(**item) for item in order["items"]]
+    driver = Driver(items, pcm, watch.push, watch.interrupt, lambda done: tell({"done": done}))
+    watch.driver = driver
+    used = {name: cpu_seconds(pid or 0) for name, pid in pids.items()}
+    began, first = time.monotonic(), len(watch.arrivals)
+    memory: list[tuple[float, float]] = []
+    driver.start()
+    while not driver.done:
+        memory.append((time.monotonic(), resident_mb(pids["avatar_generator"] or 0)))
+        time.sleep(1.0)
+        if supervisor.failed() or any(supervisor.restarts(name) for name in names):
+            driver.stop()
+            raise SupervisorError("a node crashed during the benchmark: see `flowact up` for its words")
+    wall = time.monotonic() - began
+    used = {name: cpu_seconds(pid or 0) - used[name] for name, pid in pids.items()}
+    if driver.error is not None:
+        raise SupervisorError(f"the script failed: {driver.error}")
+    figures, arrivals = watch.metrics, watch.arrivals[first:]
+    if figures is None:
+        raise SupervisorError("the generator published no metrics")
+    watch.watch_images()
+    time.sleep(IMAGE_PHASE_S)
+    if not watch.publish_ms:
+        watch.publish_ms.append(float("nan"))
+    return {
+        "times": vars(driver.times),
+        "character": order["character"] or "the first shipped one",
+        "real_time_factor": [figures.real_time_factor, figures.real_time_factor_p95],
+        "repeated": figures.repeated_frames,
+        "dropped": figures.dropped_frames,
+        "frames": figures.frames,
+        "arrivals": arrivals,
+        "memory": memory,
+        "first_frame_s": first_frame_s,
+        "step_ms": dict(zip(figures.stage_names, (float(v) for v in figures.stage_ms), strict=True)),
+        "core_ms": 1e3 * used["avatar_generator"] / max(1e-9, wall / CHUNK_S),
+        "size": list(watch.image_size),
+        "extra": {
+            "rewinds": figures.rewinds,
+            "underruns": figures.underruns,
+            "av_skew_s": round(float(figures.av_skew), 4),
+            "identity": round(float(figures.identity_drift), 4),
+            "processes": {name: f"{100 * seconds / wall:.0f} % of a core" for name, seconds in used.items()},
+            "page": "none" if page is None else _page_record(page),
+            "image_publish_ms": round(float(np.median(watch.publish_ms)), 3),
+            "images_in_last_phase": len(watch.images),
+        },
+    }
+
+
+def _page_record(page: Page) -> dict[str, Any]:
+    return {
+        "client": "WebSocket",
+        "frames": page.frames,
+        "sounds": page.sounds,
+        "missed": page.missed,
+        "error": page.error,
+    }
+
+
+def main() -> int:
+    order = json.loads(sys.stdin.readline())
+    environ = environment(private=True)
+    os.environ.update(environ)  # the same domain as the nodes
+    try:
+        tell(measure(order, environ))
+        return 0
+    except (SupervisorError, ValueError, OSError) as error:
+        tell({"error": str(error).splitlines()[0]})
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

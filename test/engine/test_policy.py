@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much to make next, as a table; and the cost that it relies on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from flowact_ros.engine.metrics import StepCost, percentile
+from flowact_ros.engine.policy import Situation, choose
+from flowact_ros.engine.session_config import SessionConfig
+
+LATENT, LOOK = 3840, 1920
+
+
+def cost(n: int) -> float:
+    return 0.05 + 0.05 * n  # 0.1, 0.15, 0.2
+
+
+def situation(**changes: object) -> Situation:
+    usual: dict = {
+        "slack": 0.4, "ahead": 8, "flowing": False, "gathering": False, "supply": 0, "bounded": True, "small": False,
+        "lookahead": LOOK,
+    }  # fmt: skip
+    return Situation(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "latents"),
+    [
+        ({}, 3),
+        ({"ahead": 20}, 0),  # idle: nothing more ahead than useful
+        ({"ahead": 20, "flowing": True, "slack": 0.15}, 1),  # speaking: the ring holds more ...
+        ({"ahead": 12, "flowing": True}, 3),
+        (
+            {"ahead": 20, "flowing": True, "slack": 0.8},
+            0,
+        ),  # ... but it is worth waiting for room for a large step
+        ({"ahead": 24, "flowing": True}, 0),
+        ({"slack": 0.2, "ahead": 4}, 2),  # only 2 are done in time
+        ({"slack": 0.15, "ahead": 2}, 1),
+        ({"slack": -1.0, "ahead": 0}, 1),
+        ({"small": True}, 1),
+        ({"gathering": True}, 0),  # speech arrives: stay free
+        ({"gathering": True, "slack": 0.12, "ahead": 1}, 1),  # until the deadline
+        ({"flowing": True, "bounded": False, "supply": 3 * LATENT + LOOK}, 3),
+        ({"flowing": True, "bounded": False, "supply": 3 * LATENT + LOOK - 1}, 0),  # calm: wait for the rest
+        (
+            {"flowing": True, "bounded": False, "supply": 2 * LATENT + LOOK, "slack": 0.3},
+            2,
+        ),  # not calm: what there is
+        ({"flowing": True, "bounded": False, "supply": LATENT + LOOK - 1, "slack": 0.3}, 0),
+        ({"flowing": True, "bounded": False, "supply": 10, "slack": 0.12}, 1),  # the deadline: underrun
+        ({"flowing": True, "bounded": True, "supply": 10}, 3),  # the end of speech needs no more
+        ({"slack": math.inf, "ahead": 0, "gathering": True}, 1),  # the first picture waits for nothing
+        ({"slack": math.inf, "ahead": 4, "gathering": True}, 0),
+        ({"offline": True, "slack": math.inf, "ahead": 100}, 3),
+        ({"offline": True, "flowing": True, "bounded": False, "supply": 2 * LATENT + LOOK}, 2),
+        ({"offline": True, "flowing": True, "bounded": False, "supply": 5}, 1),
+    ],
+)
+def test_table(changes, latents):
+    n, wait = choose(situation(**changes), cost, SessionConfig())
+    assert n == latents
+    assert (wait > 0) == (n == 0)
+
+
+def test_waiting_ends_before_the_deadline():
+    s = situation(gathering=True)
+    _, wait = choose(s, cost, SessionConfig())
+    assert wait == pytest.approx(0.4 - 0.1 - 0.03)
+
+
+def test_step_size_is_a_limit():
+    assert choose(situation(), cost, SessionConfig(step_latents=2))[0] == 2
+
+
+def test_cost_forgets_the_set_up_and_does_not_panic():
+    c = StepCost(0.12)
+    assert c(1) == 0.12 and c(3) == pytest.approx(0.36)
+    c.add(1, 5.0)  # the first step compiles
+    assert c(1) == 5.0
+    c.add(1, 0.1)
+    assert c(1) == 0.1
+    assert c(3) == pytest.approx(0.3)
+    for _ in range(10):
+        c.add(1, 0.1)
+    c.add(1, 9.0)  # one hiccup
+    assert c(1) == pytest.approx(0.1)
+    for _ in range(5):
+        c.add(1, 0.2)  # slower for good
+    assert c(1) == pytest.approx(0.2)
+
+
+def test_a_smaller_step_is_not_taken_for_faster_unseen():
+    c = StepCost(0.1)
+    c.add(3, 0.3)
+    assert c(1) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("values", "q", "expected"),
+    [
+        ([], 0.5, 0.0),
+        ([3.0], 0.95, 3.0),
+        ([1, 2, 3, 4], 0.5, 2),
+        ([1, 2, 3, 4], 0.75, 3),
+        (range(1, 101), 0.95, 95),
+    ],
+)
+def test_percentile(values, q, expected):
+    assert percentile(values, q) == expected

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever happens to a live stream, what must hold holds, and its records give its frames again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import FakePipeline, face
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulation import Simulation, ramp
+
+from flowact_ros.engine.interfaces import EngineError
+from flowact_ros.engine.references import load_reference
+from flowact_ros.engine.replay import replay
+
+
+def references() -> dict:
+    """What the simulated sessions show, encoded anew."""
+    named = {"first": face(), "3": face(3), "4": face(4)}
+    return {name: load_reference(FakePipeline(), rgb, name) for name, rgb in named.items()}
+
+
+def check_replay(sim: Simulation) -> None:
+    again = list(replay(FakePipeline(), references(), sim.records))
+    assert len(again) > 0
+    for live, frame in zip(sim.frames, again, strict=False):
+        assert live.index == frame.index
+        if not live.repeated:
+            np.testing.assert_array_equal(live.rgb, frame.rgb, err_msg=f"frame {live.index}")
+            np.testing.assert_array_equal(live.audio, frame.audio)
+            assert (live.utterance_id, live.behaviour, live.speaking) == (
+                frame.utterance_id, frame.behaviour, frame.speaking
+            )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_history(data):
+    """Speech (whole, live, in pieces), interruptions, instructions, cuts and hiccups at any time."""
+    sim = Simulation(seed=data.draw(st.integers(0, 5)))
+    usual, said, interrupted, at = sim.costs, 0, False, 0.3
+    pieces: list[np.ndarray] = []
+    for number in range(data.draw(st.integers(1, 6))):
+        kinds = ["whole", "live", "pieces", "interrupt", "urgent", "calm", "character", "reset", "hiccup"]
+        kind = data.draw(st.sampled_from(kinds))
+        at += data.draw(st.floats(0.0, 1.0))
+        seconds = data.draw(st.floats(0.01, 1.2))
+        name = str(number)
+        if kind in ("whole", "live", "pieces"):
+            pcm = ramp(seconds, said + 1)
+            said += len(pcm)
+            pieces.append(pcm)
+            if kind == "live":
+                sim.speak_live(at, pcm, name)
+                at += seconds
+            else:
+                cut = len(pcm) // 3 if kind == "pieces" else 0
+                later = at + (data.draw(st.floats(0.0, 0.8)) if cut else 0.0)
+                head, tail = pcm[:cut], pcm[cut:]
+                if cut:
+                    sim.at(at, lambda p=head, n=name: sim.session.push_audio(p, 24000, utterance_id=n))
+                sim.at(
+                    later, lambda p=tail, n=name: sim.session.push_audio(p, 24000, utterance_id=n, last=True)
+                )
+                at = later
+        elif kind == "interrupt":
+            interrupted = True
+            sim.at(at, lambda: sim.session.interrupt())
+        elif kind in ("urgent", "calm"):
+            priority = int(kind == "urgent")
+            sim.at(
+                at,
+                lambda n=name, p=priority: sim.session.set_instruction(n, behaviour="reacting", priority=p),
+            )
+        elif kind == "character":
+            value = data.draw(st.sampled_from([3, 4]))
+            sim.at(at, lambda v=value: sim.session.set_reference(face(v), str(v)))
+        elif kind == "reset":
+            sim.at(at, sim.session.reset_memory)
+        else:
+            sim.at(at, lambda s=seconds: setattr(sim, "costs", {"denoise": (s, 0.0), "decode": (0.0, 0.02)}))
+            sim.at(at + 0.4, lambda: setattr(sim, "costs", usual))
+    sim.run(at + 10.0)
+    sim.check()
+    everything = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    if interrupted:
+        whole = sim.said()
+        heard = whole[np.isin(whole, everything)]  # but for fades
+        assert len(np.unique(heard)) >= len(heard) - 4 * 480 and len(heard) <= len(everything)
+    else:
+        np.testing.assert_array_equal(sim.said(), everything)
+    assert not sim.frames[-1].speaking and not sim.frames[-1].repeated
+    check_replay(sim)
+
+
+def test_replay_covers_rewinds_and_skips():
+    sim = Simulation()
+    sim.at(1, lambda: sim.session.push_audio(ramp(2.0), 24000, utterance_id="a", last=True))
+    sim.at(2.0, lambda: sim.session.set_instruction("laughs", priority=3))
+    sim.at(4.5, lambda: setattr(sim, "costs", {"denoise": (2.0, 0.0)}))
+    sim.at(5.5, lambda: setattr(sim, "costs", {"denoise": (0.05, 0.0)}))
+    sim.run(10)
+    ends = [r.first_frame + 4 * r.latents for r in sim.records]
+    starts = [r.first_frame for r in sim.records]
+    assert any(start < end for start, end in zip(starts[1:], ends, strict=False))  # rewinds
+    assert any(start > end for start, end in zip(starts[1:], ends, strict=False))  # skips
+    assert sim.records[-1].rewinds >= 2
+    sim.check()
+    check_replay(sim)
+
+
+def test_another_seed_or_another_text_is_another_history():
+    sim = Simulation().run(2)
+    for change in ({"seed": 9}, {"instruction": "other"}):
+        records = [replace(r, **change) for r in sim.records]
+        again = list(replay(FakePipeline(), references(), records))
+        assert not any(np.array_equal(a.rgb, b.rgb) for a, b in zip(sim.frames, again, strict=False))
+
+
+def test_missing_records_are_named():
+    sim = Simulation().run(3)
+    known = references()
+    with pytest.raises(EngineError, match="reference 'first': it was not given"):
+        list(replay(FakePipeline(), {}, sim.records))
+    with pytest.raises(EngineError, match="sound begins at sample"):
+        list(replay(FakePipeline(), known, sim.records[:2] + sim.records[3:]))
+    with pytest.raises(EngineError, match="begin at frame|begins at sample"):
+        list(replay(FakePipeline(), known, sim.records[1:]))
+    assert list(replay(FakePipeline(), known, [])) == []
