@@ -10,5 +10,5 @@ FRAMES_PER_LATENT = 4  # temporal stride of the VAE: latent k holds frames 4k ..
 SAMPLES_PER_LATENT = SAMPLES_PER_FRAME * FRAMES_PER_LATENT  # 3840 = 160 ms
 
 ENCODER_RATE = 16_000  # [Hz] what Whisper-type encoders hear
-ENCODER_SAMPLES_PER_FRAME = ENCODER_RATE // FRAME_RATE  # 640: one acoustic feature per video frame (paper: 25 features/s)
+ENCODER_SAMPLES_PER_FRAME = ENCODER_RATE // FRAME_RATE  # 640: one feature a frame (paper: 25 features/s)
 FEATURE_DIM = 384  # width of the audio port (Whisper tiny) and of the text port (MiniLM)

@@ -22,7 +22,8 @@ def random_movement(rng: np.random.Generator, frames: int) -> Tensor:
         b = a + travel * (rng.uniform(low, high) - a)
         controls[:, control_index(name)] = torch.as_tensor(a + (b - a) * ramp, dtype=torch.float32)
 
-    for name, limit in (("head_yaw", 0.3), ("head_pitch", 0.2), ("head_roll", 0.18), ("head_x", 0.03), ("head_y", 0.03)):
+    pose = {"head_yaw": 0.3, "head_pitch": 0.2, "head_roll": 0.18, "head_x": 0.03, "head_y": 0.03}
+    for name, limit in pose.items():
         glide(name, -limit, limit, 0.9, 0.3)
     for name in ("gaze_x", "gaze_y"):
         glide(name, -0.9, 0.9, 0.8)

@@ -16,7 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flowact_ros.data.characters import NAMED, Identity, feature_boxes, identity_from_seed, mouth_opening, neutral, render
+from flowact_ros.data.characters import (
+    NAMED,
+    Identity,
+    feature_boxes,
+    identity_from_seed,
+    mouth_opening,
+    neutral,
+    render,
+)
 from flowact_ros.data.poses import random_movement
 from flowact_ros.data.store import BOX_NAMES, write_clip
 

@@ -62,7 +62,9 @@ def entry_cache(
     return model(latent, reference, sigma, audio, text, window, anchor)[1]
 
 
-def read_positions(long_term: int, entries: int, stream: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def read_positions(
+    long_term: int, entries: int, stream: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Positions of the cached slots (reference and the newest `entries` memory entries) and of the stream's slots."""
     last = long_term + 1
     cached = torch.tensor([0, *range(last - entries + 1, last + 1)], dtype=torch.float32, device=device)

@@ -114,7 +114,9 @@ def _predictor(
     return predict
 
 
-def memory_positions(model: MMDiT, entries: tuple[Entry, ...], stream: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def memory_positions(
+    model: MMDiT, entries: tuple[Entry, ...], stream: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Positions of all cached slots and of the stream; latents of one entry share the entry's position."""
     cached, positions = read_positions(model.config.memory.long_term, len(entries), stream, device)
     counts = torch.tensor([1, *(entry.latents.shape[1] for entry in entries)], device=device)

@@ -98,7 +98,6 @@ def _quick(args: argparse.Namespace) -> int:
     _check(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    readout, card = load_readout()
     pipeline = build_pipeline(
         args.preset,
         args.device,
@@ -108,6 +107,7 @@ def _quick(args: argparse.Namespace) -> int:
             "lines": preset(args.preset).height
         },  # the canvas itself: nothing is resized before measuring
     )
+    readout, card = load_readout()
     settings = Settings(
         clips=args.clips,
         seconds=args.seconds,

@@ -97,7 +97,8 @@ def load_weights(path: Path | str, module: nn.Module, *, kind: str, config: Any)
         if name not in tensors:
             raise CheckpointError(f"{path.name} lacks tensor {name}; it was made by another version")
         if tuple(tensors[name].shape) != tuple(tensor.shape):
-            raise CheckpointError(f"{path.name}: {name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+            found = tuple(tensors[name].shape)
+            raise CheckpointError(f"{path.name}: {name} is {found}, expected {tuple(tensor.shape)}")
     extra = sorted(set(tensors) - set(own))
     if extra:
         raise CheckpointError(f"{path.name} has an unknown tensor {extra[0]}; it was made by another version")

@@ -198,7 +198,7 @@ PRESETS = {"debug": debug, "avatar_cpu": avatar_cpu}
 
 
 def preset(name: str, overrides: dict[str, Any] | None = None) -> ModelConfig:
-    """Return the preset called `name`, with nested `overrides` applied. Raises ConfigError for unknown names or keys."""
+    """The preset called `name` with nested `overrides` applied. Raises ConfigError for unknown names or keys."""
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} does not exist; the presets are {', '.join(sorted(PRESETS))}")
     return with_overrides(PRESETS[name](), overrides or {})

@@ -11,7 +11,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowact_ros.data.characters import NAMED, Identity, identity_from_seed, neutral, render
-from flowact_ros.data.store import StoredClip, read_clips
+from flowact_ros.data.store import StoredClip
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.models.vae import VAE
 from flowact_ros.timebase import FRAMES_PER_LATENT

@@ -162,7 +162,8 @@ class DiffusionForcing:
                 if name == "true":
                     kept = rolled
             figures["still"].append(float((clean.square().mean(1) * mouth).sum() / mouth.sum()))
-            figures["motion"].append(float((kept[1:] - kept[:-1]).square().mean() / (clean[1:] - clean[:-1]).square().mean()))
+            moved, should = (float((z[1:] - z[:-1]).square().mean()) for z in (kept, clean))
+            figures["motion"].append(moved / should)
             if number < 3:
                 both = torch.stack([kept, clean])[:, 6:12] * self.config.motion_scale + reference
                 video = vae.decode(both)[0].clamp(-1, 1)[:, ::4]  # [2, 6, 3, H, W]
