@@ -17,9 +17,10 @@ HELDOUT_CHARACTER_SEEDS = range(6_000_000, 6_000_064)
 TRAIN_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (  # backend, factor range, share
     ("hibari", (0.96, 1.18), 0.50),
     ("hibari", (0.76, 0.88), 0.20),
-    ("flite:slt", (0.85, 1.15), 0.13),
-    ("flite:rms", (0.90, 1.15), 0.12),
+    ("flite:slt", (0.85, 1.15), 0.11),
+    ("flite:rms", (0.90, 1.15), 0.11),
     ("flite:kal16", (0.90, 1.15), 0.05),
+    ("espeak", (0.90, 1.10), 0.03),
 )
 HELDOUT_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (
     ("hibari", (0.89, 0.95), 0.6),

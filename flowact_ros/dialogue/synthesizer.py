@@ -6,7 +6,7 @@ The shipped demo sentence is made by this module:
     python -m flowact_ros.dialogue.synthesizer --out config/demo.wav \
         --text "Hello, and welcome! ..."          (without --text: the shipped sentence, ``DEMO_TEXT``)
 
-Backends (one file each): ``hibari`` (PyPI package ``hibari-tts``, Apache-2.0, voice inside, the default), ``flite``
+Backends: ``hibari`` (PyPI package ``hibari-tts``, Apache-2.0, voice inside, the default), ``flite``
 and ``espeak`` (Debian libraries ``libflite1`` and ``libespeak-ng1``, optional, for variety).
 """
 
@@ -78,7 +78,7 @@ class Speech:
 
 
 class Synthesizer(Protocol):
-    """What speaks. The same arguments give the same samples (``espeak`` excepted, see there)."""
+    """What speaks. The same arguments give the same samples."""
 
     voices: tuple[str, ...]
 
@@ -97,15 +97,15 @@ def _hibari(voice: str) -> Synthesizer:
 
 
 def _flite(voice: str) -> Synthesizer:
-    from flowact_ros.dialogue.synthesizer_flite import FliteSynthesizer
+    from flowact_ros.dialogue.synthesizer_native import NativeSynthesizer
 
-    return FliteSynthesizer(voice or "slt")
+    return NativeSynthesizer("flite", voice or "slt")
 
 
 def _espeak(voice: str) -> Synthesizer:
-    from flowact_ros.dialogue.synthesizer_espeak import EspeakSynthesizer
+    from flowact_ros.dialogue.synthesizer_native import NativeSynthesizer
 
-    return EspeakSynthesizer(voice or "en-us")
+    return NativeSynthesizer("espeak", voice or "en-us")
 
 
 BACKENDS: dict[str, Callable[[str], Synthesizer]] = {"hibari": _hibari, "flite": _flite, "espeak": _espeak}

@@ -3,7 +3,7 @@
 
 Frames are uint8 `[T, 3, H, W]`, boxes float `[T, 4]` in pixels (x0 y0 x1 y1), curves float `[T]` at 25/s, sound float32
 at 24 kHz. None of them means anything alone: every figure is read beside the truth's and beside a control that must
-fail (`docs/evaluation.md`).
+fail.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def best_lag(pairs: Sequence[tuple[np.ndarray, np.ndarray]], most_s: float = 0.4
         before, peak, after = values[k - 1 : k + 2]
         bend = before - 2 * peak + after
         shift = 0.5 * (before - after) / bend if bend < -1e-12 else 0.0
-    return Lag((k - reach + shift) / FRAME_RATE, float(values[k]))
+    return Lag(float(k - reach + shift) / FRAME_RATE, float(values[k]))
 
 
 def loudness(pcm: np.ndarray, frames: int, window_s: float = 0.08) -> np.ndarray:

@@ -28,14 +28,16 @@ from flowact_ros.evaluation.clips import (
     heldout_clips,
     recorded_clip,
     round_trip,
+    to_bytes,
 )
-from flowact_ros.evaluation.readout import MouthReadout, mouth_place, read_opening
+from flowact_ros.evaluation.readout import MouthReadout, crop, mouth_place, read_opening
 from flowact_ros.evaluation.report import Report
 from flowact_ros.evaluation.sheets import SHEET_COLUMNS, curves, sheet, small
 from flowact_ros.evaluation.steady import steady_run
 from flowact_ros.timebase import FRAME_RATE
 
 NAMED_SHOWN = ("mia", "kenji", "amara")
+MOUTH_COLUMNS = 18
 LINES = 512.0  # openings are told in lines of a 512 canvas
 
 
@@ -74,6 +76,7 @@ class ClipResult:
     starts: list[int]
     made_in: float
     rows: list[tuple[str, Tensor]]
+    mouths: list[tuple[str, Tensor]]
 
 
 class Quick:
@@ -141,6 +144,13 @@ class Quick:
     def _read(self, clip: Clip, frames: Tensor) -> np.ndarray:
         return read_opening(self.readout, frames, mouth_place(clip.identity)) * LINES
 
+    def _mouths(self, clip: Clip, frames: Tensor) -> Tensor:
+        """Surroundings of the mouth in every second frame of the liveliest second and a half."""
+        lively = np.convolve(np.abs(np.diff(clip.opening)), np.ones(2 * MOUTH_COLUMNS), "valid")
+        first = int(np.argmax(lively)) if len(lively) else 0
+        crops = crop(frames[first : first + 2 * MOUTH_COLUMNS : 2], mouth_place(clip.identity))
+        return to_bytes(crops)
+
     def _make(self, clip: Clip, label: str) -> Generated:
         self._step(0.0, label)
         return generate(
@@ -181,6 +191,10 @@ class Quick:
                 (f"{clip.name} truth", small(truth[chosen])),
                 ("VAE", small(bound[chosen])),
                 ("stream", small(made.frames[chosen])),
+            ],
+            mouths=[
+                (label, self._mouths(clip, frames))
+                for label, frames in ((f"{clip.name} truth", truth), ("VAE", bound), ("stream", made.frames))
             ],
         )
 
@@ -346,6 +360,7 @@ class Quick:
         assert out is not None
         out.mkdir(parents=True, exist_ok=True)
         sheet(out / "clips.png", [row for r in results for row in r.rows])
+        sheet(out / "mouths.png", [row for r in results for row in r.mouths])
         if named:
             sheet(out / "named.png", [(clip.name, frames) for clip, _, frames in named])
         if self.settings.long_s:

@@ -38,7 +38,7 @@ class Figure:
             return None
         if math.isnan(value):
             return False
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        return bool((self.least is None or value >= self.least) and (self.most is None or value <= self.most))
 
     @property
     def passed(self) -> bool | None:

@@ -41,7 +41,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_official(path: Path, expected: str, timeout: float = 120.0) -> dict[str, torch.Tensor]:
+def read_official(path: Path, expected: str, timeout: float = 300.0) -> dict[str, torch.Tensor]:
     """Encoder tensors of the OpenAI file at `path`, `encoder.` dropped from the names.
 
     Raises CheckpointError when the file is missing, its SHA-256 is not `expected`, or it is no Whisper checkpoint.

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import rclpy
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from flowact_msgs.action import Say
 from flowact_ros.nodes import topics
@@ -23,11 +24,7 @@ _PHASES = {
     Say.Feedback.PREPARING: "preparing",
     Say.Feedback.SPEAKING: "speaking",
 }
-_CODES = {
-    value: name.lower()
-    for name, value in vars(type(Say.Result)).items()
-    if name.isupper() and isinstance(value, int) and not name.startswith("_")
-}
+_CODES = {getattr(Say.Result, name): name.lower() for name in dir(type(Say.Result)) if name.isupper()}
 
 
 def say(
@@ -42,7 +39,8 @@ def say(
     timeout_s: float = 10.0,
 ) -> int:
     """Speaks float32 mono [T], or a text; prints progress; returns the exit status. Ctrl-C cancels: a barge-in."""
-    rclpy.init(args=[])
+    # Not rclpy's handler: it would shut down what the cancel request has to go through.
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("flowact_say", namespace=namespace)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -96,8 +94,6 @@ def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any) ->
                 return 130
             cancelled.set()
             handle.cancel_goal_async()
-        except ExternalShutdownException:
-            return 130
         if handle is None and sent.done():
             handle = sent.result()
             if not handle.accepted:

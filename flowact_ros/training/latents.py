@@ -65,15 +65,25 @@ def cell_weights(boxes: np.ndarray, size: int, stride: int) -> Tensor:
 
 
 def prepare(
-    vae: VAE, window: AudioWindow, text_encoder: object, clips: Sequence[StoredClip], out: Path, *, bf16: bool = True
+    vae: VAE,
+    window: AudioWindow,
+    text_encoder: object,
+    clips: Sequence[StoredClip],
+    out: Path,
+    *,
+    bf16: bool = True,
+    shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Write the latents of `clips` below `out`; clips already there are left alone."""
+    """Write the latents of `clips` below `out`; clips already there are left alone.
+
+    shard: (i, n) does every n-th clip from the i-th on, so that n processes share the work.
+    """
     out.mkdir(parents=True, exist_ok=True)
     texts = sorted({""} | {text for clip in clips for _, text in clip.info["instruction"]})
     known = {text: i for i, text in enumerate(texts)}
     torch.save({"texts": texts, "embeddings": text_encoder.encode(texts).half()}, out / "texts.pt")  # type: ignore[attr-defined]
     references: dict[str, Tensor] = {}
-    for number, clip in enumerate(clips):
+    for number, clip in list(enumerate(clips))[shard[0] :: shard[1]]:
         path = out / f"{clip.path.name}.pt"
         if path.exists():
             continue

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--lr", type=float, default=5e-4)
     top.add_argument("--batch", type=int, default=8)
     top.add_argument("--threads", type=int, default=1)
+    top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
     top.add_argument("--seed", type=int, default=0)
     top.add_argument("--no-bf16", action="store_true", help="train in float32 (processors without bf16 units)")
     return top
@@ -96,7 +97,8 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     load_weights(weights_dir() / config.name / "vae.safetensors", vae, kind="vae", config=config.vae)
     vae.eval()
     window = AudioWindow(load_audio_encoder())
-    prepare(vae, window, load_text_encoder(), read_clips(args.data), args.out, bf16=not args.no_bf16)
+    clips = read_clips(args.data)
+    prepare(vae, window, load_text_encoder(), clips, args.out, bf16=not args.no_bf16, shard=tuple(args.shard))
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
 
 

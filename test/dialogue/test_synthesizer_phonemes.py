@@ -61,7 +61,7 @@ def test_loudness_is_relative_to_the_loudest() -> None:
     pcm = tone((0.2, 0.6), seconds=1.0)
     quiet, loud = loudness_db(0.1 * pcm), loudness_db(pcm)
     assert np.allclose(quiet[loud > -60], loud[loud > -60], atol=0.5)
-    assert quiet.max() == 0.0 and quiet[0] == -120.0
+    assert quiet.max() == 0.0 and quiet[0] < -80.0
     assert np.all(loudness_db(np.zeros(RATE, np.float32)) == -120.0)
 
 

@@ -94,7 +94,22 @@ def result(read: np.ndarray, true: np.ndarray) -> ClipResult:
     clip = material.Clip("x", identity_from_seed(3), quiet_performance(len(true)), SIZE)
     changes = np.ones(len(true) - 1)
     return ClipResult(
-        clip, 35.0, 0.98, 33.0, 31.0, true, true, true, read, changes, changes, changes, [0, 12, 24], 1.0, []
+        clip,
+        35.0,
+        0.98,
+        33.0,
+        31.0,
+        true,
+        true,
+        true,
+        read,
+        changes,
+        changes,
+        changes,
+        [0, 12, 24],
+        1.0,
+        [],
+        [],
     )
 
 
@@ -148,7 +163,7 @@ def test_quick_runs_from_end_to_end_and_says_so_in_json(pipeline, tmp_path):
     assert record["figures"]["drift_luma"]["control_failed"] is True
     assert record["figures"]["identity_end"]["control"] < 0.9
     assert seen == sorted(seen)
-    for name in ("clips.png", "lips.png", "long.png", "report.json"):
+    for name in ("clips.png", "mouths.png", "lips.png", "long.png", "report.json"):
         assert (tmp_path / name).stat().st_size > 100
 
 

@@ -33,7 +33,7 @@ def small() -> EmbeddedTextEncoder:
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+    return torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
 
 
 def test_port() -> None:
@@ -125,7 +125,8 @@ def test_shipped_weights_put_like_instructions_together() -> None:
 
 def test_shipped_card_holds_a_control() -> None:
     figures = json.loads((weights_dir() / "text_encoder.json").read_text())["heldout"]
-    assert figures["cosine_grammar"] > 0.8 > 0.5 > figures["cosine_grammar_shuffled"]
+    assert figures["cosine_grammar"] > 0.5 > 0.3 > figures["cosine_grammar_shuffled"]
+    assert figures["cosine_own_wordings_seen"] > 0.8
     assert (weights_dir() / "text_encoder.safetensors").stat().st_size < 3_200_000
 
 

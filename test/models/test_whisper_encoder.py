@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flowact_ros.models import convert_whisper
 from flowact_ros.models.audio_encoder import load_audio_encoder
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.convert_whisper import convert, main, read_official
@@ -45,31 +46,32 @@ def write(path: Path, state: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def official(tmp_path: Path) -> tuple[Path, str]:
-    path = tmp_path / "tiny.pt"
-    return path, write(path, openai_state())
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights made from an OpenAI-like file, once: the child process that reads it imports torch."""
+    folder = tmp_path_factory.mktemp("whisper")
+    digest = write(folder / "tiny.pt", openai_state())
+    encoder = convert(folder / "tiny.pt", folder / "w.safetensors", expected=digest, config=TINY, space=SPACE)
+    assert torch.equal(encoder.state_dict()["feature_std"], SPACE["feature_std"])
+    return folder / "w.safetensors"
 
 
-def test_conversion_keeps_the_numbers(official: tuple[Path, str], tmp_path: Path) -> None:
-    source, digest = official
-    encoder = convert(source, tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
+def test_conversion_keeps_the_numbers(converted: Path) -> None:
     state = openai_state()
-    assert torch.equal(encoder.blocks[1].attn.key.weight, state["encoder.blocks.1.attn.key.weight"].float())
-    loaded = load_audio_encoder("whisper", tmp_path / "w.safetensors")
+    loaded = load_audio_encoder("whisper", converted)
     assert loaded.config == TINY and not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert torch.equal(loaded.blocks[1].attn.key.weight, state["encoder.blocks.1.attn.key.weight"].float())
     pcm = 0.1 * torch.randn(1, loaded.context_samples + 3 * FRAME + loaded.lookahead_samples)
     out = loaded(pcm)
     assert out.shape == (1, 3, 16)
-    assert torch.equal(out, encoder(pcm))
     expected = (loaded.raw(pcm) - SPACE["feature_mean"]) / SPACE["feature_std"]
     assert torch.allclose(out, expected.clamp(-6, 6))
 
 
-def test_equals_whispers_own_arithmetic(official: tuple[Path, str], tmp_path: Path) -> None:
+def test_equals_whispers_own_arithmetic(converted: Path) -> None:
     """Written out from the paper: centred spectrogram, two convolutions, positions, blocks, mean of two tokens."""
-    source, digest = official
-    encoder = convert(source, tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
+    encoder = load_audio_encoder("whisper", converted)
     frames = 2
     pcm = 0.1 * torch.randn(1, encoder.context_samples + frames * FRAME + encoder.lookahead_samples)
     # Whisper centres column m on sample 160*m. Token j covers columns 2j-ish, centred on 320*j: we start at sample 800,
@@ -149,8 +151,9 @@ def test_a_wrong_hash_is_refused_before_anything_is_read(tmp_path: Path) -> None
     assert not (tmp_path / "w.safetensors").exists()
 
 
-def test_a_truncated_file_is_refused(official: tuple[Path, str], tmp_path: Path) -> None:
-    source, digest = official
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "tiny.pt"
+    digest = write(source, openai_state())
     source.write_bytes(source.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="truncated"):
         convert(source, tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
@@ -170,25 +173,31 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_missing_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
-    state = openai_state()
-    del state["encoder.blocks.1.mlp.0.bias"]
-    digest = write(tmp_path / "a.pt", state)
+def test_missing_and_misshapen_tensors_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {k.removeprefix("encoder."): v for k, v in openai_state().items() if k.startswith("encoder.")}
+    bad = {k: v for k, v in state.items() if k != "blocks.1.mlp.0.bias"}
+    monkeypatch.setattr(convert_whisper, "read_official", lambda *_: dict(bad))
     with pytest.raises(CheckpointError, match=r"a\.pt lacks encoder\.blocks\.1\.mlp\.0\.bias"):
-        convert(tmp_path / "a.pt", tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
-    digest = write(tmp_path / "b.pt", {**openai_state(), "encoder.conv1.bias": torch.zeros(17)})
+        convert(tmp_path / "a.pt", tmp_path / "w.safetensors", config=TINY, space=SPACE)
+    bad = {**state, "conv1.bias": torch.zeros(17)}
     with pytest.raises(CheckpointError, match=r"conv1\.bias is \(17,\), expected \(16,\)"):
-        convert(tmp_path / "b.pt", tmp_path / "w.safetensors", expected=digest, config=TINY, space=SPACE)
-    with pytest.raises(CheckpointError, match="missing"):
+        convert(tmp_path / "a.pt", tmp_path / "w.safetensors", config=TINY, space=SPACE)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"none\.pt is missing"):
         convert(tmp_path / "none.pt", tmp_path / "w.safetensors")
 
 
-def test_truncated_weights_and_foreign_cards_are_refused(official: tuple[Path, str], tmp_path: Path) -> None:
-    source, digest = official
+def test_the_shipped_space_is_the_embedded_encoders() -> None:
+    space, encoder = convert_whisper.shipped_space(), load_audio_encoder()
+    assert torch.equal(space["feature_mean"], encoder.feature_mean)
+    assert torch.equal(space["feature_std"], encoder.feature_std) and space["feature_std"].min() > 0
+
+
+def test_truncated_weights_and_foreign_cards_are_refused(converted: Path, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    convert(source, path, expected=digest, config=TINY, space=SPACE)
-    whole = path.read_bytes()
+    whole = converted.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+    path.with_suffix(".json").write_bytes(converted.with_suffix(".json").read_bytes())
     with pytest.raises(CheckpointError, match="damaged or truncated"):
         load_audio_encoder("whisper", path)
     path.with_suffix(".json").write_text('{"kind": "vae", "config": {"latent_channels": 64}}')

@@ -11,6 +11,7 @@ import pytest
 NEEDS_ROS = (
     "test_convert.py",
     "test_params.py",
+    "test_recovery.py",
     "test_aligner.py",
     "test_voice_gate.py",
     "test_real_ros.py",

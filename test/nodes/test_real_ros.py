@@ -10,6 +10,8 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -310,6 +312,40 @@ def test_say_one_after_the_other(watcher: Watcher) -> None:
     watcher.until(lambda: over(watcher, "part 2"), "the last")
     names = [m.utterance_id for m in watcher.seen[topics.AUDIO] if m.utterance_id.startswith("part")]
     assert names == sorted(names)
+
+
+def flowact(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flowact_ros.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_say_from_the_command_line(watcher: Watcher, tmp_path: Path) -> None:
+    pcm = loud(1.0, seed=30)
+    write_wav(tmp_path / "words.wav", pcm, 24000)
+    done = flowact("say", "--wav", tmp_path / "words.wav", "--text", "some words")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[-2] == "spoken: 1.00 s" and "speaking" in done.stdout
+    names = [m.utterance_id for m in watcher.seen[topics.AUDIO] if m.utterance_id.startswith("say-")]
+    np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], names[-1]), pcm)
+    nobody = flowact("say", "--wav", tmp_path / "words.wav", "--namespace", "nobody/avatar", "--timeout", "1")
+    assert nobody.returncode == 1
+    assert "no avatar answers at /nobody/avatar/say" in nobody.stderr
+
+
+def test_ctrl_c_is_a_barge_in(watcher: Watcher, tmp_path: Path) -> None:
+    write_wav(tmp_path / "long.wav", loud(20.0, seed=31), 24000)
+    command = [sys.executable, "-m", "flowact_ros.cli", "say", "--wav", str(tmp_path / "long.wav")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **pipes)
+    try:
+        assert any("speaking" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert "interrupted: cancelled" in err
+    watcher.until(lambda: not watcher.seen[topics.STATE][-1].robot_speaking, "rest")
 
 
 def bad_goal(**fields) -> Say.Goal:

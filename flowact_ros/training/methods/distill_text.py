@@ -34,6 +34,7 @@ from flowact_ros.models.text_encoder import (
     TextEncoder,
     TextEncoderConfig,
 )
+from flowact_ros.training.methods.distill_audio import averaged
 from flowact_ros.training.methods.instruction_texts import HELDOUT, known, texts
 
 
@@ -108,9 +109,7 @@ def train(
 ) -> int:
     """Train for `minutes` or `steps`, whichever ends first; returns the steps made. `student` ends as its average."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
-    )
+    average = averaged(student)
     rng, start, step = np.random.default_rng(seed), time.monotonic(), 0
     fixed = len(known())  # `texts` lists the project's own wordings first: they come up more often
     with log.open("a", encoding="utf-8") as out:

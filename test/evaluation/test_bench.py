@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact bench` on the debug preset: it runs, counts every frame and says what it promises. Never how fast."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flowact_ros.evaluation import bench
+
+PROMISED = {
+    "real_time_factor": {"median", "p95"},
+    "ttff_s": {"p50", "p95"},
+    "barge_in_s": {"p50", "p95"},
+    "step_ms": {"audio", "denoise", "decode"},
+    "repeated_frames": None,
+    "dropped_frames": None,
+    "frames": None,
+    "rss_mb": None,
+    "first_frame_s": None,
+    "core_ms_per_chunk": None,
+    "machine": {"cpu", "cores", "threads", "load_before"},
+}
+
+
+def check(result: dict) -> None:
+    for name, inside in PROMISED.items():
+        assert name in result
+        assert inside is None or inside <= set(result[name])
+    onsets = result["onsets"]
+    assert onsets["fast"] + onsets["live"] + onsets["lost"] >= 2
+    # 25 a second on the content clock, whatever the machine does
+    assert result["frames"] >= 25 * (result["seconds"] - 0.5)
+    assert result["rss_mb"] > 20 and result["first_frame_s"] > 0
+
+
+def test_engine_only_prints_the_table_as_json(capsys):
+    argv = ["--engine-only", "--preset", "debug", "--seconds", "5", "--threads", "1", "--json"]
+    assert bench.main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result)
+    assert result["weights"] == "random" and result["size"] == [120, 120] and result["mode"] == "engine only"
+    bench.show(result)
+    table = capsys.readouterr().out
+    assert "real-time factor, median" in table and "120 x 120" in table
+
+
+@pytest.mark.ros
+def test_all_nodes_and_a_page_client(capsys):
+    pytest.importorskip("rclpy", reason="the nodes need ROS 2: `make setup` installs it")
+    argv = ["--preset", "debug", "--seconds", "5", "--threads", "1", "--json"]
+    assert bench.main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result)
+    assert result["mode"] == "all nodes"
+    assert result["page"]["frames"] > 50 and result["page"]["error"] == ""
+    assert result["images_in_last_phase"] > 20 and result["image_publish_ms"] > 0
+    assert set(result["processes"]) == {"avatar_generator", "kiosk_bridge", "instruction_planner"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--threads", "0"], "--threads is 0; it must lie in 1 .. 64"),
+        (["--seconds", "1"], "--seconds is 1; it must lie in 5 .. 3600"),
+        (["--random-weights"], "--random-weights goes with --engine-only"),
+        (["--engine-only", "--preset", "huge"], "preset 'huge' does not exist"),
+        (["--engine-only", "--preset", "debug", "--character", "nobody"], "'nobody' does not exist"),
+        (["--engine-only", "--preset", "debug", "--wav", "/nonexistent.wav"], "/nonexistent.wav does not exist"),
+    ],
+)
+def test_bad_input_is_one_clear_line(argv: list[str], words: str, capsys):
+    assert bench.main(argv) == 1
+    error = capsys.readouterr().err.strip()
+    assert words in error and "\n" not in error

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine that fails while it runs: the node says so and starts the stream again; the screen does not stay frozen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from PIL import Image as Picture
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from flowact_ros.nodes import avatar_generator
+from flowact_ros.nodes.avatar_generator import AvatarGenerator
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AvatarGenerator]:
+    """A configured generator, spun by a thread once it is active."""
+    monkeypatch.setattr(avatar_generator, "RESTART_S", 0.05)
+    path = tmp_path / "face.png"
+    Picture.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(path)
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, domain_id=103)
+    values = {"preset": "debug", "threads": 1, "reference_image": str(path)}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = AvatarGenerator(context=context, parameter_overrides=overrides)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield node
+    stop.set()
+    thread.join()
+    node.stop()
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        time.sleep(0.02)
+
+
+def test_a_failed_step_restarts_the_stream(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = node._pipeline.denoise
+    calls = []
+
+    def sometimes(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 4:
+            raise RuntimeError("the device is lost")
+        return works(*arguments)
+
+    monkeypatch.setattr(node._pipeline, "denoise", sometimes)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    first = node._session
+    until(lambda: node._session is not None and node._session is not first, "a new session")
+    assert "the device is lost" in node.last_error
+    until(lambda: node.health()[2].get("frames", 0) > 10, "frames again")
+    assert node.state == "active" and node.health()[0] == 0
+    assert len(calls) > 4
+
+
+def test_threads_end_with_the_node(node: AvatarGenerator) -> None:
+    ours = {"pacing", "jpeg", "flowact-engine"}
+    for _ in range(3):
+        node.trigger_activate()
+        until(lambda: node.health()[2].get("frames", 0) > 2, "frames")
+        assert ours <= {thread.name for thread in threading.enumerate()}
+        node.trigger_deactivate()
+        assert not ours & {thread.name for thread in threading.enumerate()}
+    assert node._session is None and node._publisher is None
+    node.trigger_cleanup()
+    assert node._pipeline is None
