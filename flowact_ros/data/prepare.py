@@ -72,7 +72,7 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path) ->
         "split": split,
         "frames": len(controls),
         "size": size,
-        "identity": str(spec.identity.name),
+        "identity": spec.character,
         "voice": str(spec.voice),
         "instruction": [(int(first), text) for first, text in performance.instruction],
     }

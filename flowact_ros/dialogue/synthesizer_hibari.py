@@ -124,12 +124,12 @@ class HibariSynthesizer:
         text = "".join(c for c, _ in symbols)
         ids = np.asarray([self._tts.ids(text)], np.int64)
         outputs = self._session.run(None, {"ids": ids, "speed": np.asarray([rate], np.float32)})
-        spectrum: list[Any] = [o[0] for o in outputs[:6]]
-        spectrum[5] = spectrum[5] * np.float32(pitch)
+        *spectrum, melody = [o[0] for o in outputs[:6]]
         durations = np.asarray(outputs[6], np.float64) * DURATION_UNIT
         # The noise part of the voice is drawn from the text, so a sentence always sounds the same.
         rng = np.random.default_rng(int(ids.sum()) * 1000 + ids.shape[1])
-        pcm = self._dsp.synth(*spectrum, rng).astype(np.float32)
+        synth: Any = self._dsp.synth
+        pcm = synth(*spectrum, melody * np.float32(pitch), rng).astype(np.float32)
         edges = np.cumsum(durations) - SOUND_LEAD  # the first duration is the pad before the text
         phonemes, words = _spans(symbols, np.clip(edges, 0.0, len(pcm) / SAMPLE_RATE))
         return pcm, phonemes, words

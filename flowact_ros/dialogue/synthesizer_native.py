@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optional voices of two C libraries: CMU flite and espeak-ng. Both speak in a process of their own (``synthesizer_worker``).
+"""The optional voices of two C libraries, CMU flite and espeak-ng; they speak in ``synthesizer_worker`` processes.
 
-flite (Debian ``libflite1``): four voices, three of them male. espeak-ng (Debian ``libespeak-ng1``): a formant voice, mechanical;
-it marks no stress, so the longest full vowel of a word of four letters or more counts as stressed.
+flite (Debian ``libflite1``): four voices, three of them male. espeak-ng (Debian ``libespeak-ng1``): a formant voice,
+mechanical; it marks no stress, so the longest full vowel of a word of four letters or more counts as stressed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speaks one text through a C library, in a process of its own: ``python synthesizer_worker.py flite slt 1.0 1.0 < text``.
+"""Speaks one text through a C library: ``python synthesizer_worker.py flite slt RATE PITCH < text``.
 
-A process of its own, because both libraries carry state from one text to the next (a fresh one repeats itself to the
-sample), and because a fault in a C library must not end the program that asked. Standard library only: it starts in 20 ms.
+In a process of its own, because both libraries carry state from one text to the next (a fresh one repeats itself to the
+sample), and because a fault in a C library must not end the program that asked. Standard library only: starts quickly.
 
-Output: one line of JSON (``rate`` in Hz, ``segments``: backend symbol, start and end in seconds, stressed, word; ``words``:
-their texts), then the samples as 16-bit little-endian. Exit status 3: the library is missing, the reason on stderr.
+Output: one line of JSON (``rate`` in Hz; ``segments``: backend symbol, start and end in seconds, stressed, word;
+``words``: their texts), then the samples as 16-bit little-endian. Exit status 3: the library is missing, the reason is
+on stderr.
 """
 
 from __future__ import annotations

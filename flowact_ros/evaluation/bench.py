@@ -16,11 +16,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowact_ros.evaluation.bench_table import lips_at_rest, show
 from flowact_ros.evaluation.load import (
     Driver,
     babble,
@@ -214,11 +216,23 @@ def _speech(path: str) -> Any:
     return resample(pcm, rate, SAMPLE_RATE)
 
 
+def _named(args: argparse.Namespace) -> str:
+    """The character asked for, or the first shipped one."""
+    from flowact_ros.engine.characters import list_characters
+
+    return args.character or next(iter(list_characters()), "")
+
+
 # ---------------------------------------------------------------- all nodes
 
 
 def with_nodes(args: argparse.Namespace) -> dict[str, Any]:
     """Runs `nodes/benchmark.py`, which starts every node and watches the topics, and makes the same table of it."""
+    with tempfile.TemporaryDirectory(prefix="flowact-bench-") as folder:
+        return _with_nodes(args, folder)
+
+
+def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     load_before = os.getloadavg()[0]
     items = [vars(item) for item in script(args.seed, args.full, args.seconds)]
     order = {
@@ -228,9 +242,10 @@ def with_nodes(args: argparse.Namespace) -> dict[str, Any]:
         "device": args.device,
         "weights": args.weights,
         "threads": args.threads,
-        "character": args.character,
+        "character": _named(args),
         "page": args.page,
         "seed": args.seed,
+        "keep": folder,
     }
     command = [sys.executable, "-m", NODES_PROGRAM]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -258,6 +273,9 @@ def with_nodes(args: argparse.Namespace) -> dict[str, Any]:
     if not answer:
         raise BenchError(f"the nodes' benchmark ended with exit code {process.returncode} and said nothing")
     times = answer.pop("times")
+    kept = answer["extra"].pop("kept")
+    if args.preset != "debug":  # random weights draw no lips
+        answer["extra"]["lips_rest_s"] = percentiles(lips_at_rest(kept, answer["character"]))
     watched = type("Watched", (), {"times": type("Times", (), times)(), "items": items})()
     return _result(args, watched, mode="all nodes", load_before=load_before, **answer)
 
@@ -319,61 +337,6 @@ def _result(
         "core_ms_per_chunk": round(core_ms, 1),
         **extra,
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """The table of the live stream with its targets."""
-    from flowact_ros.evaluation.report import Report
-
-    def number(*path: str) -> float:
-        value: Any = result
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return float("nan") if value is None else float(value)
-
-    width, height = result["size"]
-    onsets = result["onsets"]
-    report = Report(
-        f"flowact bench: {result['mode']}, {result['preset']}, {width} x {height}, {result['seconds']:.0f} s"
-    )
-    add = report.add
-    add("fps", "frames a second", number("fps"), least=24.9, digits=2)
-    add("rtf", "real-time factor, median", number("real_time_factor", "median"), most=0.5)
-    add("rtf95", "real-time factor, p95", number("real_time_factor", "p95"), most=0.7)
-    add("core", "processor time a chunk of 480 ms", number("core_ms_per_chunk"), "ms", digits=0)
-    add("repeated", "frames repeated", number("repeated_frames"), most=0, digits=0)
-    add("dropped", "frames dropped", number("dropped_frames"), most=0, digits=0)
-    add(
-        "ttff",
-        f"first frame of speech that comes at once, p95 of {onsets['fast']}",
-        number("ttff_s", "p95"),
-        "s",
-        most=0.6,
-    )
-    add(
-        "live",
-        f"first frame of live speech, p95 of {onsets['live']}",
-        number("ttff_live_s", "p95"),
-        "s",
-        most=1.0,
-    )
-    add("barge", f"interruption, p95 of {onsets['cut']}", number("barge_in_s", "p95"), "s", most=0.6)
-    add("first", "process start to first frame", number("first_frame_s"), "s", most=5.0, digits=1)
-    add("rss", "memory of the generator", number("rss_mb"), "MB", most=1500, digits=0)
-    if "image_publish_ms" in result:
-        add("publish", "Image filled and published", number("image_publish_ms"), "ms", most=2.3, digits=2)
-    report.facts = {
-        "medians": f"ttff {number('ttff_s', 'p50'):.3f} s, live {number('ttff_live_s', 'p50'):.3f} s, "
-        f"interruption {number('barge_in_s', 'p50'):.3f} s",
-        "step_ms": ", ".join(f"{name} {value:.0f}" for name, value in result["step_ms"].items()),
-        "utterances_lost": onsets["lost"],
-        "weights": f"{result['weights']}, character: {result['character']}",
-        "machine": ", ".join(f"{key} {value}" for key, value in result["machine"].items()),
-    }
-    for key in ("page", "processes"):
-        if key in result:
-            report.facts[key] = str(result[key])
-    report.show()
 
 
 def process_age() -> float:

@@ -73,7 +73,7 @@ class MMDiTConfig:
 
     width: int = 320
     heads: int = 5
-    double_blocks: int = 2
+    double_blocks: int = 1
     single_blocks: int = 5
     mlp_ratio: int = 4
     patch: int = 2

@@ -16,11 +16,10 @@ import queue
 import sys
 import threading
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from std_srvs.srv import Trigger
 
 from flowact_msgs.action import Say
@@ -28,14 +27,19 @@ from flowact_msgs.msg import AudioChunk, ChunkRecord, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
-from flowact_ros.nodes.convert import ConversionError, audio_array, behaviour_name, image_array, to_time
+from flowact_ros.nodes.convert import audio_array, behaviour_name, to_time
+from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.frame_publisher import FRAME_ID, FramePublisher
 from flowact_ros.nodes.metrics_message import metrics_message
 from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.resources import use_image_profile
 from flowact_ros.nodes.say_server import SayServer
+from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from flowact_ros.engine import interfaces
     from flowact_ros.engine.session import Session
 
@@ -75,11 +79,12 @@ class AvatarGenerator(FlowactNode):
     def __init__(self, **options: object) -> None:
         super().__init__("avatar_generator", **options)
         self._pipeline: interfaces.Pipeline | None = None
-        self._reference: interfaces.Reference | None = None
+        self._reference: interfaces.Reference | np.ndarray | None = None
         self._session: Session | None = None
         self._publisher: FramePublisher | None = None
         self._say: SayServer | None = None
         self._records: queue.Queue[Any] = queue.Queue(256)
+        self._alone: UninstructedBehaviour | None = None
         self._ended = threading.Event()
         self._failures = 0
         self._revive_at = 0.0
@@ -160,7 +165,9 @@ class AvatarGenerator(FlowactNode):
             seed=self.params["seed"],
             config=self._config,
             on_chunk=self._on_chunk,
+            reference_id=self._reference_id,
         )
+        self._alone = UninstructedBehaviour(session)
         self._session = session
         self._publisher = FramePublisher(
             self,
@@ -171,7 +178,7 @@ class AvatarGenerator(FlowactNode):
             on_end=self._on_stream_end,
         )
         publisher = self._publisher
-        self._say = SayServer(self, session, lambda: publisher.speaking)
+        self._say = SayServer(self, session, lambda: publisher.speaking, self._speech_comes)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
@@ -220,76 +227,49 @@ class AvatarGenerator(FlowactNode):
 
     def _on_speech(self, message: AudioChunk) -> None:
         pcm, rate = audio_array(message)
-        if self._session is not None:
-            self._session.push_audio(
-                pcm,
-                rate,
-                utterance_id=message.utterance_id,
-                first_sample=int(message.first_sample),
-                sequence=int(message.sequence),
-                last=message.last,
-            )
+        if self._session is None:
+            return
+        self._speech_comes(message.utterance_id)
+        self._session.push_audio(
+            pcm,
+            rate,
+            utterance_id=message.utterance_id,
+            first_sample=int(message.first_sample),
+            sequence=int(message.sequence),
+            last=message.last,
+        )
+
+    def _speech_comes(self, utterance_id: str) -> None:
+        if self._alone is not None:
+            self._alone.speech(utterance_id)
 
     def _on_instruction(self, message: Instruction) -> None:
         behaviour = behaviour_name(message.behaviour)
-        if self._session is not None:
-            self._session.set_instruction(
-                message.text,
-                behaviour=behaviour,
-                priority=int(message.priority),
-                utterance_id=message.utterance_id,
-            )
+        if self._session is None:
+            return
+        self._session.set_instruction(
+            message.text or wording_of(behaviour),
+            behaviour=behaviour,
+            priority=int(message.priority),
+            utterance_id=message.utterance_id,
+        )
+        self._alone = None
 
     def _set_reference(
         self, request: SetReference.Request, response: SetReference.Response
     ) -> SetReference.Response:
-        codes = SetReference.Response
         try:
-            response.error_code, response.error_msg, response.reference_id = self._change_reference(request)
+            chosen = change_character(self._session, request)
+            # Kept for the next activation: the character stays the same when the stream starts anew.
+            self._reference, self._reference_id = chosen.rgb, chosen.name
+            response.reference_id = chosen.name
+        except Refused as refusal:
+            self.get_logger().warning(f"set_reference refused: {refusal}")
+            response.error_code, response.error_msg = refusal.code, str(refusal)
         except Exception as error:  # a service must answer
             self.report(error, topics.SET_REFERENCE)
-            response.error_code, response.error_msg = codes.ENGINE_ERROR, one_line(error)
-        if response.error_code != codes.NONE:
-            self.get_logger().warning(f"set_reference refused: {response.error_msg}")
+            response.error_code, response.error_msg = SetReference.Response.ENGINE_ERROR, one_line(error)
         return response
-
-    def _change_reference(self, request: SetReference.Request) -> tuple[int, str, str]:
-        from flowact_ros.engine import characters
-        from flowact_ros.engine.interfaces import ReferenceError_
-
-        codes = SetReference.Response
-        session = self._session
-        if session is None:
-            return codes.NOT_ACTIVE, "the avatar is not active", ""
-        if request.source == SetReference.Request.SOURCE_IMAGE:
-            try:
-                rgb, name = image_array(request.image), ""
-            except ConversionError as error:
-                return codes.INVALID_IMAGE, str(error), ""
-        elif request.source == SetReference.Request.SOURCE_NAME:
-            names = characters.list_characters()
-            if request.name not in names:
-                return (
-                    codes.UNKNOWN_CHARACTER,
-                    f"no character {request.name!r}; there are {', '.join(names)}",
-                    "",
-                )
-            rgb, name = characters.load_character(request.name), request.name
-        elif request.source == SetReference.Request.SOURCE_SEED:
-            text = f"no shipped character has the seed {request.seed}: ask for a name, or send its picture"
-            return codes.UNKNOWN_CHARACTER, text, ""
-        else:
-            return (
-                codes.INVALID_IMAGE,
-                f"source is {request.source}: must be 0 (image), 1 (name) or 2 (seed)",
-                "",
-            )
-        try:
-            # The session's worker encodes it: two threads inside the networks would slow each other down.
-            self._reference_id = session.set_reference(rgb, name)
-        except ReferenceError_ as error:
-            return codes.NOT_REPRESENTABLE, str(error), ""
-        return codes.NONE, "", self._reference_id
 
     def _interrupt(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         def act(session: Session) -> str:
@@ -332,6 +312,8 @@ class AvatarGenerator(FlowactNode):
             self.report("chunk records are lost: the executor does not keep up")
 
     def _publish_records(self) -> None:
+        if self._alone is not None and self._session is not None:
+            self._alone.tick(self._publisher is not None and self._publisher.speaking)
         while self._publisher is not None and not self._records.empty():
             record = self._records.get_nowait()
             message = ChunkRecord()
@@ -363,37 +345,6 @@ class AvatarGenerator(FlowactNode):
             self.get_logger().warning("the stream is started again")
             self.trigger_deactivate()
             self.trigger_activate()
-
-
-def engine_config(path: str) -> tuple[Any, dict[str, Any]]:
-    """(SessionConfig, overrides of the model preset) from the `session:` and `model:` parts of a YAML file.
-
-    Defaults for an empty path. Raises ParameterError for a file that cannot be read and for unknown keys.
-    """
-    from flowact_ros.engine.session_config import SessionConfig
-
-    if not path:
-        return SessionConfig(), {}
-    try:
-        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"engine config {path} cannot be read: {one_line(error)}") from None
-    if not isinstance(content, dict) or set(content) - {"session", "model"}:
-        raise ParameterError(f"engine config {path}: the keys are 'session' and 'model', settings below them")
-    session, model = content.get("session") or {}, content.get("model") or {}
-    if not isinstance(session, dict) or not isinstance(model, dict):
-        raise ParameterError(f"engine config {path}: 'session' and 'model' must hold names with values")
-    known = {field.name for field in fields(SessionConfig)}
-    unknown = sorted(set(session) - known)
-    if unknown:
-        hint = ", ".join(sorted(known))
-        raise ParameterError(
-            f"engine config {path}: unknown session.{', session.'.join(unknown)}; known: {hint}"
-        )
-    try:
-        return SessionConfig(**session), model
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"engine config {path}: {error}") from None
 
 
 def main(args: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -41,6 +42,9 @@ START_S = 180.0  # for the nodes to come up
 FIRST_S = 30.0  # for the first frame after that
 IMAGE_PHASE_S = 6.0  # with a subscriber to raw images, at the end: what publishing them costs
 CHUNK_S = 0.48
+KEPT_S = (
+    1.5  # of the page's pictures after an interruption: whether the lips came to rest is read from them later
+)
 
 
 class Watch:
@@ -108,6 +112,8 @@ class Page(threading.Thread):
         super().__init__(name="page", daemon=True)
         self.url, self.frames, self.sounds, self.missed = url, 0, 0, 0
         self.error = ""
+        self.kept: list[tuple[int, float, bytes]] = []  # (interruption, seconds after it, JPEG)
+        self._cuts: list[float] = []
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -139,14 +145,30 @@ class Page(threading.Thread):
                     continue
                 message = unpack(data.data)
                 if message.kind == FRAME:
+                    now = time.monotonic()
+                    if self._cuts and now - self._cuts[-1] < KEPT_S:
+                        self.kept.append((len(self._cuts) - 1, now - self._cuts[-1], message.payload))
                     self.frames += 1
                     self.missed += max(0, message.sequence - last - 1) if last >= 0 else 0
                     last = message.sequence
                 self.sounds += message.kind == AUDIO
 
+    def cut(self) -> None:
+        """An interruption is asked for now."""
+        self._cuts.append(time.monotonic())
+
     def end(self) -> None:
         self._ended.set()
         self.join(3.0)
+
+    def save(self, folder: Path) -> list[tuple[int, float, str]]:
+        """Writes the kept pictures; (interruption, seconds after it, file) each."""
+        out = []
+        for number, (cut, after, jpeg) in enumerate(self.kept):
+            path = folder / f"{number:05d}.jpg"
+            path.write_bytes(jpeg)
+            out.append((cut, round(after, 4), str(path)))
+        return out
 
 
 def tell(record: dict[str, Any]) -> None:
@@ -232,7 +254,13 @@ def _play(
     names = ["avatar_generator", "kiosk_bridge", "instruction_planner"]
     pids = {name: supervisor.pid(name) for name in names}
     items = [Item(**item) for item in order["items"]]
-    driver = Driver(items, pcm, watch.push, watch.interrupt, lambda done: tell({"done": done}))
+
+    def interrupt() -> None:
+        if page is not None:
+            page.cut()
+        watch.interrupt()
+
+    driver = Driver(items, pcm, watch.push, interrupt, lambda done: tell({"done": done}))
     watch.driver = driver
     used = {name: cpu_seconds(pid or 0) for name, pid in pids.items()}
     began, first = time.monotonic(), len(watch.arrivals)
@@ -257,7 +285,7 @@ def _play(
         watch.publish_ms.append(float("nan"))
     return {
         "times": vars(driver.times),
-        "character": order["character"] or "the first shipped one",
+        "character": order["character"],
         "real_time_factor": [figures.real_time_factor, figures.real_time_factor_p95],
         "repeated": figures.repeated_frames,
         "dropped": figures.dropped_frames,
@@ -277,6 +305,7 @@ def _play(
             "page": "none" if page is None else _page_record(page),
             "image_publish_ms": round(float(np.median(watch.publish_ms)), 3),
             "images_in_last_phase": len(watch.images),
+            "kept": page.save(Path(order["keep"])) if page is not None and order["keep"] else [],
         },
     }
 

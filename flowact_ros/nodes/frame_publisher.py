@@ -67,7 +67,6 @@ class FramePublisher:
         self._shown: tuple[str, str, bool] | None = None
         self._jpegs: queue.Queue[tuple[Any, int] | None] = queue.Queue(JPEG_QUEUE)
         self._t0_ns: int | None = None
-        self._last_index = -1
         self.frames = 0
         self.jpegs_dropped = 0
         self.speaking = False
@@ -92,9 +91,9 @@ class FramePublisher:
 
     @property
     def fps(self) -> float:
-        """[1/s] frames that left over the last second."""
+        """[1/s] frames that left, over the last two seconds."""
         now = time.monotonic()
-        return float(sum(now - t <= 1.0 for t in list(self._recent)))
+        return sum(now - t <= 2.0 for t in list(self._recent)) / 2.0
 
     def stamp_ns(self, frame_index: int) -> int:
         """[ns] in the node's clock: when frame `frame_index` is to be seen. 0 before the first frame."""
@@ -151,7 +150,6 @@ class FramePublisher:
         if state != self._shown:
             self._publish_state(state, stamp_ns)
         self.frames += 1
-        self._last_index = frame.index
         self._recent = [*self._recent[-(2 * FRAME_RATE) :], time.monotonic()]
 
     def _publish_state(self, state: tuple[str, str, bool], stamp_ns: int) -> None:

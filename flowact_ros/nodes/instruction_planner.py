@@ -74,6 +74,8 @@ class InstructionPlanner(FlowactNode):
         self._planner = RulePlanner(self._planner_config)
         self._vad = None
         self._heard_s = float("-inf")
+        self._listeners = 0
+        self._standing: InstructionMessage | None = None
         self._publisher = self.add_publisher(InstructionMessage, topics.INSTRUCTION)
         self.add_subscription(AudioChunk, topics.MIC, self._on_mic)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
@@ -119,6 +121,15 @@ class InstructionPlanner(FlowactNode):
                 self._observe(UserVoice(now, False))
             self._vad = None
         self._observe(Tick(now))
+        self._tell_newcomers()
+
+    def _tell_newcomers(self) -> None:
+        """An avatar that starts later must know what is to be shown; topics keep nothing for it."""
+        listeners = self._publisher.get_subscription_count()
+        if listeners > self._listeners and self._standing is not None:
+            self._standing.priority = InstructionMessage.PRIORITY_NORMAL
+            self._publisher.publish(self._standing)
+        self._listeners = listeners
 
     def _observe(self, event: Event) -> None:
         if self._planner is None:
@@ -133,6 +144,7 @@ class InstructionPlanner(FlowactNode):
         message.priority = instruction.priority
         message.utterance_id = instruction.utterance_id
         self._publisher.publish(message)
+        self._standing = message
         self._sent += 1
         self.get_logger().info(f"{instruction.behaviour}: {instruction.text}")
 

@@ -82,8 +82,16 @@ class _Utterance:
 class SayServer:
     """Serves `say` for one session. `frame_left` is called in the pacing thread, the rest in the executor."""
 
-    def __init__(self, node: FlowactNode, session: Session, speaking: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        node: FlowactNode,
+        session: Session,
+        speaking: Callable[[], bool],
+        on_speech: Callable[[str], None],
+    ) -> None:
+        """speaking: does speech leave now; on_speech: called with the name of an utterance before it is pushed."""
         self._node, self._session, self._speaking = node, session, speaking
+        self._on_speech = on_speech
         self._lock = threading.Lock()
         self._utterances: list[_Utterance] = []
         self._number = 0
@@ -149,6 +157,7 @@ class SayServer:
         with self._lock:
             self._utterances.append(utterance)
         try:
+            self._on_speech(name)
             self._session.push_audio(pcm, rate, utterance_id=name, last=True)
         except Exception:
             with self._lock:

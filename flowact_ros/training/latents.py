@@ -34,8 +34,8 @@ def to_video(frames: np.ndarray) -> Tensor:
 
 
 def identity_of(name: str) -> Identity:
-    """The character of a stored clip: a name, or "seed-N"."""
-    return NAMED[name] if name in NAMED else identity_from_seed(int(name.rsplit("-", 1)[-1]))
+    """The character of a stored clip: a name, or "seed:N"."""
+    return NAMED[name] if name in NAMED else identity_from_seed(int(name.rsplit(":", 1)[-1]))
 
 
 @torch.no_grad()

@@ -74,3 +74,31 @@ def test_bad_input_is_one_clear_line(argv: list[str], words: str, capsys):
     assert bench.main(argv) == 1
     error = capsys.readouterr().err.strip()
     assert words in error and "\n" not in error
+
+
+def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
+    """Pictures of a mouth that closes 0.4 s after the interruption, and of one that is cut short too soon to tell."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from flowact_ros.data.characters import NAMED, control_index, neutral, render
+    from flowact_ros.evaluation import readout
+    from flowact_ros.evaluation.bench_table import lips_at_rest
+
+    controls = neutral(2)
+    controls[1, control_index("jaw")] = 0.5
+    for name, frame in zip(("shut", "open"), render(NAMED["mia"], controls, size=128), strict=True):
+        Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(tmp_path / f"{name}.jpg", quality=95)
+
+    def by_darkness(module: object, frames: torch.Tensor, place: tuple[float, float]) -> np.ndarray:
+        inside = readout.crop(frames, place)[:, :, 40:56, 40:56]
+        return (inside < -0.4).float().mean((1, 2, 3)).numpy() * 0.1
+
+    monkeypatch.setattr(readout, "load_readout", lambda: (None, {}))
+    monkeypatch.setattr(readout, "read_opening", by_darkness)
+    times = [0.04 * k for k in range(36)]
+    kept = [(0, t, str(tmp_path / ("open.jpg" if t < 0.39 else "shut.jpg"))) for t in times]
+    kept += [(1, t, str(tmp_path / "open.jpg")) for t in times[:20]]
+    assert lips_at_rest(kept, "mia") == [pytest.approx(0.4)]
+    assert lips_at_rest(kept, "nobody") == []

@@ -16,6 +16,7 @@ NEEDS_ROS = (
     "test_voice_gate.py",
     "test_real_ros.py",
     "test_launch.py",
+    "test_uninstructed.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

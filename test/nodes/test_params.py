@@ -13,8 +13,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from flowact_ros.nodes.audio_capture import AudioCapture
-from flowact_ros.nodes.avatar_generator import AvatarGenerator, engine_config
+from flowact_ros.nodes.avatar_generator import AvatarGenerator
 from flowact_ros.nodes.base import FlowactNode
+from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.instruction_planner import InstructionPlanner
 from flowact_ros.nodes.kiosk_bridge import KioskBridge
 from flowact_ros.nodes.params import Param, ParameterError

@@ -38,7 +38,7 @@ def setup(checkout: Path, *arguments: str, **environ: str) -> subprocess.Complet
 
 
 def fake(folder: Path, name: str, script: str) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("#!/bin/sh\n" + script)
     (folder / name).chmod(0o755)
 
@@ -52,7 +52,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_python_too_old(checkout: Path) -> None:
-    old = 'case "$2" in *platform*) echo 3.8.10;; *) exit 1;; esac\n'
+    old = 'case "$*" in *platform*) echo 3.8.10;; *) exit 1;; esac\n'
     for name in ("python3", "python3.13", "python3.12", "python3.11", "python3.10"):
         fake(checkout / "bin", name, old)
     line = one_line(setup(checkout, PATH=f"{checkout / 'bin'}:/usr/bin:/bin"))
@@ -61,10 +61,27 @@ def test_python_too_old(checkout: Path) -> None:
 
 def test_a_newer_python_is_found_beside_an_old_one(checkout: Path) -> None:
     fake(checkout / "bin", "python3", "exit 1\n")
-    fake(checkout / "bin", "python3.13", 'case "$1" in -c) exit 0;; *) echo "took 3.13: $*"; exit 0;; esac\n')
+    fake(checkout / "bin", "python3.13", 'case "$1" in -S) exit 0;; *) echo "took 3.13: $*"; exit 0;; esac\n')
     done = setup(checkout, "--extras", "dev", PATH=f"{checkout / 'bin'}:/usr/bin:/bin")
     assert done.returncode == 0
     assert done.stdout.startswith("took 3.13: ") and done.stdout.strip().endswith("setup_env.py --extras dev")
+
+
+def test_the_interpreter_of_an_environment_is_kept(checkout: Path) -> None:
+    """Somebody made it with FLOWACT_PYTHON once; a later `make test` without the variable must not throw it away."""
+    base = checkout / "bin" / "python3.12"
+    fake(checkout / "bin", "python3.12", 'case "$1" in -S) exit 0;; *) echo "took the base";; esac\n')
+    (checkout / ".venv").mkdir()
+    fake(
+        checkout / ".venv" / "bin", "python", f'case "$*" in *_base_executable*) echo {base};; esac\nexit 0\n'
+    )
+    stamps = checkout / ".venv" / "setup.json"
+    stamps.write_text('{\n "environment": "3.12.1 /usr /here ros=None"\n}\n')
+    assert setup(checkout).stdout == "took the base\n"
+    stamps.write_text(
+        '{\n "environment": "3.12.1 /usr /here ros=jazzy"\n}\n'
+    )  # made beside a ROS, none is sourced now
+    assert "took the base" not in setup(checkout, CXX="no-such-compiler").stdout
 
 
 def test_a_named_python_that_does_not_exist(checkout: Path) -> None:

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live stream's figures with their targets, and the one that needs eyes: when the lips came to rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+REST_PX = 3.0  # lines of a 512 canvas
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table of the live stream with its targets."""
+    from flowact_ros.evaluation.report import Report
+
+    def number(*path: str) -> float:
+        value: Any = result
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return float("nan") if value is None else float(value)
+
+    width, height = result["size"]
+    onsets = result["onsets"]
+    report = Report(
+        f"flowact bench: {result['mode']}, {result['preset']}, {width} x {height}, {result['seconds']:.0f} s"
+    )
+    add = report.add
+    add("fps", "frames a second", number("fps"), least=24.9, digits=2)
+    add("rtf", "real-time factor, median", number("real_time_factor", "median"), most=0.5)
+    add("rtf95", "real-time factor, p95", number("real_time_factor", "p95"), most=0.7)
+    add("core", "processor time a chunk of 480 ms", number("core_ms_per_chunk"), "ms", digits=0)
+    add("repeated", "frames repeated", number("repeated_frames"), most=0, digits=0)
+    add("dropped", "frames dropped", number("dropped_frames"), most=0, digits=0)
+    add(
+        "ttff",
+        f"first frame of speech that comes at once, p95 of {onsets['fast']}",
+        number("ttff_s", "p95"),
+        "s",
+        most=0.6,
+    )
+    add(
+        "live",
+        f"first frame of live speech, p95 of {onsets['live']}",
+        number("ttff_live_s", "p95"),
+        "s",
+        most=1.0,
+    )
+    add("barge", f"interruption, p95 of {onsets['cut']}", number("barge_in_s", "p95"), "s", most=0.6)
+    if "lips_rest_s" in result:
+        add(
+            "rest",
+            "interruption to lips at rest at the page, p95",
+            number("lips_rest_s", "p95"),
+            "s",
+            digits=3,
+        )
+    add("first", "process start to first frame", number("first_frame_s"), "s", most=5.0, digits=1)
+    add("rss", "memory of the generator", number("rss_mb"), "MB", most=1500, digits=0)
+    if "image_publish_ms" in result:
+        add("publish", "Image filled and published", number("image_publish_ms"), "ms", most=2.3, digits=2)
+    report.facts = {
+        "medians": f"ttff {number('ttff_s', 'p50'):.3f} s, live {number('ttff_live_s', 'p50'):.3f} s, "
+        f"interruption {number('barge_in_s', 'p50'):.3f} s",
+        "step_ms": ", ".join(f"{name} {value:.0f}" for name, value in result["step_ms"].items()),
+        "utterances_lost": onsets["lost"],
+        "weights": f"{result['weights']}, character: {result['character']}",
+        "machine": ", ".join(f"{key} {value}" for key, value in result["machine"].items()),
+    }
+    for key in ("page", "processes"):
+        if key in result:
+            report.facts[key] = str(result[key])
+    report.show()
+
+
+def lips_at_rest(kept: list[tuple[int, float, str]], character: str) -> list[float]:
+    """Seconds from each interruption to the first picture at the page from which on the lips stay at rest.
+
+    kept: (interruption, seconds after it, JPEG file), in order. Openings are read from the pixels; at rest means
+    within REST_PX lines of what the mouth shows in the last third of the kept time. A mouth that never moved, or never
+    rests, gives no value.
+    """
+    import torch
+
+    from flowact_ros.data.characters import NAMED
+    from flowact_ros.evaluation.readout import load_readout, mouth_place, read_opening
+    from flowact_ros.media.image import read_image
+
+    if character not in NAMED:
+        return []
+    readout, place = load_readout()[0], mouth_place(NAMED[character])
+    out = []
+    for number in sorted({cut for cut, _, _ in kept}):
+        rows = [(after, path) for cut, after, path in kept if cut == number]
+        after = np.array([a for a, _ in rows])
+        if after[-1] < 1.2:
+            continue  # the next interruption came too soon
+        pictures = torch.stack([torch.from_numpy(read_image(path)).permute(2, 0, 1) for _, path in rows])
+        opening = 512 * read_opening(readout, pictures, place)
+        rest = float(np.median(opening[after > 1.0]))
+        open_ = np.flatnonzero(opening > rest + REST_PX)
+        if len(open_) and open_[-1] + 1 < len(after):
+            out.append(float(after[open_[-1] + 1]))
+    return out
