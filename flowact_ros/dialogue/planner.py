@@ -135,13 +135,16 @@ class RulePlannerConfig:
 
     barge_in: bool = False  # the user's voice counts while the avatar speaks: needs a mic without echo
     speech_timeout_s: float = 0.6  # this long without speech data and without speaking: the speech is over
+    speech_hold_s: float = (
+        0.4  # silence of the avatar shorter than this is a pause, not the end; echo dies meanwhile
+    )
     thinking_timeout_s: float = 4.0  # after the user stopped, if no answer comes
     reaction_s: float = 1.8
     dwell_s: float = 0.6  # a state is shown at least so long, urgent changes excepted
     seed: int = 0  # of the choice among wordings
 
     def __post_init__(self) -> None:
-        for name in ("speech_timeout_s", "thinking_timeout_s", "reaction_s", "dwell_s"):
+        for name in ("speech_timeout_s", "speech_hold_s", "thinking_timeout_s", "reaction_s", "dwell_s"):
             value = getattr(self, name)
             if not 0.0 <= value <= 60.0:
                 raise PlannerError(f"{name} must be 0 … 60 s, not {value:g}")
@@ -192,6 +195,8 @@ class RulePlanner:
             self._utterance_id = event.utterance_id
             self._thinking_until = float("-inf")  # the answer has come
         elif isinstance(event, AvatarSpeaking):
+            if self._avatar_speaking and not event.speaking:
+                self._speech_until = max(self._speech_until, now + self.config.speech_hold_s)
             self._avatar_speaking = event.speaking
             if event.speaking:
                 self._utterance_id = event.utterance_id

@@ -13,6 +13,7 @@ from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
 STAGES = ("audio", "text", "denoise", "commit", "decode", "output")
 _COSTS_KEPT = 16  # steps of a size that its expected time comes from
+_FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 
 
@@ -79,22 +80,25 @@ class StepCost:
     def __init__(self, initial: float) -> None:
         self._initial = initial
         self._seen: dict[int, deque[float]] = {}
-        self._warm: set[int] = set()
 
     def add(self, latents: int, wall: float) -> None:
-        """A step of `latents` took `wall` seconds. The first of a size sets things up: the second replaces it."""
-        seen = self._seen.setdefault(latents, deque(maxlen=_COSTS_KEPT))
-        if len(seen) == 1 and latents not in self._warm:
-            self._warm.add(latents)
-            seen.clear()
-        seen.append(wall)
+        """A step of `latents` took `wall` seconds. The first of a size sets things up and is not counted."""
+        seen = self._seen.get(latents)
+        if seen is None:
+            self._seen[latents] = deque(maxlen=_COSTS_KEPT)
+        else:
+            seen.append(wall)
 
     def __call__(self, latents: int) -> float:
         """The upper quartile of the latest: deadlines depend on it, one slow step must not spoil it."""
-        if not self._seen:
+        sizes = [n for n, seen in self._seen.items() if seen]
+        if not sizes:
             return self._initial * latents
-        near = min(self._seen, key=lambda n: abs(n - latents))
-        return percentile(self._seen[near], 0.75) * max(1.0, latents / near)  # no faster than seen
+        near = min(sizes, key=lambda n: abs(n - latents))
+        seen = percentile(self._seen[near], 0.75)
+        if latents >= near:
+            return seen * latents / near
+        return seen * (_FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near)
 
 
 class Reactions:

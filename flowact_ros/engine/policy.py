@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
+from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_LATENT
 
+_KEEPS_UP = 0.9  # share of content time that a step may take to count as keeping up
+_LEAD_S = (0.08, 0.8)  # least and greatest lead of a rewind
 _COMFORT_S = 0.08  # slack beyond a step with which it is better to wait for a larger one
 
 
@@ -36,6 +38,22 @@ class Situation:
     offline: bool = False
 
 
+def sustained(cost: Callable[[int], float], most: int) -> int:
+    """The smallest step that keeps up with content time when only such steps are made; `most` if none does."""
+    budget = _KEEPS_UP * SAMPLES_PER_LATENT / SAMPLE_RATE
+    return next((n for n in range(1, most + 1) if cost(n) <= budget * n), most)
+
+
+def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
+    """Seconds from now to the first frame that a rewind may still change so that nothing is late.
+
+    One latent is made first; where steps of one do not keep up, a larger one must be ready when it has been shown.
+    """
+    latent = SAMPLES_PER_LATENT / SAMPLE_RATE
+    second = cost(sustained(cost, config.step_latents)) - latent
+    return min(_LEAD_S[1], max(_LEAD_S[0], 1.25 * (cost(1) + max(0.0, second)) + config.margin_s))
+
+
 def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) -> tuple[int, float]:
     """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest.
 
@@ -56,7 +74,8 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
         return (1, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
     if s.small:
         return 1, 0.0
-    in_time = max((n for n in range(1, most + 1) if cost(n) + config.margin_s <= s.slack), default=1)
+    least = sustained(cost, most)  # smaller ones would only make it later
+    in_time = max((n for n in range(least, most + 1) if cost(n) + config.margin_s <= s.slack), default=least)
     n = min(in_time, room, buffered)
     if n < in_time:  # room or speech is missing for a larger one: wait while that is safe
         wait = s.slack - cost(n) - config.margin_s - (2 * _COMFORT_S if buffered < room else _COMFORT_S)

@@ -19,7 +19,7 @@ from flowact_ros.engine.controls import Instruction, Instructions
 from flowact_ros.engine.intake import Feed
 from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference
 from flowact_ros.engine.metrics import Meter, StepCost
-from flowact_ros.engine.policy import Situation, choose
+from flowact_ros.engine.policy import Situation, choose, shortest_lead, sustained
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step, make
@@ -107,7 +107,7 @@ class Stream:
             return 0.0
         if self.config.lead_s is not None:
             return self.config.lead_s
-        return min(0.6, max(0.08, 1.25 * self.cost(1) + self.config.margin_s))
+        return shortest_lead(self.cost, self.config)
 
     @property
     def released(self) -> int:
@@ -292,11 +292,11 @@ class Stream:
         """The engine fell a whole latent behind: go on where frames can still be in time."""
         if self.next_frame < (self._latent + 1) * FRAMES_PER_LATENT or self.offline:
             return
-        frame = self.next_frame + math.ceil(self.cost(1) * FRAME_RATE)
+        least = sustained(self.cost, self.config.step_latents)
+        frame = self.next_frame + math.ceil(self.cost(least) * FRAME_RATE)
         latent = -(-frame // FRAMES_PER_LATENT)
         self.meter.skipped += latent - self._latent
         self._latent = latent
-        self._small = True
 
     # ---- leaving
 

@@ -97,23 +97,20 @@ class Timeline:
         """The utterance that may be laid now; spent ones are removed on the way."""
         while self.queue:
             head = self.queue[0]
-            if (
-                not head.flowing
-                and not head.closed
-                and len(self.queue) > 1
-                and self._startable(self.queue[1])
-            ):
+            if not self._startable(head) and len(self.queue) > 1 and self._startable(self.queue[1]):
                 head.closed = True  # its end never came, but the next speech is here
                 self.unterminated += 1
             if head.buffered or not head.closed:
                 return head if self._startable(head) else None
+            head.flowing = False
             self.queue.popleft()
         return None
 
     @property
     def flowing(self) -> bool:
         """Speech is being laid: the sample after `committed` continues it, or is missing."""
-        return bool(self.queue) and self.queue[0].flowing
+        head = self.queue[0] if self.queue else None
+        return head is not None and head.flowing and (head.buffered > 0 or not head.closed)
 
     @property
     def onset(self) -> bool:
@@ -202,8 +199,6 @@ class Timeline:
             pcm = utterance.peek(count - at)
             out[at : at + len(pcm)] = pcm
             at += len(pcm)
-            if not utterance.closed:
-                break
         return out
 
     def owners(self, start: int, end: int) -> list[tuple[Utterance, int]]:

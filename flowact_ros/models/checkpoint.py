@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+
+SHARD_BYTES = 15_000_000  # larger weights are cut into several files, which version control and reviews bear better
 
 
 class CheckpointError(RuntimeError):
@@ -41,7 +43,7 @@ def save_weights(
     card: dict[str, Any],
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write `path` (safetensors, floating tensors as `dtype`) and its card `path.with_suffix('.json')`.
+    """Write `path` (safetensors, floating tensors as `dtype`, cut into shards) and its card beside it (.json).
 
     kind:   what the weights are for, e.g. "vae", "mmdit", "audio_encoder"
     config: dataclass or dict of sizes that a loader must agree with
@@ -53,11 +55,30 @@ def save_weights(
         name: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in module.state_dict().items()
     }
-    partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata={"kind": kind})
-    partial.replace(path)
-    record = {"kind": kind, "config": _plain(config), "parameters": sum(t.numel() for t in tensors.values()), **card}
+    shards = _shards(tensors)
+    names = [path.name, *(f"{path.stem}.{i}.safetensors" for i in range(1, len(shards)))]
+    for name, shard in zip(names, shards):
+        partial = path.with_name(name + ".partial")
+        save_file(shard, str(partial), metadata={"kind": kind})
+        partial.chmod(0o644)  # safetensors makes files that only their owner may read
+        partial.replace(path.with_name(name))
+    parameters = sum(t.numel() for t in tensors.values())
+    record = {"kind": kind, "config": _plain(config), "parameters": parameters, "shards": names, **card}
     path.with_suffix(".json").write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Tensors in order, cut into pieces of at most `SHARD_BYTES` (a single larger tensor stays whole)."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = SHARD_BYTES
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if size > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = tensor
+        room -= size
+    return shards
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
@@ -88,10 +109,12 @@ def load_weights(path: Path | str, module: nn.Module, *, kind: str, config: Any)
         key = differing[0] if differing else "config"
         got = found.get(key) if isinstance(found, dict) else found
         raise CheckpointError(f"{path.name} was made for {key} = {got!r}; this preset has {wanted.get(key)!r}")
-    try:
-        tensors = load_file(str(path))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is damaged or truncated ({error}); restore it") from None
+    tensors: dict[str, Tensor] = {}
+    for name in card.get("shards") or [path.name]:
+        try:
+            tensors |= load_file(str(path.with_name(Path(name).name)))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{name} is damaged or truncated ({error}); restore it") from None
     own = module.state_dict()
     for name, tensor in own.items():
         if name not in tensors:

@@ -125,7 +125,7 @@ class ModelConfig:
     height: int = 512
     width: int = 512
     lines: int = 480  # published height; the width follows
-    motion_scale: float = 0.5  # standard deviation of the reference-relative latents the flow runs in
+    motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from std_srvs.srv import Trigger
 
-from flowact_msgs.action import Say
 from flowact_msgs.msg import AudioChunk, ChunkRecord, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.convert import audio_array, behaviour_name, to_time
 from flowact_ros.nodes.engine_config import engine_config
+from flowact_ros.nodes.engine_messages import metrics_message, record_message
 from flowact_ros.nodes.frame_publisher import FRAME_ID, FramePublisher
-from flowact_ros.nodes.metrics_message import metrics_message
 from flowact_ros.nodes.params import Param, ParameterError
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.resources import use_image_profile
@@ -121,6 +120,11 @@ class AvatarGenerator(FlowactNode):
         rgb, self._reference_id = self._first_reference()
         self._reference = replace(self._pipeline.load_reference(rgb), id=self._reference_id)
         self._warm_up()
+        # Requests are answered in the inactive state as well: that the avatar is not active.
+        self._say = SayServer(self)
+        self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
+        self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
+        self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
         size = f"{self._pipeline.width}×{self._pipeline.height}"
         self.get_logger().info(
             f"{self.params['preset']} on {self.params['device']}: {size}, {self._reference_id}"
@@ -178,12 +182,9 @@ class AvatarGenerator(FlowactNode):
             on_end=self._on_stream_end,
         )
         publisher = self._publisher
-        self._say = SayServer(self, session, lambda: publisher.speaking, self._speech_comes)
+        self._say.attach(session, lambda: publisher.speaking, self._speech_comes)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
-        self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
-        self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
-        self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
         self.add_timer(1.0, self._publish_metrics)
         self.add_timer(0.05, self._publish_records)
         session.start()
@@ -191,8 +192,7 @@ class AvatarGenerator(FlowactNode):
 
     def end(self) -> None:
         if self._say is not None:
-            self._say.close(Say.Result.NOT_ACTIVE, "the avatar was deactivated")
-            self._say = None
+            self._say.detach()
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -201,7 +201,7 @@ class AvatarGenerator(FlowactNode):
             self._publisher = None
 
     def unload(self) -> None:
-        self._pipeline = self._reference = None
+        self._pipeline = self._reference = self._say = None
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
@@ -316,13 +316,9 @@ class AvatarGenerator(FlowactNode):
             self._alone.tick(self._publisher is not None and self._publisher.speaking)
         while self._publisher is not None and not self._records.empty():
             record = self._records.get_nowait()
-            message = ChunkRecord()
+            message = record_message(record)
             message.header.stamp = to_time(self._publisher.stamp_ns(record.first_frame))
             message.header.frame_id = FRAME_ID
-            for item in ("step", "first_frame", "latents", "first_sample", "rewinds", "seed"):
-                setattr(message, item, int(getattr(record, item)))
-            for item in ("instruction", "utterance_id", "reference_id"):
-                setattr(message, item, str(getattr(record, item)))
             self._chunks.publish(message)
 
     def _publish_metrics(self) -> None:

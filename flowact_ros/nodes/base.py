@@ -31,6 +31,7 @@ from flowact_ros.nodes import topics
 from flowact_ros.nodes.params import Param, ParameterError, Params
 from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 
+LAST_WORDS = 20  # callbacks still served after the end was asked for
 RECENT_ERROR_S = 10.0  # an error is shown as WARN for so long after it happened
 
 _AUTOSTART = Param("autostart", True, "Configure and activate at start; false: wait for lifecycle requests")
@@ -46,7 +47,9 @@ class FlowactNode(LifecycleNode):
         super().__init__(name, **options)
         self._loaded = False
         self._stopped = False
-        self._entities: list[Callable[[], object]] = []
+        self._entities: list[Callable[[], object]] = []  # destroyed at deactivation
+        self._loaded_entities: list[Callable[[], object]] = []  # made in `load`: destroyed at cleanup
+        self._scope = self._entities
         self._fault = ""
         self._last_error = ""
         self._last_error_time = float("-inf")
@@ -95,7 +98,7 @@ class FlowactNode(LifecycleNode):
 
     def add_publisher(self, kind: type, name: str, qos: Any = None) -> Any:
         publisher = self.create_publisher(kind, name, qos or topics.QOS[name])
-        self._entities.append(lambda: self.destroy_publisher(publisher))
+        self._scope.append(lambda: self.destroy_publisher(publisher))
         return publisher
 
     def add_subscription(
@@ -103,23 +106,23 @@ class FlowactNode(LifecycleNode):
     ) -> Any:
         handler = self.guard(callback, f"a message on '{name}'")
         subscription = self.create_subscription(kind, name, handler, qos or topics.QOS[name])
-        self._entities.append(lambda: self.destroy_subscription(subscription))
+        self._scope.append(lambda: self.destroy_subscription(subscription))
         return subscription
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
         service = self.create_service(kind, name, callback)
-        self._entities.append(lambda: self.destroy_service(service))
+        self._scope.append(lambda: self.destroy_service(service))
         return service
 
     def add_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
         """On the steady clock."""
         timer = self.create_timer(period_s, self.guard(callback), clock=self._steady)
-        self._entities.append(lambda: self.destroy_timer(timer))
+        self._scope.append(lambda: self.destroy_timer(timer))
         return timer
 
     def add_entity(self, destroy: Callable[[], object]) -> None:
-        """Has `destroy` called at deactivation, after `end`."""
-        self._entities.append(destroy)
+        """Has `destroy` called at deactivation, after `end`; if added in `load`, at cleanup, after `unload`."""
+        self._scope.append(destroy)
 
     def report(self, error: BaseException | str, context: str = "") -> None:
         """Logs an error once (repeats are counted, logged at 10, 100, …) and shows it in diagnostics."""
@@ -161,11 +164,13 @@ class FlowactNode(LifecycleNode):
     # ------------------------------------------------------------ lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._scope = self._loaded_entities
         result = self._transition("configure", self.load)
+        self._scope = self._entities
         if result == TransitionCallbackReturn.SUCCESS:
             self._loaded = True
         else:
-            self._transition("clean up", self.unload)
+            self._release("clean up")
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -178,19 +183,16 @@ class FlowactNode(LifecycleNode):
         return self._halt()
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._loaded = False
-        return self._transition("clean up", self.unload)
+        return self._release("clean up")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         if state.label == "active":
             self._halt()
-        self._loaded = False
-        return self._transition("shut down", self.unload)
+        return self._release("shut down")
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._halt()
-        self._loaded = False
-        return self._transition("recover", self.unload)
+        return self._release("recover")
 
     def _transition(self, verb: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         try:
@@ -207,12 +209,21 @@ class FlowactNode(LifecycleNode):
 
     def _halt(self) -> TransitionCallbackReturn:
         result = self._transition("deactivate", self.end)
-        while self._entities:
-            self.guard(self._entities.pop(), "destroying a topic")()
+        self._destroy(self._entities)
         self._fault = ""
         if result == TransitionCallbackReturn.SUCCESS:
             tell_supervisor(event="inactive", node=self.get_name())
         return result
+
+    def _release(self, verb: str) -> TransitionCallbackReturn:
+        self._loaded = False
+        result = self._transition(verb, self.unload)
+        self._destroy(self._loaded_entities)
+        return result
+
+    def _destroy(self, entities: list[Callable[[], object]]) -> None:
+        while entities:
+            self.guard(entities.pop(), "destroying a topic")()
 
     def autostart(self) -> bool:
         """Configures and activates if the parameter says so. False if that failed: the node stays, and says why."""
@@ -302,6 +313,10 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
         node.autostart()
         _spin(node, executor, stop)
     finally:
+        if node.state == "active":
+            node.trigger_deactivate()
+            for _ in range(LAST_WORDS):  # results of goals that the deactivation ended
+                executor.spin_once(timeout_sec=0.0)
         node.stop()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()

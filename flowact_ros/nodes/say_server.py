@@ -80,18 +80,13 @@ class _Utterance:
 
 
 class SayServer:
-    """Serves `say` for one session. `frame_left` is called in the pacing thread, the rest in the executor."""
+    """Serves `say` from configure to cleanup, for the session that is attached. `frame_left` is called in the pacing thread, the rest in the executor."""
 
-    def __init__(
-        self,
-        node: FlowactNode,
-        session: Session,
-        speaking: Callable[[], bool],
-        on_speech: Callable[[str], None],
-    ) -> None:
-        """speaking: does speech leave now; on_speech: called with the name of an utterance before it is pushed."""
-        self._node, self._session, self._speaking = node, session, speaking
-        self._on_speech = on_speech
+    def __init__(self, node: FlowactNode) -> None:
+        self._node = node
+        self._session: Session | None = None
+        self._speaking: Callable[[], bool] = lambda: False
+        self._on_speech: Callable[[str], None] = lambda name: None
         self._lock = threading.Lock()
         self._utterances: list[_Utterance] = []
         self._number = 0
@@ -108,6 +103,21 @@ class SayServer:
         node.add_entity(self._server.destroy)
         node.add_timer(TEND_S, self._tend)
 
+    def attach(
+        self, session: Session, speaking: Callable[[], bool], on_speech: Callable[[str], None]
+    ) -> None:
+        """Activation. speaking: does speech leave now; on_speech: gets the name of an utterance before it is pushed."""
+        self._speaking, self._on_speech = speaking, on_speech
+        self._session = session
+
+    def detach(self) -> None:
+        """Deactivation: every goal ends, and new ones are refused."""
+        self._session = None
+        with self._lock:
+            utterances, self._utterances = self._utterances, []
+        for utterance in utterances:
+            self._finish(utterance, *(utterance.cut or (Say.Result.NOT_ACTIVE, "the avatar was deactivated")))
+
     @property
     def waiting(self) -> int:
         return len(self._utterances)
@@ -123,7 +133,10 @@ class SayServer:
             self._refuse(handle, Say.Result.ENGINE_ERROR, one_line(error))
 
     def _start(self, handle: ServerGoalHandle) -> None:
-        goal = handle.request
+        goal, session = handle.request, self._session
+        if session is None:
+            self._refuse(handle, Say.Result.NOT_ACTIVE, "the avatar is not active")
+            return
         if not len(goal.audio.data):
             if goal.text.strip():
                 text = "no speech synthesizer serves this avatar yet: send audio, or have a TTS publish on 'speech'"
@@ -147,7 +160,7 @@ class SayServer:
                 self._refuse(handle, Say.Result.REJECTED, reason)
                 return
             self.interrupted("by another goal")
-            self._session.interrupt()
+            session.interrupt()
         elif goal.policy not in (Say.Goal.QUEUE, Say.Goal.INTERRUPT, Say.Goal.REJECT):
             self._refuse(handle, Say.Result.REJECTED, f"policy is {goal.policy}: must be 0, 1 or 2")
             return
@@ -158,7 +171,7 @@ class SayServer:
             self._utterances.append(utterance)
         try:
             self._on_speech(name)
-            self._session.push_audio(pcm, rate, utterance_id=name, last=True)
+            session.push_audio(pcm, rate, utterance_id=name, last=True)
         except Exception:
             with self._lock:
                 self._utterances.remove(utterance)
@@ -175,7 +188,7 @@ class SayServer:
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         with self._lock:
             utterance = next((u for u in self._utterances if u.handle.goal_id == handle.goal_id), None)
-        if utterance is None:
+        if utterance is None or self._session is None:
             return CancelResponse.REJECT  # it has just ended
         if utterance.cut is None:
             utterance.interrupt(Say.Result.INTERRUPTED, "cancelled")
@@ -187,13 +200,6 @@ class SayServer:
         with self._lock:
             for utterance in self._utterances:
                 utterance.interrupt(Say.Result.INTERRUPTED, f"interrupted {how}")
-
-    def close(self, code: int, reason: str) -> None:
-        """Ends every goal now: the node deactivates."""
-        with self._lock:
-            utterances, self._utterances = self._utterances, []
-        for utterance in utterances:
-            self._finish(utterance, *(utterance.cut or (code, reason)))
 
     # ------------------------------------------------------------ progress
 
@@ -219,7 +225,8 @@ class SayServer:
                     utterance.interrupt(
                         Say.Result.TIMEOUT, f"no frame of it left within {START_TIMEOUT_S:.0f} s"
                     )
-                    self._session.interrupt(utterance.name)
+                    if self._session is not None:
+                        self._session.interrupt(utterance.name)
             if now - utterance.fed_back >= FEEDBACK_S:
                 utterance.fed_back = now
                 feedback = Say.Feedback(frames=utterance.frames)

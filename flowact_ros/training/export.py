@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowact_ros.data.store import read_clips
-from flowact_ros.models.checkpoint import save_weights, weights_dir
+from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
@@ -56,6 +56,18 @@ def export_vae(config: ModelConfig, run: Path, data: Path, out: Path | None = No
     measure_latents(module, read_clips(data)[::5][:160])
     path = (out or weights_dir() / config.name) / "vae.safetensors"
     save_weights(path, module, kind="vae", config=config.vae, card=card)
+    return path
+
+
+def export_decoder(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
+    """Replace the decoder of the shipped VAE by the one of `run`; encoder and latent statistics stay to the bit."""
+    path = (out or weights_dir() / config.name) / "vae.safetensors"
+    module = VAE(config.vae)
+    before = load_weights(path, module, kind="vae", config=config.vae)
+    card, ema = run_card(run, f"flowact train decoder --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
+    module.decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in ema.items() if k.startswith("decoder.")})
+    earlier = {k: v for k, v in before.items() if k not in ("kind", "config", "parameters")}
+    save_weights(path, module, kind="vae", config=config.vae, card={**card, "continues": earlier})
     return path
 
 

@@ -2,11 +2,13 @@
 """`flowact train`: run one stage, or one slice of it.
 
     flowact train vae --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/vae --minutes 10
+    flowact train decoder --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/decoder
     flowact train latents --data runs/data/clips --out runs/latents
     flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
 
+`decoder` goes on with the shipped VAE's decoder while its encoder, and so every latent, stays as it is.
 A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
 """
 
@@ -21,7 +23,7 @@ import torch
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
-from flowact_ros.training.export import export_denoiser, export_vae
+from flowact_ros.training.export import export_decoder, export_denoiser, export_vae
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 
@@ -29,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="flowact train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    top.add_argument("stage", choices=("vae", "latents", "stage1", "export-vae", "export-stage1"))
+    top.add_argument("stage", choices=("vae", "decoder", "latents", "stage1", "export-vae", "export-decoder", "export-stage1"))
     top.add_argument("--run", type=Path, help="folder of checkpoints, logs and sheets")
     top.add_argument("--out", type=Path, help="folder that receives latents")
     top.add_argument("--data", type=Path, help="training material (see `flowact data`)")
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    needed = {"latents": ("data", "out"), "export-vae": ("run", "data"), "export-stage1": ("run",)}
+    needed = {"latents": ("data", "out"), "export-vae": ("run", "data"), "export-decoder": ("run",), "export-stage1": ("run",)}
     for name in needed.get(args.stage, ("run", "data", "heldout")):
         if getattr(args, name) is None:
             parser().error(f"{args.stage} needs --{name}")
@@ -57,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.stage == "export-vae":
         export_vae(config, args.run, args.data)
         return 0
+    if args.stage == "export-decoder":
+        export_decoder(config, args.run)
+        return 0
     if args.stage == "export-stage1":
         export_denoiser(config, args.run)
         return 0
@@ -64,10 +69,21 @@ def main(argv: list[str] | None = None) -> int:
         _latents(config, args)
         return 0
     torch.manual_seed(args.seed)
-    if args.stage == "vae":
+    if args.stage in ("vae", "decoder"):
         from flowact_ros.training.methods.vae import VAEMethod
 
         method = VAEMethod(config, args.data, args.heldout, batch=args.batch)
+        if args.stage == "decoder":
+            method = VAEMethod(
+                config,
+                args.data,
+                args.heldout,
+                batch=args.batch,
+                edges_from=0,
+                on_features=0.8,
+                decoder_only=True,
+            )
+            load_weights(shipped_vae(config), method.module, kind="vae", config=config.vae)
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 
@@ -86,6 +102,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def shipped_vae(config: ModelConfig) -> Path:
+    return weights_dir() / config.name / "vae.safetensors"
+
+
 def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     from flowact_ros.data.store import read_clips
     from flowact_ros.engine.audio_window import AudioWindow
@@ -94,7 +114,7 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     from flowact_ros.training.latents import motion_deviation, prepare
 
     vae = VAE(config.vae)
-    load_weights(weights_dir() / config.name / "vae.safetensors", vae, kind="vae", config=config.vae)
+    load_weights(shipped_vae(config), vae, kind="vae", config=config.vae)
     vae.eval()
     window = AudioWindow(load_audio_encoder())
     clips = read_clips(args.data)

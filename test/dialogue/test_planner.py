@@ -81,6 +81,12 @@ TABLE = {
         {},
         [IDLE, SPEAKING, IDLE],
     ),
+    "silence that the engine put in is no end": (
+        [*speech(2, 5), AvatarSpeaking(5.6, True, "u1"), AvatarSpeaking(6.5, False)],
+        12.0,
+        {},
+        [IDLE, SPEAKING, IDLE],
+    ),
     "a pause between two chunks is no end": (
         [*speech(2, 3), *speech(3.3, 4)],
         9.0,

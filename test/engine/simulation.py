@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable
 
 import numpy as np
-from fakes import FakePipeline, face, read_picture
+from fakes import FakePipeline, crc, face, read_picture
 
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
 from flowact_ros.engine.session import Session
@@ -115,6 +115,30 @@ class Simulation:
             else:
                 assert seen.frame == frame.index
                 assert seen.loudest == round(float(np.abs(frame.audio).max()) * 255)
+
+    def check_history(self) -> None:
+        """Every picture was made from exactly the ones before it that were shown, rewinds or not.
+
+        Holds while nothing was skipped or dropped: then all latents can be read back from the pictures.
+        """
+        surviving: dict[int, ChunkRecord] = {}
+        for record in self.records:
+            surviving = {k: r for k, r in surviving.items() if k < record.first_frame}
+            surviving[record.first_frame] = record
+        record, chain, decoder, before = self.records[0], 0, 0, None
+        for k in range(0, len(self.frames) - 3, 4):
+            seen = [read_picture(f.rgb) for f in self.frames[k : k + 4]]
+            if k in surviving:
+                record = surviving[k]
+                if before is None or record.resets != before.resets:
+                    chain, decoder = crc("start", seen[0].reference), crc("decoder", seen[0].reference)
+                before, start = record, chain
+            s = seen[0]
+            assert s.memory == crc(start, crc(record.seed, k // 4)), f"memory before frame {k}"
+            assert s.decoder == decoder, f"decoder before frame {k}"
+            assert s.text == crc(record.instruction)
+            latent = [k // 4, s.heard, s.memory, s.text, s.reference, *(p.loudest for p in seen)]
+            chain, decoder = crc(chain, np.array(latent, np.int64)), crc(decoder, np.array(latent, np.int64))
 
     def said(self) -> np.ndarray:
         """All samples that left and are not silence, in order."""

@@ -32,6 +32,7 @@ def situation(**changes: object) -> Situation:
         ({}, 3),
         ({"ahead": 20}, 0),  # idle: nothing more ahead than useful
         ({"ahead": 20, "flowing": True, "slack": 0.15}, 1),  # speaking: the ring holds more ...
+        ({"ahead": 20, "slack": 0.15}, 0),
         ({"ahead": 12, "flowing": True}, 3),
         (
             {"ahead": 20, "flowing": True, "slack": 0.8},

@@ -106,6 +106,13 @@ def test_offline_speech_that_is_not_whole_is_silence_until_it_is():
     np.testing.assert_array_equal(rest[rest != 0], ramp(6000))
 
 
+def test_offline_waits_for_no_missing_chunk():
+    with Session(FakePipeline(), face()) as session:
+        session.push_audio(ramp(9600), 24000, first_sample=500, last=True)
+        frames = list(islice(session.frames(realtime=False), 20))
+    assert [f.index for f in frames if f.speaking] == list(range(10))
+
+
 def test_the_encoder_gets_context_and_lookahead():
     pipeline = FakePipeline(context_samples=5000, lookahead_samples=700)
     with Session(pipeline, face()) as session:

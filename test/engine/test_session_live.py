@@ -37,6 +37,7 @@ def test_speech_starts_soon_whatever_the_phase(phase):
     sim.check()
     np.testing.assert_array_equal(sim.said(), speech)
     m = sim.session.metrics()
+    sim.check_history()
     assert m.repeated == 0 and m.underruns == 0 and m.inserted_s == 0
     (ttff,) = m.ttff_s
     onset = next(f for f in sim.frames if f.speaking)
@@ -125,6 +126,33 @@ def test_interrupt_fades_out_and_falls_silent(phase):
     assert m.barge_in_s[0] <= 0.11 + sim.stream.lead + 0.16 + 0.04
     assert not any(f.speaking for f in sim.frames[-40:])
     assert m.repeated == 0
+
+
+def test_speech_that_follows_keeps_the_end_of_the_one_before():
+    sim = Simulation()
+    sim.at(2, push(sim, ramp(0.7), "a"))
+    sim.at(2.45, push(sim, ramp(0.7, 20000), "b"))  # "a" is made to its end, and hardly shown
+    sim.run(5)
+    sim.check()
+    sim.check_history()
+    last_a = max(f.index for f in sim.frames if f.utterance_id == "a")
+    first_b = min(f.index for f in sim.frames if f.utterance_id == "b")
+    onset = next(r for r in sim.records if r.utterance_id == "b")
+    assert last_a < first_b == onset.first_frame <= last_a + 4
+
+
+def test_the_lead_follows_the_machine():
+    for slow in (0.0, 0.1, 0.2):
+        sim = Simulation(
+            costs={"denoise": (0.02 + slow, 0.02), "decode": (0.0, 0.02), "advance": (0.01, 0.0)}
+        )
+        for i in range(12):
+            sim.at(2 + 0.91 * i, push(sim, ramp(0.3), str(i)))
+        sim.run(14)
+        sim.check()
+        m = sim.session.metrics()
+        assert m.repeated == 0 and m.rewinds >= 10, slow
+        assert sim.stream.lead >= sim.stream.cost(1)
 
 
 def test_interrupt_of_one_utterance_leaves_the_others():

@@ -15,6 +15,7 @@ from simulation import Simulation, ramp
 from flowact_ros.engine.interfaces import EngineError
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.replay import replay
+from flowact_ros.engine.session_config import SessionConfig
 
 
 def references() -> dict:
@@ -36,11 +37,12 @@ def check_replay(sim: Simulation) -> None:
             )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_any_history(data):
     """Speech (whole, live, in pieces), interruptions, instructions, cuts and hiccups at any time."""
-    sim = Simulation(seed=data.draw(st.integers(0, 5)))
+    config = SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0, 0.15])))
+    sim = Simulation(config, seed=data.draw(st.integers(0, 5)))
     usual, said, interrupted, at = sim.costs, 0, False, 0.3
     pieces: list[np.ndarray] = []
     for number in range(data.draw(st.integers(1, 6))):
@@ -93,6 +95,8 @@ def test_any_history(data):
     else:
         np.testing.assert_array_equal(sim.said(), everything)
     assert not sim.frames[-1].speaking and not sim.frames[-1].repeated
+    if sim.session.metrics().dropped == sim.session.metrics().skipped == 0:
+        sim.check_history()
     check_replay(sim)
 
 
@@ -110,6 +114,17 @@ def test_replay_covers_rewinds_and_skips():
     assert sim.records[-1].rewinds >= 2
     sim.check()
     check_replay(sim)
+
+
+def test_replay_of_an_interruption_falls_silent_too():
+    sim = Simulation()
+    sim.at(1, lambda: sim.session.push_audio(ramp(4.0), 24000, utterance_id="a", last=True))
+    sim.at(2.0, sim.session.interrupt)
+    sim.run(5)
+    sim.check()
+    sim.check_history()
+    check_replay(sim)
+    assert 10 < sum(f.speaking for f in sim.frames) < 50
 
 
 def test_another_seed_or_another_text_is_another_history():

@@ -70,6 +70,14 @@ def test_peek_sees_what_commit_will_lay():
     assert not look[130:].any()
 
 
+def test_peek_goes_on_to_the_next_utterance_as_commit_does():
+    line, _ = timeline(("a", 700, False), ("b", 100, True))
+    look = line.peek(900)
+    line.commit(900)
+    np.testing.assert_array_equal(look, line.read(0, 900))
+    assert np.count_nonzero(look) == 800
+
+
 def test_running_dry_gathers_again():
     line, (a,) = timeline(("a", 700, False))
     line.commit(1000)
@@ -83,6 +91,16 @@ def test_running_dry_gathers_again():
     line.commit(1200)
     np.testing.assert_array_equal(line.read(1100, 1200), samples(700, 100))
     assert (line.underruns, line.inserted) == (1, 400)
+
+
+def test_a_rewind_before_the_gap_undoes_it():
+    line, (a,) = timeline(("a", 700, False))
+    line.commit(1000)
+    line.rewind(650)
+    line.feed(a, samples(700, 300), close=True)
+    line.commit(1000)
+    np.testing.assert_array_equal(line.read(0, 1000), samples(0, 1000))
+    assert (line.underruns, line.inserted) == (0, 0)
 
 
 def test_an_end_without_last_is_no_underrun():
@@ -103,7 +121,9 @@ def test_the_next_utterance_ends_one_without_last():
 def test_samples_that_come_after_such_an_end_are_not_lost():
     line, (a, _) = timeline(("a", 700, False), ("b", 100, True))
     line.commit(1000)
-    line.feed(a, samples(800, 50), close=True)
+    line.feed(a, samples(800, 50))
+    assert line.gathering  # it is open again
+    line.feed(a, samples(0, 0), close=True)
     line.commit(1100)
     np.testing.assert_array_equal(line.read(1000, 1050), samples(800, 50))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowact_ros.models import checkpoint
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import PRESETS, ConfigError, preset
 from flowact_ros.models.vae import VAE
@@ -105,6 +106,21 @@ def test_damage_and_mismatch_are_refused(saved: Path, tmp_path: Path) -> None:
     card.unlink()
     with pytest.raises(CheckpointError, match="come with a JSON card"):
         load_weights(saved, model, kind="vae", config=config)
+
+
+def test_large_weights_are_cut_and_a_lost_piece_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 1000)
+    path, config = tmp_path / "big.safetensors", {"n": 1}
+    module = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
+    save_weights(path, module, kind="x", config=config, card={})
+    pieces = sorted(p.name for p in tmp_path.glob("*.safetensors"))
+    assert len(pieces) > 2 and all((tmp_path / name).stat().st_mode & 0o044 == 0o044 for name in pieces)
+    other = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
+    load_weights(path, other, kind="x", config=config)
+    assert torch.equal(other[4].weight, module[4].weight.bfloat16().float())
+    (tmp_path / "big.2.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="big.2.safetensors is damaged"):
+        load_weights(path, other, kind="x", config=config)
 
 
 def test_other_tensors_are_refused(tmp_path: Path) -> None:

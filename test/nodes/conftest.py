@@ -5,8 +5,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ros_harness import Watcher
+
+    from flowact_ros.nodes.supervisor import Supervisor
 
 NEEDS_ROS = (
     "test_convert.py",
@@ -15,6 +25,8 @@ NEEDS_ROS = (
     "test_aligner.py",
     "test_voice_gate.py",
     "test_real_ros.py",
+    "test_real_say.py",
+    "test_real_chain.py",
     "test_launch.py",
     "test_uninstructed.py",
 )
@@ -38,6 +50,56 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def python_path() -> str:
     """PYTHONPATH for child processes that must import what this process imports."""
-    import sys
-
     return os.pathsep.join(path for path in sys.path if path)
+
+
+@pytest.fixture(scope="module")
+def domain() -> Iterator[None]:
+    """A domain of this module's own: nodes of other tests and robots are not heard."""
+    before = {name: os.environ.get(name) for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture that the debug preset's random weights animate as well as any."""
+    import numpy as np
+    from PIL import Image as Picture
+
+    y, x = np.mgrid[0:256, 0:256]
+    path = tmp_path_factory.mktemp("reference") / "gradient.png"
+    Picture.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def avatar(domain: None, reference: Path, python_path: str) -> Iterator[tuple[Supervisor, list[str]]]:
+    """A running generator, with the lines of its log."""
+    from ros_harness import generator_spec, supervise
+
+    lines: list[str] = []
+    with supervise([generator_spec(reference)], python_path, lines) as supervisor:
+        supervisor.wait_active(120)
+        yield supervisor, lines
+
+
+@pytest.fixture
+def watcher(avatar: tuple[Supervisor, list[str]]) -> Iterator[Watcher]:
+    """Hears all that the running generator publishes."""
+    from ros_harness import Watcher
+
+    from flowact_ros.nodes import topics
+
+    names = (topics.IMAGE, topics.AUDIO, topics.STATE, topics.ROBOT_SPEAKING, topics.CHUNKS, topics.METRICS)
+    watcher = Watcher("/avatar", (*names, topics.DIAGNOSTICS))
+    for name in (topics.IMAGE, topics.AUDIO, topics.STATE, topics.CHUNKS):
+        watcher.until(lambda name=name: watcher.seen[name], f"something on {name}")
+    yield watcher
+    watcher.close()

@@ -27,6 +27,8 @@ from flowact_ros.nodes.convert import audio_array, audio_message, from_time, to_
 from flowact_ros.nodes.supervisor import NodeSpec, Supervisor
 
 PATIENCE_S = 90.0  # for things that must happen; nothing is asserted about speed
+FRAME_NS = 40_000_000
+SUCCEEDED, CANCELED, ABORTED = 4, 5, 6  # action_msgs/GoalStatus
 OUTPUTS = {
     topics.IMAGE: Image,
     topics.AUDIO: AudioChunk,
@@ -181,3 +183,23 @@ def spoken(audio: list[AudioChunk], utterance_id: str) -> np.ndarray:
 
 def stamps(messages: list[Any]) -> list[int]:
     return [from_time(message.header.stamp) for message in messages]
+
+
+def speak(watcher: Watcher, pcm: np.ndarray, name: str, rate: int = 24000) -> None:
+    publisher = watcher.publisher(AudioChunk, topics.SPEECH)
+    for message in speech_messages(pcm, name, rate):
+        publisher.publish(message)
+        time.sleep(0.002)
+    watcher.until(lambda: over(watcher, name), f"the end of {name}")
+    watcher.node.destroy_publisher(publisher)
+
+
+def over(watcher: Watcher, name: str) -> bool:
+    audio = watcher.seen[topics.AUDIO]
+    heard = [i for i, message in enumerate(audio) if message.utterance_id == name]
+    return bool(heard) and len(audio) > heard[-1] + 30
+
+
+def goal(pcm: np.ndarray, **fields: Any) -> Say.Goal:
+    """A goal that speaks 24 kHz samples."""
+    return Say.Goal(audio=audio_message(pcm, 24000, to_time(0), last=True), **fields)

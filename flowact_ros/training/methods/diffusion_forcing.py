@@ -51,7 +51,7 @@ class DiffusionForcing:
         self.config, self.batch_size, self.drop, self.memory_noise = config, batch, drop, memory_noise
         self.module = MMDiT(config)
         self.clips, self.texts = load_prepared(data)
-        self.heldout, self.heldout_texts = load_prepared(heldout)
+        self.heldout_folder = heldout
         self.lengths = np.array([len(clip["latents"]) for clip in self.clips], dtype=float)
         self.sigmas = step_sigmas(config.schedule)
 
@@ -144,6 +144,7 @@ class DiffusionForcing:
 
     def sheet(self, module: MMDiT, path: Path) -> dict[str, float]:
         """Free-running rollouts of held-out clips: error with true and with another clip's sound, and pictures."""
+        self.heldout, self.heldout_texts = load_prepared(self.heldout_folder)
         vae = VAE(self.config.vae)
         load_weights(weights_dir() / self.config.name / "vae.safetensors", vae, kind="vae", config=self.config.vae)
         figures: dict[str, list[float]] = {"true": [], "shuffled": [], "still": [], "motion": []}

@@ -40,8 +40,13 @@ class VAEMethod:
         penalty: float = 1e-3,
         edges: float = 0.5,
         edges_from: int = 2000,
+        on_features: float = 0.6,
+        decoder_only: bool = False,
     ) -> None:
         self.module = VAE(config.vae)
+        self.on_features, self.decoder_only = on_features, decoder_only
+        if decoder_only:  # latents that a denoiser was trained on must not move any more
+            self.module.encoder.requires_grad_(False)
         self.data, self.crop, self.batch_size = data, crop, batch
         self.noise, self.penalty, self.edges, self.edges_from = noise, penalty, edges, edges_from
         self.clips: list[StoredClip] = []
@@ -61,7 +66,7 @@ class VAEMethod:
             size, c = frames.shape[-1], self.crop
             first = int(rng.integers(0, len(frames) - PIECE + 1))
             piece = slice(first, first + PIECE)
-            if rng.random() < 0.6:
+            if rng.random() < self.on_features:
                 box = boxes[first, rng.integers(3)].numpy()
                 centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + rng.uniform(-0.35, 0.35, 2) * c
             else:
@@ -79,7 +84,8 @@ class VAEMethod:
 
     def step(self, batch: tuple[Tensor, Tensor], iteration: int) -> dict[str, Tensor]:
         video, weight = batch
-        latents, _ = self.module.encode(video)
+        with torch.set_grad_enabled(not self.decoder_only):
+            latents, _ = self.module.encode(video)
         noisy = latents + self.noise * torch.randn_like(latents)
         output = self.module.decode(noisy)[0].float()
         edges = self.edges if iteration >= self.edges_from else 0.0

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's figures as a message."""
+"""The engine's figures and records as messages."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-from flowact_msgs.msg import StreamMetrics
+from flowact_msgs.msg import ChunkRecord, StreamMetrics
 from flowact_ros.timebase import FRAME_RATE
 
 if TYPE_CHECKING:
-    from flowact_ros.engine import metrics
+    from flowact_ros.engine import interfaces, metrics
 
 
 def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> StreamMetrics:
@@ -34,4 +34,14 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.av_skew = float(figures.av_skew_s) if figures.frames else math.nan
     message.barge_in_stop = figures.barge_in_s[-1] if figures.barge_in_s else math.nan
     message.identity_drift = math.nan if figures.identity is None else float(figures.identity)
+    return message
+
+
+def record_message(record: interfaces.ChunkRecord) -> ChunkRecord:
+    """What one step used. The header is left to the caller, who knows the clock."""
+    message = ChunkRecord()
+    for name in ("step", "first_frame", "latents", "first_sample", "rewinds", "seed"):
+        setattr(message, name, int(getattr(record, name)))
+    for name in ("instruction", "utterance_id", "reference_id"):
+        setattr(message, name, str(getattr(record, name)))
     return message
