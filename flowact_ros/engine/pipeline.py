@@ -25,7 +25,7 @@ from flowact_ros.engine.sampler import denoise_chunk, noise_for
 from flowact_ros.engine.schedule import step_sigmas
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
-from flowact_ros.models.config import ModelConfig, preset
+from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.models.vae import VAE, State
@@ -224,6 +224,11 @@ def build_pipeline(
     Raises ConfigError, CheckpointError or ValueError with one line that names what is wrong.
     """
     config = preset(preset_name, overrides)
+    if config.schedule.order != "sequential":
+        raise ConfigError(
+            "the live stream runs the sequential schedule, for which the weights were trained; "
+            "the diagonal one is there for rollouts (engine.sampler.DiagonalWindow)"
+        )
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"dtype {dtype!r} does not exist; use auto, float32 or bfloat16")
     kind = best_dtype(device) if dtype == "auto" else getattr(torch, dtype)

@@ -34,6 +34,7 @@ from flowact_ros.timebase import (
 
 _LOG = logging.getLogger(__name__)
 _MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
+_FIRST_COST_S = 0.1  # of a latent, before any step was seen
 _IDENTITY_STEPS = 8  # steps between two looks at the identity
 
 
@@ -57,7 +58,7 @@ class Stream:
         self.offline = False
         self.on_chunk: Callable[[ChunkRecord], None] | None = None
         self.meter = Meter()
-        self.cost = StepCost(config.lead_s or 0.12)
+        self.cost = StepCost(_FIRST_COST_S)
         self.instructions = Instructions()
         self.reference = reference
         self.resets = 0
@@ -171,6 +172,9 @@ class Stream:
         """The next step, its sound laid, or how many seconds to wait at most."""
         now = self.now()
         self.timeline.close_orphan(now - self.config.orphan_s)
+        if not self.offline:  # steps that do not keep up would starve an utterance that comes in real time
+            least = max(self.config.start_latents, sustained(self.cost, self.config.step_latents))
+            self.timeline.start_samples = least * SAMPLES_PER_LATENT + self.pipeline.lookahead_samples
         if self._rewind_wanted:
             self._rewind(now, 0)
             self.timeline.purge(self._fade)

@@ -135,11 +135,11 @@ def statistics(frames: Tensor) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over the first and the last 15 % of the rows."""
+def ends(values: np.ndarray, share: float = END_SHARE) -> tuple[np.ndarray, np.ndarray]:
+    """Means over the first and the last `share` of the rows."""
     if len(values) < 2:
         raise MetricError(f"drift needs at least 2 values, got {len(values)}")
-    count = max(1, round(END_SHARE * len(values)))
+    count = max(1, round(share * len(values)))
     return values[:count].mean(0), values[-count:].mean(0)
 
 
@@ -151,8 +151,11 @@ def drift(values: np.ndarray) -> dict[str, float]:
     return {**out, "worst": max(out.values())}
 
 
-def pooled(latents: Tensor, side: int = 4) -> Tensor:
-    """Latents `[N, C, h, w]` -> `[N, C * side * side]`: what identity is compared on."""
+def pooled(latents: Tensor, side: int = 2) -> Tensor:
+    """Latents `[N, C, h, w]` -> `[N, C * side * side]`: what identity is compared on.
+
+    Two by two fields: with four by four the turn of the head counts for as much as who turns it.
+    """
     return F.adaptive_avg_pool2d(latents.float(), side).flatten(1)
 
 

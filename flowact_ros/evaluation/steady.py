@@ -24,6 +24,7 @@ SAMPLE_EVERY = 10  # frames between two looks at light and sharpness
 IDENTITY_EVERY = 3  # of those looks, one at the identity
 FIRST_CLIP = 100  # held-out clips from this number on fill the run
 CLIP_S = 12.0
+IDENTITY_SHARE = 0.25  # the first against the last quarter: half a minute of two
 FADING = 1.15  # the control: pictures that grow lighter by so much from start to end
 
 
@@ -83,7 +84,8 @@ def _identity(
     reference = image_latents(pipeline, torch.from_numpy(picture).permute(2, 0, 1)[None])[0]
 
     def start_and_end(frames: Tensor) -> tuple[float, float]:
-        first, last = metrics.ends(metrics.cosines(image_latents(pipeline, frames), reference, everyone))
+        values = metrics.cosines(image_latents(pipeline, frames), reference, everyone)
+        first, last = metrics.ends(values, IDENTITY_SHARE)
         return float(first), float(last)
 
     first, last = start_and_end(made)

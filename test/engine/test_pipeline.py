@@ -115,5 +115,7 @@ def test_missing_weights_and_names_are_one_line(tmp_path: Path) -> None:
         build_pipeline("avatar_cpu", weights=tmp_path)
     with pytest.raises(ConfigError, match="preset 'nobody'"):
         build_pipeline("nobody")
+    with pytest.raises(ConfigError, match="live stream runs the sequential schedule"):
+        build_pipeline("debug", overrides={"schedule": {"order": "diagonal"}})
     with pytest.raises(ValueError, match="dtype 'int8'"):
         build_pipeline("debug", dtype="int8")

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from flowact_ros.engine.metrics import StepCost, percentile
-from flowact_ros.engine.policy import Situation, choose
+from flowact_ros.engine.policy import Situation, choose, shortest_lead, sustained
 from flowact_ros.engine.session_config import SessionConfig
 
 LATENT, LOOK = 3840, 1920
@@ -77,11 +77,11 @@ def test_step_size_is_a_limit():
     assert choose(situation(), cost, SessionConfig(step_latents=2))[0] == 2
 
 
-def test_cost_forgets_the_set_up_and_does_not_panic():
+def test_cost_does_not_count_the_set_up_and_does_not_panic():
     c = StepCost(0.12)
     assert c(1) == 0.12 and c(3) == pytest.approx(0.36)
     c.add(1, 5.0)  # the first step compiles
-    assert c(1) == 5.0
+    assert c(1) == 0.12
     c.add(1, 0.1)
     assert c(1) == 0.1
     assert c(3) == pytest.approx(0.3)
@@ -94,10 +94,30 @@ def test_cost_forgets_the_set_up_and_does_not_panic():
     assert c(1) == pytest.approx(0.2)
 
 
-def test_a_smaller_step_is_not_taken_for_faster_unseen():
+def test_cost_of_a_smaller_step_is_a_guess_until_it_is_seen():
     c = StepCost(0.1)
+    c.add(3, 9.0)
     c.add(3, 0.3)
-    assert c(1) == 0.3
+    assert 0.1 < c(1) < c(2) < 0.3
+    c.add(1, 9.0)
+    c.add(1, 0.05)
+    assert c(1) == 0.05 and c(2) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("costs", "least"),
+    [((0.1, 0.15, 0.2), 1), ((0.15, 0.2, 0.25), 2), ((0.2, 0.3, 0.35), 3), ((0.5, 0.9, 1.4), 3)],
+)
+def test_a_late_engine_makes_steps_that_keep_up(costs, least):
+    def of(n: int) -> float:
+        return costs[n - 1]
+
+    assert sustained(of, 3) == least
+    assert choose(situation(slack=-0.1, ahead=0), of, SessionConfig()) == (least, 0.0)
+    lead = shortest_lead(of, SessionConfig())
+    if least < 3:  # one latent first, then such a step: both in time
+        assert costs[0] <= lead and costs[0] + costs[least - 1] <= lead + 0.16
+    assert 0.08 <= lead <= 0.8
 
 
 @pytest.mark.parametrize(
