@@ -75,6 +75,7 @@ class Instruction:
     text: str
     priority: int = PRIORITY_NORMAL
     utterance_id: str = ""
+    interrupts: bool = False  # a barge-in: what is being said is to stop
 
 
 class Planner(Protocol):
@@ -153,7 +154,7 @@ class RulePlannerConfig:
 class RulePlanner:
     """Behaviour by rules, the strongest first:
 
-    1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`);
+    1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`, and then it interrupts);
     2. speech arrives or is being spoken: SPEAKING;
     3. the user said something that calls for it: REACTING for `reaction_s`;
     4. the user has stopped and no answer has come yet: THINKING, at most `thinking_timeout_s`;
@@ -170,6 +171,7 @@ class RulePlanner:
         self._avatar_speaking = False
         self._speech_until = float("-inf")
         self._utterance_id = ""
+        self._cut_id = ""  # the utterance that the user broke into: its late sound is not heard of any more
         self._thinking_until = float("-inf")
         self._reaction = ""
         self._reaction_until = float("-inf")
@@ -191,10 +193,14 @@ class RulePlanner:
                 self._thinking_until = now + self.config.thinking_timeout_s
             self._user_voiced = event.voiced
         elif isinstance(event, SpeechData):
+            if event.utterance_id and event.utterance_id == self._cut_id:
+                return self._decide(now, False)
             self._speech_until = now + self.config.speech_timeout_s
             self._utterance_id = event.utterance_id
             self._thinking_until = float("-inf")  # the answer has come
         elif isinstance(event, AvatarSpeaking):
+            if event.speaking and event.utterance_id and event.utterance_id == self._cut_id:
+                return self._decide(now, False)
             if self._avatar_speaking and not event.speaking:
                 self._speech_until = max(self._speech_until, now + self.config.speech_hold_s)
             self._avatar_speaking = event.speaking
@@ -208,8 +214,11 @@ class RulePlanner:
                 fresh_reaction = True
         return self._decide(now, fresh_reaction)
 
+    def _speech(self, now: float) -> bool:
+        return self._avatar_speaking or now < self._speech_until
+
     def _wanted(self, now: float) -> str:
-        speech = self._avatar_speaking or now < self._speech_until
+        speech = self._speech(now)
         if self._user_voiced and (self.config.barge_in or not speech):
             return LISTENING
         if speech:
@@ -227,12 +236,17 @@ class RulePlanner:
         urgent = wanted == LISTENING
         if self._behaviour and not urgent and wanted != SPEAKING and now - self._since < self.config.dwell_s:
             return None  # asked again at the next event: a Tick at the latest
+        interrupts = urgent and self._speech(now)
+        if interrupts:
+            self._cut_id = self._utterance_id
+            self._avatar_speaking, self._speech_until = False, float("-inf")
         self._behaviour, self._since = wanted, now
         return Instruction(
             behaviour=wanted,
             text=self._wording(wanted),
             priority=PRIORITY_URGENT if urgent else PRIORITY_NORMAL,
             utterance_id=self._utterance_id if wanted == SPEAKING else "",
+            interrupts=interrupts,
         )
 
     def _wording(self, behaviour: str) -> str:

@@ -107,9 +107,11 @@ def _predictor(
     past = join([anchor, *(entry.cache for entry in entries)])
     cached, stream = memory_positions(model, entries, condition.audio.shape[1], reference.device)
     window = model.window(stream, cached, None)
+    recent = entries[-1].latents[:, -1:] if entries else torch.zeros_like(reference).unsqueeze(1)
 
     def predict(noisy: Tensor, sigma: Tensor) -> Tensor:
-        return model(noisy, reference, sigma, condition.audio, condition.text, window, past)[0]
+        before = recent.expand_as(noisy)
+        return model(noisy, reference, sigma, condition.audio, condition.text, window, past, recent=before)[0]
 
     return predict
 

@@ -176,7 +176,7 @@ class Session:
                     f"the reference was not encoded within {_REFERENCE_TIMEOUT_S:g} s"
                 ) from None
         with self._cond:
-            self._stream.change_reference(loaded)
+            self._stream.reset(loaded)
         return loaded.id
 
     def _load(self, reference: Reference | np.ndarray, reference_id: str) -> Reference:

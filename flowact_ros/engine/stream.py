@@ -66,6 +66,7 @@ class Stream:
         self.ring = Ring()
         self.next_frame = 0  # the next one to leave
         self.t0: float | None = None
+        self._fade = int(config.fade_s * SAMPLE_RATE)
         self._clock = clock
         self._began = clock()
         self._latent = 0  # the next one to make
@@ -133,13 +134,9 @@ class Stream:
         if instruction.priority > self.config.urgent_above:
             self.want_rewind()
 
-    def change_reference(self, reference: Reference) -> None:
-        """One clean cut to another character."""
-        self.reference = reference
-        self.reset()
-
-    def reset(self) -> None:
-        """The next step starts from the reference alone."""
+    def reset(self, reference: Reference | None = None) -> None:
+        """One clean cut: the next step starts from the reference alone (another one, if given)."""
+        self.reference = reference or self.reference
         self.resets += 1
         self.want_rewind()
 
@@ -161,10 +158,6 @@ class Stream:
         """Something that must be seen soon has changed."""
         self._rewind_wanted = True
         self.cond.notify_all()
-
-    @property
-    def _fade(self) -> int:
-        return int(self.config.fade_s * SAMPLE_RATE)
 
     # ---- making
 

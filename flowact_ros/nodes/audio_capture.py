@@ -83,7 +83,7 @@ class AudioCapture(FlowactNode):
             raise ParameterError("parameter file: is given, but source is microphone; give one of the two")
 
     def begin(self) -> None:
-        self._publisher = self.add_publisher(AudioChunk, self._topic)
+        self._publisher = self.add_publisher(AudioChunk, self._topic, topics.AUDIO_DEEP_QOS)
         self._stopping.clear()
         self._sequence = 0
         work = self._play_file if self._source == "file" else self._capture

@@ -182,8 +182,9 @@ class AvatarGenerator(FlowactNode):
             on_end=self._on_stream_end,
         )
         publisher = self._publisher
-        self._say.attach(session, lambda: publisher.speaking, self._speech_comes)
-        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
+        if self._say is not None:
+            self._say.attach(session, lambda: publisher.speaking, self._speech_comes)
+        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_timer(1.0, self._publish_metrics)
         self.add_timer(0.05, self._publish_records)

@@ -137,7 +137,7 @@ class FlowactNode(LifecycleNode):
             self._error_counts = {text: count}
         if count in (1, 10, 100) or count % 1000 == 0:
             self.get_logger().error(text if count == 1 else f"{text} ({count} times)")
-            if not expected and count == 1:
+            if isinstance(error, BaseException) and not expected and count == 1:
                 self.get_logger().error("".join(traceback.format_exception(error)))
 
     def set_fault(self, text: str) -> None:

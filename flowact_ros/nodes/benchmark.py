@@ -59,10 +59,10 @@ class Watch:
         self.publish_ms: list[float] = []
         self.driver: Driver | None = None
         self.first = threading.Event()
-        node.create_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_QOS)
+        node.create_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         node.create_subscription(StreamMetrics, topics.METRICS, self._on_metrics, topics.EVENT_QOS)
         node.create_subscription(DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.EVENT_QOS)
-        self.speech = node.create_publisher(AudioChunk, topics.SPEECH, topics.AUDIO_QOS)
+        self.speech = node.create_publisher(AudioChunk, topics.SPEECH, topics.AUDIO_DEEP_QOS)
         self.stop_client = node.create_client(Trigger, topics.INTERRUPT)
 
     def _on_audio(self, message: AudioChunk) -> None:

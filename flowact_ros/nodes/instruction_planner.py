@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from std_srvs.srv import Trigger
+
 from flowact_msgs.msg import AudioChunk, AvatarState, Transcript
 from flowact_msgs.msg import Instruction as InstructionMessage
 from flowact_ros.dialogue.planner import (
@@ -77,8 +79,10 @@ class InstructionPlanner(FlowactNode):
         self._listeners = 0
         self._standing: InstructionMessage | None = None
         self._publisher = self.add_publisher(InstructionMessage, topics.INSTRUCTION)
-        self.add_subscription(AudioChunk, topics.MIC, self._on_mic)
-        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech)
+        self._interrupter = client = self.create_client(Trigger, topics.INTERRUPT)
+        self.add_entity(lambda: self.destroy_client(client))
+        self.add_subscription(AudioChunk, topics.MIC, self._on_mic, topics.AUDIO_DEEP_QOS)
+        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Transcript, topics.TRANSCRIPT, self._on_transcript)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
         self.add_timer(TICK_S, self._on_tick)
@@ -145,6 +149,8 @@ class InstructionPlanner(FlowactNode):
         message.utterance_id = instruction.utterance_id
         self._publisher.publish(message)
         self._standing = message
+        if instruction.interrupts and self._interrupter.service_is_ready():
+            self._interrupter.call_async(Trigger.Request())
         self._sent += 1
         self.get_logger().info(f"{instruction.behaviour}: {instruction.text}")
 

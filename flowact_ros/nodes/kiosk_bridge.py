@@ -53,7 +53,7 @@ class KioskBridge(FlowactNode):
     def begin(self) -> None:
         self._state = {"behaviour": "idle", "speaking": False, "message": "waiting for the avatar"}
         self._frame_time = float("-inf")
-        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio)
+        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
         self.add_subscription(StreamMetrics, topics.METRICS, self._on_metrics)
         self.add_timer(WATCH_S, self._watch)

@@ -123,7 +123,7 @@ class Recorder(FlowactNode):
             target=self.guard(self._work, "recording"), name="recording", daemon=True
         )
         self._thread.start()
-        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio)
+        self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Image, topics.IMAGE, self._on_image, topics.IMAGE_WATCH_QOS)
 
     def end(self) -> None:

@@ -83,7 +83,7 @@ def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any) ->
             print(_PHASES.get(phase, str(phase)), flush=True)
 
     sent = client.send_goal_async(goal, feedback_callback=on_feedback)
-    handle = None
+    handle: Any = None
     cancelled = threading.Event()
     result = None
     while result is None or not result.done():

@@ -80,7 +80,10 @@ class _Utterance:
 
 
 class SayServer:
-    """Serves `say` from configure to cleanup, for the session that is attached. `frame_left` is called in the pacing thread, the rest in the executor."""
+    """Serves `say` from configure to cleanup, for the session that is attached.
+
+    `frame_left` is called in the pacing thread, the rest in the executor.
+    """
 
     def __init__(self, node: FlowactNode) -> None:
         self._node = node

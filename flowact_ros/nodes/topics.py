@@ -41,6 +41,9 @@ def _reliable(depth: int, *, latched: bool = False) -> QoSProfile:
 
 
 AUDIO_QOS = _reliable(50)  # 2 s of 40 ms chunks
+# A TTS sends a whole text at once: what listens keeps 40 s of it, however busy it is at that moment. A publisher
+# that sends faster than it is read needs the same depth: its own history drops what was not yet acknowledged.
+AUDIO_DEEP_QOS = _reliable(1000)
 IMAGE_QOS = _reliable(5)
 # A watcher (the page, a recorder) has its own depth: it may be late by a second and lose nothing.
 IMAGE_WATCH_QOS = _reliable(30)

@@ -68,10 +68,16 @@ TABLE = {
     ),
     "an echo while it speaks": ([*speech(2, 6), *user(3, 5)], 12.0, {}, [IDLE, SPEAKING, IDLE]),
     "a barge-in": (
-        [*speech(2, 6), *user(3, 5)],
+        [*speech(2, 6), *user(3, 5)],  # its sound goes on for a while: nobody has stopped the sender
         12.0,
         {"barge_in": True},
-        [IDLE, SPEAKING, LISTENING, SPEAKING, IDLE],
+        [IDLE, SPEAKING, LISTENING, THINKING, IDLE],
+    ),
+    "a barge-in, and an answer": (
+        [*speech(2, 4), *user(3, 4.5), SpeechData(5.5, "u2"), AvatarSpeaking(5.8, True, "u2")],
+        7.0,
+        {"barge_in": True},
+        [IDLE, SPEAKING, LISTENING, THINKING, SPEAKING],
     ),
     "a reaction": ([UserText(2, "That is funny!")], 8.0, {}, [IDLE, REACTING, IDLE]),
     "a partial text is no reaction yet": ([UserText(2, "That is funny!", final=False)], 8.0, {}, [IDLE]),
@@ -108,6 +114,12 @@ def test_listening_is_urgent_and_at_once() -> None:
     assert out[-1][1].behaviour == LISTENING
     assert out[-1][1].priority == PRIORITY_URGENT
     assert all(i.priority == 0 for _, i in out[:-1])
+
+
+def test_only_a_barge_in_interrupts() -> None:
+    out = play([*speech(2, 6), *user(3, 5), *user(12, 13)], 20.0, barge_in=True)
+    assert [(t, i.behaviour) for t, i in out if i.interrupts] == [(3, LISTENING)]
+    assert not any(i.interrupts for _, i in play([*speech(2, 6), *user(3, 5)], 20.0))
 
 
 def test_speaking_carries_the_utterance() -> None:

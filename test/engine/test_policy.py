@@ -101,7 +101,7 @@ def test_cost_of_a_smaller_step_is_a_guess_until_it_is_seen():
     assert 0.1 < c(1) < c(2) < 0.3
     c.add(1, 9.0)
     c.add(1, 0.05)
-    assert c(1) == 0.05 and c(2) == pytest.approx(0.1)
+    assert c(1) == 0.05 and 0.1 <= c(2) < 0.3
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,15 @@ def test_cached_passes_equal_one_masked_pass() -> None:
     model = make_model()
     noisy, reference, sigma, audio, text = inputs(4)
     noisy[:, 0], audio[:, 0], text[:, 0], sigma[:, :2] = 0, 0, 0, 0
+    recent = torch.cat([torch.zeros_like(noisy[:, :2]), noisy[:, 1:2].expand(-1, 2, -1, -1, -1)], 1)
     cached, stream = read_positions(CONFIG.memory.long_term, 1, 2)
     joint = model.window(torch.cat([cached, stream]), None, fake_causal(1, 2))
-    whole, _ = model(noisy, reference, sigma, audio, text, joint)
+    whole, _ = model(noisy, reference, sigma, audio, text, joint, recent=recent)
     anchor = reference_cache(model, reference)
     entry = entry_cache(model, anchor, reference, noisy[:, 1:2], sigma[:, 1:2], audio[:, 1:2], text[:, 1:2])
     window = model.window(stream, cached, None)
     rest = (noisy[:, 2:], reference, sigma[:, 2:], audio[:, 2:], text[:, 2:])
-    split, _ = model(*rest, window, join([anchor, entry]))
+    split, _ = model(*rest, window, join([anchor, entry]), recent=recent[:, 2:])
     torch.testing.assert_close(split, whole[:, 2:], rtol=1e-4, atol=1e-5)
 
 

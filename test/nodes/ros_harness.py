@@ -44,13 +44,14 @@ OUTPUTS = {
 class Watcher:
     """A node of this process that keeps what arrives, spun by a thread. Topics are subscribed to when asked for."""
 
-    def __init__(self, namespace: str, watch: tuple[str, ...]) -> None:
+    def __init__(self, namespace: str, names: tuple[str, ...]) -> None:
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context)
         self.node = rclpy.create_node("watcher", namespace=namespace, context=self._context)
-        self.seen: dict[str, list[Any]] = {name: [] for name in watch}
-        for name in watch:
-            qos = topics.IMAGE_WATCH_QOS if name == topics.IMAGE else topics.QOS[name]
+        self.seen: dict[str, list[Any]] = {name: [] for name in names}
+        for name in names:
+            watch = {topics.IMAGE: topics.IMAGE_WATCH_QOS, topics.AUDIO: topics.AUDIO_DEEP_QOS}
+            qos = watch.get(name, topics.QOS[name])
             self.node.create_subscription(OUTPUTS[name], name, self.seen[name].append, qos)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -77,8 +78,9 @@ class Watcher:
         return value
 
     def publisher(self, kind: type, name: str) -> Any:
-        """A publisher that somebody listens to."""
-        publisher = self.node.create_publisher(kind, name, topics.QOS[name])
+        """A publisher that somebody listens to; of audio as deep as a program needs that sends all at once."""
+        qos = topics.AUDIO_DEEP_QOS if kind is AudioChunk else topics.QOS[name]
+        publisher = self.node.create_publisher(kind, name, qos)
         self.until(publisher.get_subscription_count, f"a listener on {name}")
         time.sleep(0.3)  # both ends
         return publisher

@@ -12,8 +12,10 @@ import aiohttp
 import numpy as np
 import pytest
 from ros_harness import (
+    ABORTED,
     Watcher,
     generator_spec,
+    goal,
     loud,
     over,
     speech_messages,
@@ -21,7 +23,8 @@ from ros_harness import (
     supervise,
 )
 
-from flowact_msgs.msg import AudioChunk, Instruction
+from flowact_msgs.action import Say
+from flowact_msgs.msg import AudioChunk, AvatarState, Instruction
 from flowact_ros.kiosk.protocol import AUDIO, FRAME, STATE, unpack
 from flowact_ros.media.mp4 import read_mp4
 from flowact_ros.media.wav import write_wav
@@ -162,3 +165,24 @@ async def look(url: str, watcher: Watcher) -> dict[int, list[tuple[float, bytes]
                 if got.kind in seen:
                     seen[got.kind].append((got.pts, got.payload))
     return seen
+
+
+def test_a_voice_breaks_into_speech(watcher: Watcher, python_path: str) -> None:
+    """Planner with `barge_in` and generator together: the user speaks, the avatar stops and listens."""
+    parameters = {"barge_in": True}
+    planner = NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", parameters=parameters)
+    with supervise([planner], python_path, []) as supervisor:
+        supervisor.wait_active(90)
+        said = watcher.say(goal(loud(20.0, seed=50), utterance_id="a long story"))
+        watcher.until(lambda: watcher.seen[topics.STATE][-1].robot_speaking, "speech")
+        publisher = watcher.publisher(AudioChunk, topics.MIC)
+        for message in speech_messages(np.concatenate([buzz(0.6, 0), buzz(1.0, 0.2)]), "", 16000):
+            publisher.publish(message)
+            time.sleep(0.005)
+        status, result = said.result()
+        assert (status, result.error_code) == (ABORTED, Say.Result.INTERRUPTED)
+        watcher.until(lambda: not watcher.seen[topics.STATE][-1].robot_speaking, "rest")
+        assert len(spoken(watcher.seen[topics.AUDIO], "a long story")) < 24000 * 15
+        watcher.until(
+            lambda: AvatarState.LISTENING in [m.behaviour for m in watcher.seen[topics.STATE]], "listening"
+        )

@@ -250,3 +250,13 @@ def test_a_killed_generator_comes_back(watcher: Watcher, avatar: tuple[Superviso
     count = len(watcher.seen[topics.IMAGE])
     watcher.until(lambda: len(watcher.seen[topics.IMAGE]) > count + 10, "frames again")
     assert supervisor.restarts("avatar_generator") == 1
+
+
+def test_a_long_text_at_once(watcher: Watcher) -> None:
+    """What a fast TTS does: 500 chunks without a pause; not one is lost on the way in."""
+    pcm = loud(20.0, seed=40)
+    publisher = watcher.publisher(AudioChunk, topics.SPEECH)
+    for message in speech_messages(pcm, "burst"):
+        publisher.publish(message)
+    watcher.until(lambda: over(watcher, "burst"), "its end")
+    np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "burst"), pcm)
