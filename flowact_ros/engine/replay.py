@@ -75,7 +75,7 @@ def replay(
         if now is None:
             state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
             now = Snapshot(state, None, 0, decoder, record.resets)
-        snapshot = ring.truncate(record.first_frame // FRAMES_PER_LATENT)
+        snapshot = ring.truncate(record.first_sample // SAMPLES_PER_LATENT)
         if snapshot is not None:
             now = snapshot
         start = record.first_frame * SAMPLES_PER_FRAME
@@ -117,5 +117,6 @@ def _ends(records: list[ChunkRecord]) -> list[int]:
     for record in reversed(records):
         end = record.first_frame + record.latents * FRAMES_PER_LATENT
         ends.append(end if limit is None else min(end, limit))
-        limit = record.first_frame if limit is None else min(limit, record.first_frame)
+        back = record.first_sample // SAMPLES_PER_FRAME  # a skip may follow a rewind: sound tells how far it went
+        limit = back if limit is None else min(limit, back)
     return ends[::-1]

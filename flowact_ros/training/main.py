@@ -26,12 +26,22 @@ from flowact_ros.models.vae import VAE
 from flowact_ros.training.export import export_decoder, export_denoiser, export_vae
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
+NEEDED = {  # stage -> options it cannot do without
+    "vae": ("run", "data", "heldout"),
+    "decoder": ("run", "data", "heldout"),
+    "latents": ("data", "out"),
+    "stage1": ("run", "data", "heldout"),
+    "export-vae": ("run", "data"),
+    "export-decoder": ("run",),
+    "export-stage1": ("run",),
+}
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="flowact train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    top.add_argument("stage", choices=("vae", "decoder", "latents", "stage1", "export-vae", "export-decoder", "export-stage1"))
+    top.add_argument("stage", choices=tuple(NEEDED))
     top.add_argument("--run", type=Path, help="folder of checkpoints, logs and sheets")
     top.add_argument("--out", type=Path, help="folder that receives latents")
     top.add_argument("--data", type=Path, help="training material (see `flowact data`)")
@@ -50,8 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    needed = {"latents": ("data", "out"), "export-vae": ("run", "data"), "export-decoder": ("run",), "export-stage1": ("run",)}
-    for name in needed.get(args.stage, ("run", "data", "heldout")):
+    for name in NEEDED[args.stage]:
         if getattr(args, name) is None:
             parser().error(f"{args.stage} needs --{name}")
     torch.set_num_threads(args.threads)

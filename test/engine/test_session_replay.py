@@ -145,3 +145,21 @@ def test_missing_records_are_named():
     with pytest.raises(EngineError, match="begin at frame|begins at sample"):
         list(replay(FakePipeline(), known, sim.records[1:]))
     assert list(replay(FakePipeline(), known, [])) == []
+
+
+@pytest.mark.parametrize("phase", [i * 0.047 for i in range(12)])
+def test_rewinds_of_a_machine_that_has_just_become_slow(phase):
+    """No lead and slow commits: frames leave between the decision to rewind and the rewind, and some are skipped."""
+    sim = Simulation(SessionConfig(lead_s=0.0))
+    speech = ramp(3.0)
+    sim.at(1, lambda: sim.session.push_audio(speech, 24000, utterance_id="a", last=True))
+    for i in range(3):
+        at = 1.6 + 0.6 * i + phase
+        sim.at(at, lambda: sim.session.set_instruction("laughs", priority=3))
+        sim.at(at, lambda: setattr(sim, "costs", {"denoise": (0.1, 0.0), "advance": (0.7, 0.0)}))
+        sim.at(at + 0.05, lambda: setattr(sim, "costs", {"denoise": (0.1, 0.0), "advance": (0.4, 0.0)}))
+        sim.at(at + 0.5, lambda: setattr(sim, "costs", {"denoise": (0.02, 0.02)}))
+    sim.run(10)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    check_replay(sim)

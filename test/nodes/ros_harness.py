@@ -63,6 +63,12 @@ class Watcher:
         while not self._stop.is_set():
             self._executor.spin_once(timeout_sec=0.1)
 
+    def do(self, action: Callable[[], Any]) -> Any:
+        """Runs `action` in the spinning thread: an answer must not be read before its request is noted down."""
+        task = self._executor.create_task(action)
+        self.until(task.done, "a request")
+        return task.result()
+
     def watch_jpegs(self) -> list[CompressedImage]:
         jpegs: list[CompressedImage] = []
         self.node.create_subscription(
@@ -88,7 +94,7 @@ class Watcher:
     def call(self, kind: type, name: str, request: Any) -> Any:
         client = self.node.create_client(kind, name)
         assert client.wait_for_service(PATIENCE_S), f"no service {name}"
-        future = client.call_async(request)
+        future = self.do(lambda: client.call_async(request))
         self.until(future.done, f"an answer of {name}")
         self.node.destroy_client(client)
         return future.result()
@@ -120,14 +126,17 @@ class Goal:
         self.feedback: list[Any] = []
         self.client = ActionClient(watcher.node, Say, topics.SAY)
         assert self.client.wait_for_server(PATIENCE_S), "no action server"
-        sent = self.client.send_goal_async(goal, lambda message: self.feedback.append(message.feedback))
+        sent = watcher.do(lambda: self.client.send_goal_async(goal, self._on_feedback))
         watcher.until(sent.done, "an answer to the goal")
         self.handle = sent.result()
         assert self.handle.accepted
-        self._result = self.handle.get_result_async()
+        self._result = watcher.do(self.handle.get_result_async)
+
+    def _on_feedback(self, message: Any) -> None:
+        self.feedback.append(message.feedback)
 
     def cancel(self) -> bool:
-        future = self.handle.cancel_goal_async()
+        future = self._watcher.do(self.handle.cancel_goal_async)
         self._watcher.until(future.done, "an answer to the cancel request")
         return bool(future.result().goals_canceling)
 

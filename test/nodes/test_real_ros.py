@@ -102,8 +102,8 @@ def test_records_and_metrics(watcher: Watcher) -> None:
     records = list(watcher.seen[topics.CHUNKS])
     assert any(m.utterance_id == "recorded" for m in records)
     assert all(1 <= m.latents <= 3 and m.first_frame % 4 == 0 for m in records)
-    # A step lays the sound of its own frames, from where the step before it had looked ahead to.
-    assert all(abs(m.first_sample - m.first_frame * 960) <= 12 * 960 + 1920 for m in records)
+    # A record holds the sound since the record before it, up to the end of its own frames.
+    assert all(m.first_sample < (m.first_frame + 4 * m.latents) * 960 for m in records)
     assert [b.step > a.step for a, b in pairwise(records)] == [True] * (len(records) - 1)
     assert {m.reference_id for m in records} and {m.seed for m in records} == {0}
     watcher.until(lambda: watcher.seen[topics.METRICS], "metrics")

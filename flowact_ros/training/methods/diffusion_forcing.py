@@ -29,12 +29,15 @@ from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
+from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.latents import load_prepared
 
 # chance of a bank with 0, 1, .. 4 entries; a full one costs twice as much as a small one and teaches little more
 ENTRIES = (0.04, 0.56, 0.1, 0.06, 0.24)
 CHUNKS = (0.2, 0.1, 0.7)  # chance of a stream of 1, 2, 3 latents
 SIGMA_FLOOR = 0.3  # below it the velocity's 1 / sigma^2 no longer grows
+NEARBY = 0.8  # share of samples whose reference is a moment of the clip itself
+REACH = 8  # latents (1.3 s) within which it is looked for
 HELDOUT_LATENTS = 24  # of each held-out clip, rolled out for the sheet
 
 
@@ -84,7 +87,7 @@ class DiffusionForcing:
         # without memory only the beginning, where the character still looks like its reference, can be foreseen
         start = int(rng.integers(least, len(clip["latents"]) - stream + 1)) if entries else 0
         index = [start - 1 - int(b) for b in back[::-1]] + list(range(start, start + stream))
-        reference = clip["reference"].float()
+        reference = self._reference(rng, clip, start, start + stream)
         return {
             "reference": reference,
             "latents": (clip["latents"][index].float() - reference) / self.config.motion_scale,
@@ -92,6 +95,19 @@ class DiffusionForcing:
             "text": self.texts[clip["text"][index]],
             "weight": clip["weight"][index[entries:]].float(),
         }
+
+    def _reference(self, rng: np.random.Generator, clip: dict[str, Tensor], start: int, stop: int) -> Tensor:
+        """The neutral picture, or most often a moment near by at which the mouth was (nearly) closed.
+
+        A reference in the pose of the moment makes the mean over all that may come a sharp picture: the head where
+        the reference has it. With the neutral picture alone the pose was open, and three evaluations drew its blur.
+        """
+        if rng.random() >= NEARBY:
+            return clip["reference"].float()
+        places = np.arange(max(0, start - REACH), min(len(clip["latents"]), stop + REACH))
+        opening = clip["opening"].unflatten(0, (-1, FRAMES_PER_LATENT)).mean(1)[places].numpy()
+        closed = places[opening <= max(0.012, float(opening.min()) + 0.004)]
+        return clip["latents"][int(rng.choice(closed))].float()
 
     # -- loss ------------------------------------------------------------------------------------------------------
 
