@@ -129,9 +129,10 @@ class ChunkRecord:
     """What one step used: replaying records in order with the same references gives the same frames.
 
     A record whose first_sample lies before the end of the one before it is a rewind to there (a latent's boundary);
-    one whose first_frame lies after its own first_sample skips what is between (the engine was late). `resets` changes when the step starts from the reference alone (set_reference,
-    reset_memory). pcm: float32 at 24 kHz from `first_sample` to the end of the step plus the look-ahead actually
-    used; the context before it is what earlier records hold.
+    one whose first_frame lies after its own first_sample skips what is between (the engine was late). `resets`
+    changes when the step starts from the reference alone (set_reference, reset_memory). pcm: float32 at 24 kHz from
+    `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what earlier
+    records hold.
     """
 
     step: int

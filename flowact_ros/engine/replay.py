@@ -117,6 +117,8 @@ def _ends(records: list[ChunkRecord]) -> list[int]:
     for record in reversed(records):
         end = record.first_frame + record.latents * FRAMES_PER_LATENT
         ends.append(end if limit is None else min(end, limit))
-        back = record.first_sample // SAMPLES_PER_FRAME  # a skip may follow a rewind: sound tells how far it went
+        back = (
+            record.first_sample // SAMPLES_PER_FRAME
+        )  # a skip may follow a rewind: sound tells how far it went
         limit = back if limit is None else min(limit, back)
     return ends[::-1]
