@@ -156,13 +156,14 @@ class Timeline:
                 head.dry = self.committed
 
     def commit_silence(self, end: int) -> bool:
-        """Lays silence up to `end` whatever waits (the engine is late). True if that broke into speech."""
+        """Lays silence up to `end` whatever waits (the engine is late). True where that breaks into speech."""
         count = end - self.committed
         if count <= 0:
             return False
-        self._put(np.zeros(count, np.float32), None)
+        breaks = self.flowing and self.speech_end == self.committed
         self.inserted += count * self.flowing
-        return self.flowing
+        self._put(np.zeros(count, np.float32), None)
+        return breaks
 
     def _put(self, pcm: np.ndarray, owner: Utterance | None) -> None:
         start = self.committed - self._base

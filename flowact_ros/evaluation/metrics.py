@@ -135,6 +135,18 @@ def statistics(frames: Tensor) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
+def detail(frames: Tensor, boxes: np.ndarray | Tensor) -> float:
+    """Mean edge strength (Laplacian of the luma) inside one box a frame: low for smeared faces, high for noisy ones."""
+    values = []
+    for frame, box in zip(frames, boxes, strict=True):
+        x0, y0, x1, y1 = (int(round(float(v))) for v in box)
+        part = frame[None, :, y0:y1, x0:x1]
+        if min(part.shape[-2:]) < 3:
+            raise MetricError(f"a box of {x1 - x0} x {y1 - y0} pixels has no edges; 3 x 3 are needed")
+        values.append(statistics(part)[0, STATISTICS.index("sharpness")])
+    return float(np.mean(values))
+
+
 def ends(values: np.ndarray, share: float = END_SHARE) -> tuple[np.ndarray, np.ndarray]:
     """Means over the first and the last `share` of the rows."""
     if len(values) < 2:

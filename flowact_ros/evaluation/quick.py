@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowact_ros.data.characters import NAMED
 from flowact_ros.engine.pipeline import AvatarPipeline
@@ -67,6 +68,10 @@ class ClipResult:
     ssim: float
     eyes: float
     mouth: float
+    face: dict[
+        str, float
+    ]  # PSNR [dB] of the face against the truth: "VAE", "stream", and "still", the reference
+    detail: dict[str, float]  # edge strength in the face ÷ the truth's: "VAE", "stream", and "blur"
     true: np.ndarray
     read_truth: np.ndarray
     read_bound: np.ndarray
@@ -173,8 +178,16 @@ class Quick:
         eyes = [metrics.psnr(truth[few], bound[few], boxes[name][few]) for name in ("eye_left", "eye_right")]
         times = np.linspace(0.5, clip.frames / FRAME_RATE - 0.5, SHEET_COLUMNS) * FRAME_RATE
         chosen = torch.from_numpy(times.astype(int))
+        face, own = boxes["face"][few], metrics.detail(truth[few], boxes["face"][few])
+        still = torch.from_numpy(clip.picture()).permute(2, 0, 1).expand_as(truth[few])
+        blurred = F.avg_pool2d(truth[few].float(), 5, 1, 2).to(torch.uint8)
+        others = (("VAE", bound[few]), ("stream", made.frames[few]), ("still", still))
         return ClipResult(
             clip=clip,
+            face={name: metrics.psnr(truth[few], frames, face) for name, frames in others},
+            detail={
+                name: metrics.detail(frames, face) / own for name, frames in (*others[:2], ("blur", blurred))
+            },
             psnr=metrics.psnr(truth[few], bound[few]),
             ssim=metrics.ssim(truth[few], bound[few]),
             eyes=float(np.mean(eyes)),
@@ -229,6 +242,18 @@ class Quick:
         add("vae_ssim", "VAE round trip, SSIM of the luma", mean("ssim"), least=0.96, digits=4)
         add("vae_eye_psnr", "VAE round trip, eyes", mean("eyes"), "dB", least=28.0, digits=2)
         add("vae_mouth_psnr", "VAE round trip, mouth", mean("mouth"), "dB", least=28.0, digits=2)
+
+        def inside(name: str, part: str) -> float:
+            return float(np.mean([getattr(r, part)[name] for r in results]))
+
+        add(
+            "face_detail", "edges in the face ÷ truth (control: blurred)", inside("stream", "detail"), truth=1.0,
+            bound=inside("VAE", "detail"), control=inside("blur", "detail"), least=0.8, most=1.25,
+        )  # fmt: skip
+        add(
+            "face_psnr", "face against truth (control: a still picture)", inside("stream", "face"), "dB",
+            bound=inside("VAE", "face"), control=inside("still", "face"), digits=2,
+        )  # fmt: skip
 
     def _lip_figures(
         self,

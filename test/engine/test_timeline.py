@@ -131,7 +131,8 @@ def test_samples_that_come_after_such_an_end_are_not_lost():
 def test_lateness_breaks_into_speech_without_loss():
     line, _ = timeline(("a", 500, True))
     line.commit(100)
-    assert line.commit_silence(160) is True
+    assert line.commit_silence(140) is True
+    assert line.commit_silence(160) is False  # the same break goes on
     assert line.commit_silence(160) is False
     line.commit(1000)
     np.testing.assert_array_equal(line.read(160, 560), samples(100, 400))

@@ -67,7 +67,10 @@ def test_all_nodes_and_a_page_client(capsys):
         (["--random-weights"], "--random-weights goes with --engine-only"),
         (["--engine-only", "--preset", "huge"], "preset 'huge' does not exist"),
         (["--engine-only", "--preset", "debug", "--character", "nobody"], "'nobody' does not exist"),
-        (["--engine-only", "--preset", "debug", "--wav", "/nonexistent.wav"], "/nonexistent.wav does not exist"),
+        (
+            ["--engine-only", "--preset", "debug", "--wav", "/nonexistent.wav"],
+            "/nonexistent.wav does not exist",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(argv: list[str], words: str, capsys):
@@ -89,7 +92,9 @@ def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
     controls = neutral(2)
     controls[1, control_index("jaw")] = 0.5
     for name, frame in zip(("shut", "open"), render(NAMED["mia"], controls, size=128), strict=True):
-        Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(tmp_path / f"{name}.jpg", quality=95)
+        Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(
+            tmp_path / f"{name}.jpg", quality=95
+        )
 
     def by_darkness(module: object, frames: torch.Tensor, place: tuple[float, float]) -> np.ndarray:
         inside = readout.crop(frames, place)[:, :, 40:56, 40:56]

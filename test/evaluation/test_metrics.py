@@ -86,6 +86,18 @@ def test_drift_of_steady_frames_is_small_and_of_fading_ones_not():
     assert metrics.drift(metrics.statistics(half))["sharpness"] > 0.3
 
 
+def test_detail_falls_with_blur_and_rises_with_noise_inside_the_box_only():
+    a = frames(3)
+    box = np.array([[8, 8, 40, 40]] * 3)
+    blurred = torch.nn.functional.avg_pool2d(a.float(), 3, 1, 1).to(torch.uint8)
+    assert metrics.detail(blurred, box) < 0.5 * metrics.detail(a, box)
+    outside = a.clone()
+    outside[:, :, :6] = blurred[:, :, :6]
+    assert metrics.detail(outside, box) == metrics.detail(a, box)
+    with pytest.raises(MetricError, match="has no edges"):
+        metrics.detail(a, np.zeros((3, 4)))
+
+
 def test_cosines_tell_another_picture():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(8, 16, 16, generator=generator), torch.randn(8, 16, 16, generator=generator)

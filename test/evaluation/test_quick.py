@@ -159,7 +159,9 @@ def test_quick_runs_from_end_to_end_and_says_so_in_json(pipeline, tmp_path):
     report = Quick(pipeline, MouthReadout().eval(), settings, lambda text, done: seen.append(done)).run()
     record = json.loads(report.json())
     assert record["figures"]["vae_psnr"]["passed"] is False  # random weights
-    assert {"lips_correlation", "motion", "drift_luma", "identity_fall"} <= set(record["figures"])
+    assert {"face_detail", "face_psnr", "lips_correlation", "motion", "drift_luma", "identity_fall"} <= set(
+        record["figures"]
+    )
     assert record["figures"]["drift_luma"]["control_failed"] is True
     assert record["figures"]["identity_end"]["control"] < 0.9
     assert seen == sorted(seen)
