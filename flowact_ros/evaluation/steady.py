@@ -25,7 +25,7 @@ IDENTITY_EVERY = 3  # of those looks, one at the identity
 FIRST_CLIP = 100  # held-out clips from this number on fill the run
 CLIP_S = 12.0
 IDENTITY_SHARE = 0.25  # the first against the last quarter: half a minute of two
-FADING = 1.15  # the control: pictures that grow lighter by so much from start to end
+FADING = 1.15  # the control: true pictures that grow lighter by so much from start to end
 
 
 def steady_run(
@@ -64,7 +64,7 @@ def steady_run(
 
 def _light(report: Report, made: Tensor, drawn: Tensor) -> None:
     changes, own = metrics.drift(metrics.statistics(made)), metrics.drift(metrics.statistics(drawn))
-    fading = made.float() * torch.linspace(1.0, FADING, len(made))[:, None, None, None]
+    fading = drawn.float() * torch.linspace(1.0, FADING, len(drawn))[:, None, None, None]
     control = metrics.drift(metrics.statistics(fading.clamp(0, 255).to(torch.uint8)))
     for name in metrics.STATISTICS:
         report.add(
@@ -94,7 +94,7 @@ def _identity(
     nearest = float(metrics.cosines(strangers, reference, everyone).max())
     report.add(
         "identity_fall", "identity: cosine lost from start to end", first - last, truth=own_first - own_last,
-        control=first - nearest, most=0.02, digits=4,
+        control=own_first - nearest, most=0.02, digits=4,
     )  # fmt: skip
     report.add(
         "identity_end", "identity: cosine at the end (control: the most alike stranger)", last, truth=own_last,

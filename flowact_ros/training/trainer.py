@@ -48,7 +48,7 @@ class TrainerConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
-    ema: float = 0.998
+    ema: float = 0.995
     minutes: float = math.inf  # stop after this slice, to be resumed later
     log_every: int = 25
     sheet_every: int = 500

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from flowact_ros.data.performance import Performance
 from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
 from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.evaluation import clips as material
+from flowact_ros.evaluation.figures import ClipResult, lip_figures, motion_figures
 from flowact_ros.evaluation.main import main
-from flowact_ros.evaluation.quick import ClipResult, Quick, Settings
+from flowact_ros.evaluation.quick import Quick, Settings
 from flowact_ros.evaluation.readout import MouthReadout
 from flowact_ros.evaluation.report import Figure, Report
 
@@ -99,6 +99,8 @@ def result(read: np.ndarray, true: np.ndarray) -> ClipResult:
         0.98,
         33.0,
         31.0,
+        {},
+        {},
         true,
         true,
         true,
@@ -113,18 +115,11 @@ def result(read: np.ndarray, true: np.ndarray) -> ClipResult:
     )
 
 
-class NoPipeline:
-    """Figures are made of results; no network is asked."""
-
-    config = SimpleNamespace(height=SIZE)
-
-
 def lips(read: np.ndarray, true: np.ndarray, other: np.ndarray) -> dict[str, Figure]:
-    run = Quick(NoPipeline(), None, Settings(long_s=0))  # type: ignore[arg-type]
-    results = [result(read, true)]
-    run._lip_figures(results, [(results[0], other)], [])
-    run._motion_figures(results)
-    return {f.key: f for f in run.report.figures}
+    report, results = Report("x"), [result(read, true)]
+    lip_figures(report, results, [(results[0], other)], [])
+    motion_figures(report, results)
+    return {f.key: f for f in report.figures}
 
 
 def talk(seed: int, frames: int = 250) -> np.ndarray:

@@ -36,8 +36,8 @@ from flowact_ros.training.latents import load_prepared
 ENTRIES = (0.04, 0.56, 0.1, 0.06, 0.24)
 CHUNKS = (0.2, 0.1, 0.7)  # chance of a stream of 1, 2, 3 latents
 SIGMA_FLOOR = 0.3  # below it the velocity's 1 / sigma^2 no longer grows
-NEARBY = 0.8  # share of samples whose reference is a moment of the clip itself
-REACH = 8  # latents (1.3 s) within which it is looked for
+NEARBY = 0.95  # share of samples whose reference is a moment of the clip itself
+REACH = 4  # latents (0.64 s) before and after within which it is looked for
 HELDOUT_LATENTS = 24  # of each held-out clip, rolled out for the sheet
 
 
@@ -51,8 +51,10 @@ class DiffusionForcing:
         batch: int = 8,
         drop: float = 0.08,
         memory_noise: float = 0.15,
+        generated: float = 0.5,
     ) -> None:
         self.config, self.batch_size, self.drop, self.memory_noise = config, batch, drop, memory_noise
+        self.generated = generated
         self.module = MMDiT(config)
         self.clips, self.texts = load_prepared(data)
         self.heldout_folder = heldout
@@ -75,6 +77,7 @@ class DiffusionForcing:
         level = torch.randn(self.batch_size, entries, generator=generator).abs().mul(self.memory_noise).clamp_max(0.6)
         out["memory_level"] = level
         out["entries"] = entries
+        out["generated"] = entries > 0 and float(torch.rand((), generator=generator)) < self.generated
         return out
 
     def _place(self, rng: np.random.Generator, entries: int, stream: int) -> dict[str, Tensor]:
@@ -84,8 +87,7 @@ class DiffusionForcing:
         steps = rng.choice((1, 2, 3), size=max(0, entries - 1), p=(0.12, 0.08, 0.8))
         back = np.concatenate([[0], np.cumsum(steps)])[:entries]
         least = int(back[-1]) + 1 if entries else 0
-        # without memory only the beginning, where the character still looks like its reference, can be foreseen
-        start = int(rng.integers(least, len(clip["latents"]) - stream + 1)) if entries else 0
+        start = int(rng.integers(least, len(clip["latents"]) - stream + 1))
         index = [start - 1 - int(b) for b in back[::-1]] + list(range(start, start + stream))
         reference = self._reference(rng, clip, start, start + stream)
         return {
@@ -136,10 +138,29 @@ class DiffusionForcing:
             recent=recent.expand_as(noisy),
         )[0]
 
+    @torch.no_grad()
+    def generate(self, batch: dict, memory: Tensor) -> Tensor:
+        """The short-term latent as this model would have made it, `[B, 1, ...]` (paper: generated-GT-latents).
+
+        One evaluation from pure noise under the older entries: it has the model's own blur, which the next chunk must
+        not hand on. The target stays the truth.
+        """
+        entries = batch["entries"]
+        own = {
+            "reference": batch["reference"],
+            "audio": batch["audio"][:, :entries],
+            "text": batch["text"][:, :entries],
+            "sigma": torch.ones(len(memory), 1),
+            "entries": entries - 1,
+        }
+        return self.predict(own, torch.randn_like(memory[:, -1:]), memory[:, :-1]).float()
+
     def step(self, batch: dict, iteration: int) -> dict[str, Tensor]:
         entries = batch["entries"]
         clean, memory = batch["latents"][:, entries:], batch["latents"][:, :entries]
         memory = add_noise(memory, torch.randn_like(memory), batch["memory_level"])
+        if batch["generated"]:
+            memory = torch.cat([memory[:, :-1], self.generate(batch, memory)], 1)
         noisy = add_noise(clean, torch.randn_like(clean), batch["sigma"])
         predicted = self.predict(batch, noisy, memory).float()
         error = (predicted - clean).square().mean(2)  # [B, S, h, w]
