@@ -72,7 +72,8 @@ class MemoryBank:
         sizes = model.config.memory
         keep = min(sizes.entry_latents, latents.shape[1])
         stop = latents.shape[1]
-        entry = self._entry(model, latents[:, stop - keep :], condition.slots(stop - keep, stop))
+        kept = sizes.retain * latents[:, stop - keep :]  # pulled towards the reference, so errors die out
+        entry = self._entry(model, kept, condition.slots(stop - keep, stop))
         queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
         bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1)
         if sizes.refine_interval and bank.commits % sizes.refine_interval == 0:

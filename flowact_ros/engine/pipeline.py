@@ -152,6 +152,7 @@ class AvatarPipeline:
         shape = tuple(bank.reference.shape[1:])
         noise = torch.stack([noise_for(state.seed, state.latent_index + i, shape) for i in range(n_latents)], 1)
         predict = bank.predictor(self.denoiser, condition)
+        noise = self.config.schedule.temperature * noise
         latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
         return Chunk(latents, condition, bank)

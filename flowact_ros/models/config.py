@@ -54,6 +54,7 @@ class MemoryConfig:
     entry_latents: int = 1  # latents kept of a chunk: its last one
     refine_interval: int = 0  # renew the short-term latent every so many chunks; 0 = never
     refine_sigma: float = 0.3  # noise level of that renewal
+    retain: float = 1.0  # share of the motion (distance to the reference) that a committed latent keeps
 
     @property
     def latents(self) -> int:
@@ -63,6 +64,7 @@ class MemoryConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
         _require(self.refine_interval >= 0, f"memory.refine_interval is {self.refine_interval}; use 0 or more chunks")
+        _require(0 < self.retain <= 1, f"memory.retain is {self.retain}; the range is 0 (exclusive) to 1")
         _require(0 < self.refine_sigma < 1, f"memory.refine_sigma is {self.refine_sigma}; the range is 0 to 1")
         _require(self.entry_latents in (1, 3), f"memory.entry_latents is {self.entry_latents}; use 1 or 3")
 
@@ -105,6 +107,7 @@ class SchedulerConfig:
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
     memory_sigma: float = 0.0  # noise level announced for committed memory
+    temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
 
     def __post_init__(self) -> None:
         _require(1 <= self.steps <= 50, f"schedule.steps is {self.steps}; the range is 1 to 50")
@@ -114,6 +117,7 @@ class SchedulerConfig:
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
         )
+        _require(0 <= self.temperature <= 1.5, f"schedule.temperature is {self.temperature}; the range is 0 to 1.5")
         _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
 
 
@@ -191,7 +195,12 @@ def debug() -> ModelConfig:
 
 def avatar_cpu() -> ModelConfig:
     """The embedded default: 512 x 512 canvas, 64 tokens a latent, for two CPU cores."""
-    return ModelConfig(name="avatar_cpu")
+    # the undistilled stage-1 denoiser: see docs/decisions.md on temperature and retain
+    return ModelConfig(
+        name="avatar_cpu",
+        memory=MemoryConfig(retain=0.5),
+        schedule=SchedulerConfig(temperature=0.3),
+    )
 
 
 PRESETS = {"debug": debug, "avatar_cpu": avatar_cpu}
