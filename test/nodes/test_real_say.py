@@ -169,7 +169,8 @@ def test_ctrl_c_is_a_barge_in(watcher: Watcher, tmp_path: Path) -> None:
     write_wav(tmp_path / "long.wav", loud(20.0, seed=31), 24000)
     command = [sys.executable, "-m", "flowact_ros.cli", "say", "--wav", str(tmp_path / "long.wav")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **pipes)
+    # a shell that runs the tests in the background has its children ignore SIGINT, and they inherit that
+    process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
     try:
         assert any("speaking" in line for line in iter(process.stdout.readline, ""))
         process.send_signal(signal.SIGINT)
