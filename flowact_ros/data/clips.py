@@ -17,7 +17,7 @@ from flowact_ros.data.augment import Channel, Voice, available, draw_channel, dr
 from flowact_ros.data.characters import NAMED, Identity, identity_from_seed
 from flowact_ros.data.performance import Performance, Segment, perform
 from flowact_ros.data.sentences import sentence
-from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS, TRAIN_CHARACTER_SEEDS, check_split
+from flowact_ros.data.splits import CHARACTER_SEEDS, SPLITS, check_split
 
 SPEAKING_KINDS = (
     ("speaking", 0.5),
@@ -56,7 +56,7 @@ def make_performance(seed: int, split: str, seconds: float, speaking: float = 0.
         raise ValueError(f"a clip of {seconds} s was asked for; at least 0.4 s are needed")
     if not 0.0 <= speaking <= 1.0:
         raise ValueError(f"speaking is {speaking}; it must lie in 0 .. 1")
-    rng = np.random.default_rng([seed, ("train", "heldout").index(split), 0xF10])
+    rng = np.random.default_rng([seed, SPLITS.index(split), 0xF10])
     identity, character = _character(rng, split)
     voice, channel = available(draw_voice(rng, split)), draw_channel(rng)
     timeline = _timeline(rng, split, seconds, speaking if rng.random() >= SILENT_CLIPS else 0.0, voice.rate)
@@ -69,7 +69,7 @@ def _character(rng: np.random.Generator, split: str) -> tuple[Identity, str]:
     if split == "train" and rng.random() < NAMED_CLIPS:
         name = str(rng.choice(sorted(NAMED)))
         return NAMED[name], name
-    seeds = HELDOUT_CHARACTER_SEEDS if split == "heldout" else TRAIN_CHARACTER_SEEDS
+    seeds = CHARACTER_SEEDS[split]
     seed = int(rng.integers(seeds.start, seeds.stop))
     return identity_from_seed(seed), f"seed:{seed}"
 

@@ -26,10 +26,11 @@ from flowact_ros.data.characters import (
     render,
 )
 from flowact_ros.data.poses import random_movement
+from flowact_ros.data.splits import SPLITS
 from flowact_ros.data.store import BOX_NAMES, write_clip
 
 SNIPPET_FRAMES = 8
-# snippets of the held-out split show characters from here on, which no training clip does
+# snippets of the other splits show characters from here on, which no training clip does
 HELDOUT_SNIPPET_SEED = 5_000_000
 
 
@@ -47,7 +48,7 @@ def picture_arrays(identity: Identity, controls: torch.Tensor, size: int) -> dic
 def render_snippet(seed: int, split: str, size: int, path: Path) -> None:
     """Eight frames of a random movement; a third of the training ones show the named characters."""
     rng = np.random.default_rng(seed)
-    if split == "heldout":
+    if split != "train":
         identity = identity_from_seed(HELDOUT_SNIPPET_SEED + seed)
     elif rng.random() < 0.35:
         identity = NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
@@ -57,7 +58,7 @@ def render_snippet(seed: int, split: str, size: int, path: Path) -> None:
     write_clip(path, arrays, {"seed": seed, "split": split, "frames": SNIPPET_FRAMES, "size": size})
 
 
-def render_clip(seed: int, split: str, seconds: float, size: int, path: Path) -> None:
+def render_clip(seed: int, split: str, seconds: float, size: int, path: Path, *, jpeg: bool = False) -> None:
     """A performance with sound, as `data.clips` draws it for `seed`."""
     from flowact_ros.data.clips import make_performance  # needs a speech synthesiser; snippets do not
 
@@ -76,7 +77,7 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path) ->
         "voice": str(spec.voice),
         "instruction": [(int(first), text) for first, text in performance.instruction],
     }
-    write_clip(path, arrays, info)
+    write_clip(path, arrays, info, jpeg=jpeg)
 
 
 def draw_characters(out: Path, size: int) -> int:
@@ -100,8 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
     parser.add_argument("--seed", type=int, default=0, help="number of the first clip")
-    parser.add_argument("--split", choices=("train", "heldout"), default="train")
+    parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--size", type=int, default=512, help="canvas side in pixels")
+    parser.add_argument("--jpeg", action="store_true", help="keep the frames of clips as JPEG, 40 times smaller")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -114,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.kind == "snippets":
             render_snippet(number, args.split, args.size, path)
         else:
-            render_clip(number, args.split, args.seconds, args.size, path)
+            render_clip(number, args.split, args.seconds, args.size, path, jpeg=args.jpeg)
         print(f"{number - args.seed + 1}/{args.count} {path}", flush=True)
     return 0
 

@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training never sees: the characters, voices and sentences of the evaluation, all fixed in this file."""
+"""What training never sees: the characters, voices and sentences of the evaluation, all fixed in this file.
+
+`validation` has characters of its own and is what training sheets show and settings are chosen on; `heldout` also has
+its own voices and sentences, and only `flowact eval` looks at it.
+"""
 
 from __future__ import annotations
 
 import re
 
-SPLITS = ("train", "heldout")
+SPLITS = ("train", "heldout", "validation")
 
 # Characters: seeds of ``identity_from_seed``. All named characters are training characters.
 TRAIN_CHARACTER_SEEDS = range(0, 1_000_000)
-# Pictures for the VAE (`data.prepare`) draw seeds from 1,000,000 (training) and from 5,000,000 (its own held-out ones).
-HELDOUT_CHARACTER_SEEDS = range(6_000_000, 6_000_064)
+# Pictures for the VAE (`data.prepare`) draw seeds from 1,000,000 (training) and from 5,000,000 (all other splits).
+VALIDATION_CHARACTER_SEEDS = range(6_000_000, 6_000_064)
+HELDOUT_CHARACTER_SEEDS = range(7_000_000, 7_000_064)
+CHARACTER_SEEDS = {
+    "train": TRAIN_CHARACTER_SEEDS,
+    "validation": VALIDATION_CHARACTER_SEEDS,
+    "heldout": HELDOUT_CHARACTER_SEEDS,
+}
 
 # Voices: (backend, factors of the vocal tract). 1.1 = a tract 10 % shorter: higher pitch and formants.
 # flite's awb and hibari between 0.89 and 0.95 speak in the evaluation only.

@@ -30,13 +30,17 @@ def check_rgb(rgb: np.ndarray, what: str) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-def encode_jpeg(rgb: np.ndarray, quality: int = DEFAULT_QUALITY) -> bytes:
-    """uint8 [H, W, 3] RGB -> JPEG bytes. `quality` 1..100."""
+def encode_jpeg(rgb: np.ndarray, quality: int = DEFAULT_QUALITY, *, full_colour: bool = False) -> bytes:
+    """uint8 [H, W, 3] RGB -> JPEG bytes. `quality` 1..100; `full_colour`: 4:4:4 and the exact DCT, for material."""
     if not 1 <= int(quality) <= 100:
         raise MediaError(f"JPEG quality is {quality}; expected 1 to 100")
     rgb = check_rgb(rgb, "encode_jpeg")
     return simplejpeg.encode_jpeg(
-        rgb, quality=int(quality), colorspace="RGB", colorsubsampling="420", fastdct=True
+        rgb,
+        quality=int(quality),
+        colorspace="RGB",
+        colorsubsampling="444" if full_colour else "420",
+        fastdct=not full_colour,
     )
 
 

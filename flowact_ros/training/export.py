@@ -61,11 +61,20 @@ def export_vae(config: ModelConfig, run: Path, data: Path, out: Path | None = No
 
 def export_decoder(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
     """Replace the decoder of the shipped VAE by the one of `run`; encoder and latent statistics stay to the bit."""
+    return _continue_vae(config, run, out, "decoder", ("decoder.",))
+
+
+def export_refined(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
+    """Replace both halves of the shipped VAE by those of `run`; the latent statistics stay as the anchor had them."""
+    return _continue_vae(config, run, out, "refine", ("encoder.", "decoder."))
+
+
+def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, parts: tuple[str, ...]) -> Path:
     path = (out or weights_dir() / config.name) / "vae.safetensors"
     module = VAE(config.vae)
     before = load_weights(path, module, kind="vae", config=config.vae)
-    card, ema = run_card(run, f"flowact train decoder --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
-    module.decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in ema.items() if k.startswith("decoder.")})
+    card, ema = run_card(run, f"flowact train {stage} --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
+    module.load_state_dict({**module.state_dict(), **{k: v for k, v in ema.items() if k.startswith(parts)}})
     earlier = {k: v for k, v in before.items() if k not in ("kind", "config", "parameters")}
     save_weights(path, module, kind="vae", config=config.vae, card={**card, "continues": earlier})
     return path

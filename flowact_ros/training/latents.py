@@ -4,8 +4,8 @@
     flowact train latents --data runs/data/clips --out runs/latents
 
 One .pt a clip: `latents` f16 [N, C, h, w] (normalised), `reference` f16 [C, h, w] (the character's neutral picture),
-`audio` f16 [N, 4, 384], `weight` f16 [N, h, w] (loss weight of each latent cell), `text` int [N] into `texts`,
-`opening` f32 [4N]; `texts.pt` holds the embeddings [count, tokens, 384] of all instructions.
+`audio` f16 [N, 4, 384], `weight` f16 [N, h, w] (loss weight of each latent cell), `text` int [N],
+`opening` f32 [4N]; `words` f16 [K, tokens, 384]: embeddings of the clip's instructions, which `text` counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowact_ros.data.characters import NAMED, Identity, identity_from_seed, neutral, render
-from flowact_ros.data.store import StoredClip
+from flowact_ros.data.store import JpegFrames, StoredClip
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.models.vae import VAE
 from flowact_ros.timebase import FRAMES_PER_LATENT
@@ -39,12 +39,13 @@ def identity_of(name: str) -> Identity:
 
 
 @torch.no_grad()
-def encode_frames(vae: VAE, frames: np.ndarray, piece: int = 40) -> Tensor:
-    """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w], streamed in pieces."""
+def encode_frames(vae: VAE, frames: np.ndarray | JpegFrames, piece: int = 8) -> Tensor:
+    """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w], streamed in pieces that stay in the cache."""
+    dtype = next(vae.parameters()).dtype
     usable = len(frames) - len(frames) % FRAMES_PER_LATENT
     parts, state = [], None
     for start in range(0, usable, piece):
-        latents, state = vae.encode(to_video(frames[start : min(start + piece, usable)]), state)
+        latents, state = vae.encode(to_video(frames[start : min(start + piece, usable)]).to(dtype), state)
         parts.append(latents[0].float())
     return torch.cat(parts)
 
@@ -52,7 +53,8 @@ def encode_frames(vae: VAE, frames: np.ndarray, piece: int = 40) -> Tensor:
 def reference_latent(vae: VAE, identity: Identity, size: int) -> Tensor:
     """Latent [C, h, w] of the character's neutral picture."""
     with torch.no_grad():
-        return vae.encode_image(to_video(render(identity, neutral(1), size=size).numpy())[0])[0].float()
+        picture = to_video(render(identity, neutral(1), size=size).numpy())[0]
+        return vae.encode_image(picture.to(next(vae.parameters()).dtype))[0].float()
 
 
 def cell_weights(boxes: np.ndarray, size: int, stride: int) -> Tensor:
@@ -71,29 +73,26 @@ def prepare(
     clips: Sequence[StoredClip],
     out: Path,
     *,
-    bf16: bool = True,
     shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Write the latents of `clips` below `out`; clips already there are left alone.
+    """Write the latents of `clips` below `out`; clips already there are left alone. `vae` computes in its own dtype.
 
     shard: (i, n) does every n-th clip from the i-th on, so that n processes share the work.
     """
     out.mkdir(parents=True, exist_ok=True)
-    texts = sorted({""} | {text for clip in clips for _, text in clip.info["instruction"]})
-    known = {text: i for i, text in enumerate(texts)}
-    torch.save({"texts": texts, "embeddings": text_encoder.encode(texts).half()}, out / "texts.pt")  # type: ignore[attr-defined]
     references: dict[str, Tensor] = {}
     for number, clip in list(enumerate(clips))[shard[0] :: shard[1]]:
         path = out / f"{clip.path.name}.pt"
         if path.exists():
             continue
         name, size = clip.info["identity"], clip.info["size"]
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            if name not in references:
-                references[name] = reference_latent(vae, identity_of(name), size)
-            latents = encode_frames(vae, clip.array("frames"))
+        if name not in references:
+            references[name] = reference_latent(vae, identity_of(name), size)
+        latents = encode_frames(vae, clip.array("frames"))
         features = window.whole_features(np.array(clip.array("pcm"), dtype=np.float32))
         count = len(latents)
+        spoken = [clip.instruction_at(FRAMES_PER_LATENT * k) for k in range(count)]
+        texts = sorted(set(spoken))
         torch.save(
             {
                 "identity": name,
@@ -101,7 +100,8 @@ def prepare(
                 "reference": references[name].half(),
                 "audio": features[: count * FRAMES_PER_LATENT].unflatten(0, (count, FRAMES_PER_LATENT)).half(),
                 "weight": cell_weights(clip.array("boxes"), size, vae.config.spatial_stride).half(),
-                "text": torch.tensor([known[clip.instruction_at(FRAMES_PER_LATENT * k)] for k in range(count)]),
+                "text": torch.tensor([texts.index(text) for text in spoken]),
+                "words": text_encoder.encode(texts).half(),  # type: ignore[attr-defined]
                 "opening": torch.from_numpy(np.array(clip.array("opening")[: count * FRAMES_PER_LATENT])),
             },
             path,
@@ -120,9 +120,15 @@ def motion_deviation(out: Path) -> float:
 
 
 def load_prepared(folder: Path) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """All prepared clips below `folder` and the text embeddings [count, tokens, 384]."""
+    """All prepared clips below `folder`, and the text embeddings [count, tokens, 384] that their `text` counts."""
     paths = sorted(folder.glob("[0-9]*.pt"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no prepared clips; make them with `flowact train latents`")
-    embeddings = torch.load(folder / "texts.pt", weights_only=True)["embeddings"].float()
-    return [torch.load(path, weights_only=True) for path in paths], embeddings
+    clips, words, count = [], [], 0
+    for path in paths:
+        clip = torch.load(path, weights_only=True)
+        clip["text"] = clip["text"] + count
+        words.append(clip.pop("words").float())
+        count += len(words[-1])
+        clips.append(clip)
+    return clips, torch.cat(words)

@@ -3,12 +3,14 @@
 
     flowact train vae --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/vae --minutes 10
     flowact train decoder --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/decoder
+    flowact train refine --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/refine
     flowact train latents --data runs/data/clips --out runs/latents
     flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
 
-`decoder` goes on with the shipped VAE's decoder while its encoder, and so every latent, stays as it is.
+`decoder` goes on with the shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes
+on with both halves while the latents stay near to where they were.
 A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
 """
 
@@ -23,17 +25,24 @@ import torch
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
-from flowact_ros.training.export import export_decoder, export_denoiser, export_vae
+from flowact_ros.training.export import export_decoder, export_denoiser, export_refined, export_vae
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 NEEDED = {  # stage -> options it cannot do without
     "vae": ("run", "data", "heldout"),
     "decoder": ("run", "data", "heldout"),
+    "refine": ("run", "data", "heldout"),
     "latents": ("data", "out"),
     "stage1": ("run", "data", "heldout"),
     "export-vae": ("run", "data"),
     "export-decoder": ("run",),
+    "export-refined": ("run",),
     "export-stage1": ("run",),
+}
+VAE_STAGES = {  # stage -> what it asks of the method
+    "vae": {},
+    "decoder": {"edges_from": 0, "on_features": 0.8, "decoder_only": True},
+    "refine": {"edges_from": 0, "on_features": 0.85, "feature_weight": 5.0, "crop": 160, "anchor": 0.05},
 }
 
 
@@ -71,6 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.stage == "export-decoder":
         export_decoder(config, args.run)
         return 0
+    if args.stage == "export-refined":
+        export_refined(config, args.run)
+        return 0
     if args.stage == "export-stage1":
         export_denoiser(config, args.run)
         return 0
@@ -78,21 +90,13 @@ def main(argv: list[str] | None = None) -> int:
         _latents(config, args)
         return 0
     torch.manual_seed(args.seed)
-    if args.stage in ("vae", "decoder"):
+    if args.stage in VAE_STAGES:
         from flowact_ros.training.methods.vae import VAEMethod
 
-        method = VAEMethod(config, args.data, args.heldout, batch=args.batch)
-        if args.stage == "decoder":
-            method = VAEMethod(
-                config,
-                args.data,
-                args.heldout,
-                batch=args.batch,
-                edges_from=0,
-                on_features=0.8,
-                decoder_only=True,
-            )
+        method = VAEMethod(config, args.data, args.heldout, batch=args.batch, **VAE_STAGES[args.stage])
+        if args.stage != "vae":
             load_weights(shipped_vae(config), method.module, kind="vae", config=config.vae)
+            method.anchor_here()
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 
@@ -124,10 +128,10 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
 
     vae = VAE(config.vae)
     load_weights(shipped_vae(config), vae, kind="vae", config=config.vae)
-    vae.eval()
+    vae.eval().to(torch.float32 if args.no_bf16 else torch.bfloat16)
     window = AudioWindow(load_audio_encoder())
     clips = read_clips(args.data)
-    prepare(vae, window, load_text_encoder(), clips, args.out, bf16=not args.no_bf16, shard=tuple(args.shard))
+    prepare(vae, window, load_text_encoder(), clips, args.out, shard=tuple(args.shard))
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
 
 

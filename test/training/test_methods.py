@@ -11,7 +11,7 @@ import torch
 
 from flowact_ros.data.store import write_clip
 from flowact_ros.models.config import debug
-from flowact_ros.training.latents import cell_weights
+from flowact_ros.training.latents import cell_weights, load_prepared
 from flowact_ros.training.losses import box_mask, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 from flowact_ros.training.methods.vae import VAEMethod, measure_latents
@@ -48,11 +48,11 @@ def latents(folder: Path, clips: int = 3, length: int = 30) -> Path:
                 "audio": loudness[:, None, None].expand(-1, 4, 384).contiguous().half(),
                 "weight": torch.ones(length, h, w).half(),
                 "text": torch.zeros(length, dtype=torch.long),
+                "words": torch.full((1, 1, 384), float(i)).half(),
                 "opening": torch.zeros(4 * length),
             },
             folder / f"{i:03d}.pt",
         )
-    torch.save({"texts": [""], "embeddings": torch.zeros(1, 1, 384).half()}, folder / "texts.pt")
     return folder
 
 
@@ -81,6 +81,29 @@ def test_vae_learns_and_latents_are_normalised(tmp_path: Path) -> None:
     assert float(z.abs().max()) < 20 and torch.isfinite(z).all()
     figures = method.sheet(method.module, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 100 and figures["psnr"] > 5
+
+
+def test_an_anchored_vae_stays_near_its_latents(tmp_path: Path) -> None:
+    data = snippets(tmp_path / "data")
+    moved = []
+    for anchor in (0.01, 100.0):
+        torch.manual_seed(0)
+        method = VAEMethod(CONFIG, data, data, crop=64, batch=2, anchor=anchor)
+        method.anchor_here()
+        Trainer(method, config(tmp_path / str(anchor), 20)).run()
+        moved.append(float(method.step(method.batch(torch.Generator().manual_seed(5)), 0)["moved"]))
+    assert moved[1] < 0.2 * moved[0]
+
+
+def test_every_clip_keeps_its_own_words(tmp_path: Path) -> None:
+    clips, words = load_prepared(latents(tmp_path / "data", clips=3))
+    assert [float(words[clip["text"][0], 0, 0]) for clip in clips] == [0.0, 1.0, 2.0]
+
+
+def test_memory_is_pulled_towards_the_reference(tmp_path: Path) -> None:
+    method = DiffusionForcing(CONFIG, latents(tmp_path / "data"), tmp_path / "data", batch=64)
+    retained = method.batch(torch.Generator().manual_seed(0))["retained"]
+    assert 0.3 < float((retained < 1).float().mean()) < 0.7 and 0.4 <= float(retained.min()) < 0.6
 
 
 def test_diffusion_forcing_learns_to_hear(tmp_path: Path) -> None:

@@ -36,8 +36,10 @@ from flowact_ros.training.latents import load_prepared
 ENTRIES = (0.04, 0.56, 0.1, 0.06, 0.24)
 CHUNKS = (0.2, 0.1, 0.7)  # chance of a stream of 1, 2, 3 latents
 SIGMA_FLOOR = 0.3  # below it the velocity's 1 / sigma^2 no longer grows
-NEARBY = 0.95  # share of samples whose reference is a moment of the clip itself
-REACH = 4  # latents (0.64 s) before and after within which it is looked for
+NEARBY = 0.8  # share of samples whose reference is a moment of the clip itself
+REACH = 6  # latents (0.96 s) before and after within which it is looked for
+PULLED = 0.5  # share of samples whose memory is pulled towards the reference, as `memory.retain` does
+LEAST_RETAINED = 0.4
 HELDOUT_LATENTS = 24  # of each held-out clip, rolled out for the sheet
 
 
@@ -76,6 +78,9 @@ class DiffusionForcing:
         out["sigma"] = training_sigmas(self.batch_size, self.config.schedule, generator)[:, None].expand(-1, stream)
         level = torch.randn(self.batch_size, entries, generator=generator).abs().mul(self.memory_noise).clamp_max(0.6)
         out["memory_level"] = level
+        pulled = torch.rand(self.batch_size, generator=generator) < PULLED
+        share = LEAST_RETAINED + (1 - LEAST_RETAINED) * torch.rand(self.batch_size, generator=generator)
+        out["retained"] = torch.where(pulled, share, torch.ones(()))
         out["entries"] = entries
         out["generated"] = entries > 0 and float(torch.rand((), generator=generator)) < self.generated
         return out
@@ -161,6 +166,7 @@ class DiffusionForcing:
         memory = add_noise(memory, torch.randn_like(memory), batch["memory_level"])
         if batch["generated"]:
             memory = torch.cat([memory[:, :-1], self.generate(batch, memory)], 1)
+        memory = memory * batch["retained"][:, None, None, None, None]
         noisy = add_noise(clean, torch.randn_like(clean), batch["sigma"])
         predicted = self.predict(batch, noisy, memory).float()
         error = (predicted - clean).square().mean(2)  # [B, S, h, w]

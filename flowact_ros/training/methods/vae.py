@@ -7,10 +7,14 @@
 
 Crops keep the cost down; half of them are centred on an eye or on the mouth, whose pixels also weigh more. The latent
 is disturbed by a little noise, so that the decoder forgives the denoiser's errors and the latent's scale is set.
+
+`flowact train refine` goes on with the shipped VAE, both halves of it, under an anchor: latents that wander from where
+the shipped encoder puts them cost something, so a denoiser trained on the old latents only has to be fine-tuned.
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +45,13 @@ class VAEMethod:
         edges: float = 0.5,
         edges_from: int = 2000,
         on_features: float = 0.6,
+        feature_weight: float = 2.0,
+        anchor: float = 0.0,
         decoder_only: bool = False,
     ) -> None:
         self.module = VAE(config.vae)
-        self.on_features, self.decoder_only = on_features, decoder_only
+        self.on_features, self.feature_weight, self.decoder_only = on_features, feature_weight, decoder_only
+        self.anchor, self.anchored = anchor, None
         if decoder_only:  # latents that a denoiser was trained on must not move any more
             self.module.encoder.requires_grad_(False)
         self.data, self.crop, self.batch_size = data, crop, batch
@@ -52,6 +59,12 @@ class VAEMethod:
         self.clips: list[StoredClip] = []
         self.heldout = read_clips(heldout)
         self.draws = 0
+
+    def anchor_here(self) -> None:
+        """From now on the encoder as it is holds the latents of the one that is trained in place."""
+        if self.anchor == 0:
+            return
+        self.anchored = copy.deepcopy(self.module).eval().requires_grad_(False)
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops `[B, 8, 3, c, c]` in [-1, 1] and pixel weights `[B, 8, 1, c, c]`."""
@@ -76,11 +89,12 @@ class VAEMethod:
             crops.append(torch.from_numpy(np.array(frames[piece, :, y : y + c, x : x + c])))
             shift = torch.tensor([x, y, x, y], dtype=torch.float32)
             inside = box_mask(boxes[piece, FEATURES] - shift, c, c).any(1)
-            weights.append(1.0 + 2.0 * inside.float())
-        video = torch.stack(crops).float() / 127.5 - 1.0
-        if rng.random() < 0.5:
-            video = video.flip(1)
-        return video, torch.stack(weights).unsqueeze(2)
+            weights.append(1.0 + self.feature_weight * inside.float())
+        video, weight = torch.stack(crops).float() / 127.5 - 1.0, torch.stack(weights).unsqueeze(2)
+        for dimension in (1, -1):  # backwards in time, mirrored
+            if rng.random() < 0.5:
+                video, weight = video.flip(dimension), weight.flip(dimension)
+        return video, weight
 
     def step(self, batch: tuple[Tensor, Tensor], iteration: int) -> dict[str, Tensor]:
         video, weight = batch
@@ -90,9 +104,22 @@ class VAEMethod:
         output = self.module.decode(noisy)[0].float()
         edges = self.edges if iteration >= self.edges_from else 0.0
         loss = reconstruction(output, video, weight, edges) + self.penalty * latents.float().square().mean()
-        mse = (output.detach() - video).square().mean()
-        return {"loss": loss, "psnr": 10 * torch.log10(4.0 / mse), "latent_std": latents.detach().float().std()}
+        error = (output.detach() - video).square()
+        inside = (weight > 1).expand_as(error)
+        figures = {
+            "psnr": 10 * torch.log10(4.0 / error.mean()),
+            "feature_psnr": 10 * torch.log10(4.0 / (error[inside].sum() / inside.sum().clamp_min(1)).clamp_min(1e-10)),
+            "latent_std": latents.detach().float().std(),
+        }
+        if self.anchored is not None:
+            with torch.no_grad():
+                before, _ = self.anchored.encode(video)
+            moved = (latents - before).float().square().mean()
+            loss = loss + self.anchor * moved
+            figures["moved"] = moved.detach()
+        return {"loss": loss, **figures}
 
+    @torch.no_grad()
     def sheet(self, module: VAE, path: Path) -> dict[str, float]:
         rows, whole, features = [], [], []
         for clip in self.heldout[:12]:
