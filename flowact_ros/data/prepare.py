@@ -22,7 +22,7 @@ from flowact_ros.data.characters import (
     feature_boxes,
     identity_from_seed,
     mouth_opening,
-    neutral,
+    neutral_picture,
     render,
 )
 from flowact_ros.data.poses import random_movement
@@ -86,8 +86,7 @@ def draw_characters(out: Path, size: int) -> int:
 
     out.mkdir(parents=True, exist_ok=True)
     for name, identity in NAMED.items():
-        picture = render(identity, neutral(1), size=size)[0].permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(picture).save(out / f"{name}.png", optimize=True)
+        Image.fromarray(neutral_picture(identity, size)).save(out / f"{name}.png", optimize=True)
         print(out / f"{name}.png")
     return 0
 

@@ -12,6 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from flowact_ros.timebase import SAMPLE_RATE
+
+MAX_LOOKAHEAD = SAMPLE_RATE * 80 // 1000  # [samples] of sound after a step that its encoder may hear: 80 ms
+
 
 class EngineError(RuntimeError):
     """The stream cannot go on, or was asked for something that its state does not allow."""
@@ -66,7 +70,7 @@ class Pipeline(Protocol):
     """
 
     context_samples: int  # at 24 kHz: past audio wanted before the first frame of a step
-    lookahead_samples: int  # at 24 kHz, <= 1920 (80 ms): future audio wanted after its last frame
+    lookahead_samples: int  # at 24 kHz, <= MAX_LOOKAHEAD: future audio wanted after its last frame
     height: int  # of published frames
     width: int
 

@@ -7,44 +7,53 @@ Same machine kind, backend and thread count: the same frames, bit by bit, rewind
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 
 import numpy as np
 
 from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference, SpeechSpan
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.step import Step, make
-from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
+from flowact_ros.timebase import (
+    FRAME_RATE,
+    FRAMES_PER_LATENT,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SAMPLES_PER_LATENT,
+)
 
 
 class _Track:
-    """Sound that the records so far hold, with whose it is."""
+    """Sound that the records so far hold, from sample `base` on, with whose it is."""
 
-    def __init__(self) -> None:
-        self._base = 0  # content time of _pcm[0]
+    def __init__(self, base: int) -> None:
+        self.base = base  # content time of _pcm[0]
         self._pcm = np.zeros(0, np.float32)
         self._spans: list[SpeechSpan] = []
 
     def lay(self, start: int, pcm: np.ndarray, spans: tuple[SpeechSpan, ...]) -> None:
-        known = self._base + len(self._pcm)
-        if not self._base <= start <= known:
+        known = self.base + len(self._pcm)
+        if not self.base <= start <= known:
             raise EngineError(
-                f"a record's sound begins at sample {start}: it is known in [{self._base}, {known}]"
+                f"a record's sound begins at sample {start}: it is known in [{self.base}, {known}]"
             )
-        self._pcm = np.concatenate([self._pcm[: start - self._base], pcm])
+        self._pcm = np.concatenate([self._pcm[: start - self.base], pcm])
         cut = [SpeechSpan(s.start, min(s.end, start), s.utterance_id) for s in self._spans if s.start < start]
         self._spans = [*cut, *spans]
 
     def read(self, start: int, end: int) -> np.ndarray:
+        if start < self.base and self.base > 0:  # before the stream it was silent
+            raise EngineError(f"the records hold sound from sample {self.base} on: sample {start} is needed")
         out = np.zeros(end - start, np.float32)
-        first, last = max(start, self._base), min(end, self._base + len(self._pcm))
+        first, last = max(start, self.base), min(end, self.base + len(self._pcm))
         if last > first:
-            out[first - start : last - start] = self._pcm[first - self._base : last - self._base]
+            out[first - start : last - start] = self._pcm[first - self.base : last - self.base]
         return out
 
     def trim(self, start: int) -> None:
         """Forgets what lies before `start`."""
-        cut = max(0, start - self._base)
-        self._pcm, self._base = self._pcm[cut:], self._base + cut
+        cut = max(0, start - self.base)
+        self._pcm, self.base = self._pcm[cut:], self.base + cut
         self._spans = [s for s in self._spans if s.end > start]
 
     def speaker(self, start: int, end: int) -> str | None:
@@ -57,31 +66,41 @@ class _Track:
 def replay(
     pipeline: Pipeline, references: Mapping[str, Reference], records: Iterable[ChunkRecord]
 ) -> Iterator[Frame]:
-    """Records in order, from the first step -> the frames that the session made and did not take back.
+    """Consecutive records of one stream -> the frames that the session made and did not take back.
 
-    references: by ChunkRecord.reference_id. Stamps count from 0. Frames that the session skipped repeat the picture
-    before them, as live. Raises EngineError if a record or a reference is missing.
+    references: by ChunkRecord.reference_id (see `recorded_references`). The frames begin with step 0, or with the first
+    cut (another value of `resets`) before which the records hold the sound that it hears; earlier records give that
+    sound only. Stamps count from frame 0. Frames that the session skipped repeat the picture before them, as live.
+    Raises EngineError if a record or a reference is missing.
     """
     records = list(records)
     if not records:
         return
+    _check_steps(records)
+    begin = _beginning(records, pipeline.context_samples)
     ends = _ends(records)
-    track, ring, now = _Track(), Ring(), None
+    track, ring, now = _Track(records[0].first_sample), Ring(), None
     shown, picture, behaviour = 0, None, ""
-    for record, end in zip(records, ends, strict=True):
+    for number, (record, end) in enumerate(zip(records, ends, strict=True)):
+        start = record.first_frame * SAMPLES_PER_FRAME
+        stop = start + record.latents * SAMPLES_PER_LATENT
+        used = record.pcm[: stop - record.first_sample]
+        if number <= begin and record.first_sample < track.base:
+            track = _Track(record.first_sample)
+        track.lay(record.first_sample, used, record.spans)
+        if number < begin:
+            track.trim(min(end * SAMPLES_PER_FRAME, stop) - pipeline.context_samples - SAMPLES_PER_LATENT)
+            continue
         if record.reference_id not in references:
             raise EngineError(f"step {record.step} shows reference {record.reference_id!r}: it was not given")
         reference = references[record.reference_id]
         if now is None:
             state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
             now = Snapshot(state, None, 0, decoder, record.resets)
+            shown = min(record.first_frame, end)
         snapshot = ring.truncate(record.first_sample // SAMPLES_PER_LATENT)
         if snapshot is not None:
             now = snapshot
-        start = record.first_frame * SAMPLES_PER_FRAME
-        stop = start + record.latents * SAMPLES_PER_LATENT
-        used = record.pcm[: stop - record.first_sample]
-        track.lay(record.first_sample, used, record.spans)
         look = record.pcm[len(used) :]
         pcm = np.concatenate([track.read(start - pipeline.context_samples, stop), look])
         now = make(pipeline, Step(now, pcm, record, reference), ring.push).after
@@ -89,10 +108,9 @@ def replay(
             entry: RingEntry | None = ring.entry(shown)
             if entry is not None:
                 picture, behaviour = entry.frames[shown % FRAMES_PER_LATENT], entry.behaviour
-            if picture is None:
-                raise EngineError(
-                    f"the records begin at frame {record.first_frame}: frame {shown} is not in them"
-                )
+            if picture is None:  # after a cut from which latents were skipped: what was repeated lies before it
+                shown += 1
+                continue
             at = shown * SAMPLES_PER_FRAME
             who = track.speaker(at, at + SAMPLES_PER_FRAME)
             yield Frame(
@@ -108,6 +126,32 @@ def replay(
             shown += 1
         ring.drop_before(shown)
         track.trim(min(shown * SAMPLES_PER_FRAME, stop) - pipeline.context_samples - SAMPLES_PER_LATENT)
+
+
+def _check_steps(records: list[ChunkRecord]) -> None:
+    for before, record in pairwise(records):
+        if record.step <= before.step:
+            raise EngineError(
+                f"step {record.step} follows step {before.step}: another stream begins there, replay it by itself"
+            )
+        if record.step > before.step + 1:
+            raise EngineError(
+                f"step {record.step} follows step {before.step}: {record.step - before.step - 1} records are missing"
+            )
+
+
+def _beginning(records: list[ChunkRecord], context: int) -> int:
+    """Index of the first record that needs nothing before the records: the stream's first, or a cut."""
+    held = records[0].first_sample  # sound is known from here on
+    for number, record in enumerate(records):
+        held = min(held, record.first_sample)
+        cut = number > 0 and record.resets != records[number - 1].resets
+        if record.step == 0 or (cut and record.first_frame * SAMPLES_PER_FRAME - context >= held):
+            return number
+    raise EngineError(
+        f"none of the {len(records)} records from step {records[0].step} on can begin a replay: step 0, or a cut "
+        f"(set_reference, reset_memory) with {context / SAMPLE_RATE:.1f} s of sound before it, is needed"
+    )
 
 
 def _ends(records: list[ChunkRecord]) -> list[int]:

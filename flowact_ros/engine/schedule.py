@@ -13,6 +13,8 @@ from torch import Tensor
 
 from flowact_ros.models.config import SchedulerConfig
 
+VISITED = 0.8  # share of training draws on the sampler's own levels
+
 
 def shift_time(u: Tensor, shift: float) -> Tensor:
     """Map uniform u in [0, 1] towards noise: shift u / (1 + (shift - 1) u) (Stable Diffusion 3, eq. 23)."""
@@ -26,15 +28,15 @@ def step_sigmas(config: SchedulerConfig) -> tuple[float, ...]:
 
 
 def training_sigmas(count: int, config: SchedulerConfig, generator: torch.Generator) -> Tensor:
-    """`[count]` noise levels for diffusion forcing: each chunk its own, half on the levels that inference visits.
+    """`[count]` noise levels for diffusion forcing: each chunk its own, most on the levels that inference visits.
 
-    The shipped sampler sees only `steps` levels; the other half of the draws keeps the whole path defined, for the
-    many-step teacher and for memory refinement.
+    The shipped sampler sees only `steps` levels; the other draws keep the whole path defined, for the many-step
+    teacher and for memory refinement.
     """
     anywhere = shift_time(torch.rand(count, generator=generator), config.shift).clamp_min(0.02)
     visited = torch.tensor(step_sigmas(config)[:-1], dtype=torch.float32)
     chosen = visited[torch.randint(len(visited), (count,), generator=generator)]
-    return torch.where(torch.rand(count, generator=generator) < 0.5, chosen, anywhere)
+    return torch.where(torch.rand(count, generator=generator) < VISITED, chosen, anywhere)
 
 
 def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

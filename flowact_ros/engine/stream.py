@@ -17,9 +17,9 @@ import numpy as np
 from flowact_ros.engine import pacing
 from flowact_ros.engine.controls import Instruction, Instructions
 from flowact_ros.engine.intake import Feed
-from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Frame, Pipeline, Reference
+from flowact_ros.engine.interfaces import MAX_LOOKAHEAD, ChunkRecord, EngineError, Frame, Pipeline, Reference
 from flowact_ros.engine.metrics import Meter, StepCost
-from flowact_ros.engine.policy import Situation, choose, shortest_lead, sustained
+from flowact_ros.engine.policy import Situation, choose, overloaded, shortest_lead, sustained
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step, make
@@ -49,9 +49,9 @@ class Stream:
         config: SessionConfig,
         clock: Callable[[], float],
     ) -> None:
-        if not 0 <= pipeline.lookahead_samples <= 1920:
+        if not 0 <= pipeline.lookahead_samples <= MAX_LOOKAHEAD:
             raise EngineError(
-                f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most 1920 fit"
+                f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most {MAX_LOOKAHEAD} fit"
             )
         self.cond = threading.Condition()
         self.pipeline, self.config, self.seed = pipeline, config, seed
@@ -70,6 +70,7 @@ class Stream:
         self._clock = clock
         self._began = clock()
         self._latent = 0  # the next one to make
+        self._resumed = 0  # latents right before this one were skipped
         self._now = Snapshot(pipeline.start(reference, seed), None, 0, pipeline.start_decoder(reference), 0)
         self._covered = 0  # content samples that earlier records hold
         self._rewind_wanted = False
@@ -93,7 +94,9 @@ class Stream:
     @property
     def ahead(self) -> int:
         """Frames made and unshown."""
-        return max(0, self._latent * FRAMES_PER_LATENT - self.next_frame)
+        latents = (self._latent, self._resumed)
+        made, start = (latent * FRAMES_PER_LATENT for latent in latents)
+        return max(0, made - max(start, self.next_frame))
 
     @property
     def due(self) -> bool:
@@ -167,6 +170,8 @@ class Stream:
         self.timeline.close_orphan(now - self.config.orphan_s)
         if not self.offline:  # steps that do not keep up would starve an utterance that comes in real time
             least = max(self.config.start_latents, sustained(self.cost, self.config.step_latents))
+            if self._slow:  # such steps are for frames that leave when they are done: until then sound must last
+                least += math.ceil(self.cost(self.config.step_latents) * SAMPLE_RATE / SAMPLES_PER_LATENT)
             self.timeline.start_samples = least * SAMPLES_PER_LATENT + self.pipeline.lookahead_samples
         if self._rewind_wanted:
             self._rewind(now, 0)
@@ -179,10 +184,10 @@ class Stream:
         first = self._latent * FRAMES_PER_LATENT
         situation = Situation(
             slack=self.leaves(first) - now,
-            ahead=first - self.next_frame,
+            ahead=self.ahead,
             flowing=self.timeline.flowing or self.timeline.onset,
             gathering=self.timeline.gathering,
-            supply=supply + max(0, self.timeline.committed - first * SAMPLES_PER_FRAME),
+            supply=supply + self.timeline.committed - first * SAMPLES_PER_FRAME,  # what was skipped takes some
             bounded=bounded,
             small=self._small or self.timeline.onset,
             lookahead=self.pipeline.lookahead_samples,
@@ -285,15 +290,23 @@ class Stream:
         self._covered = min(self._covered, start)
         self._small = True
 
+    @property
+    def _slow(self) -> bool:
+        return overloaded(self.cost, self.config.step_latents)
+
     def _skip_lost(self, now: float) -> None:
-        """The engine fell a whole latent behind: go on where frames can still be in time."""
-        if self.next_frame < (self._latent + 1) * FRAMES_PER_LATENT or self.offline:
+        """Goes on where frames can still be in time: after the engine fell a whole latent behind, and in an engine
+        that cannot keep up as soon as it would be late at all, since frames that are late were made for nothing.
+        """
+        lost = self.next_frame >= (self._latent + 1) * FRAMES_PER_LATENT
+        if self.offline or self.t0 is None or not (lost or self._slow):
             return
         least = sustained(self.cost, self.config.step_latents)
         frame = self.next_frame + math.ceil(self.cost(least) * FRAME_RATE)
         latent = -(-frame // FRAMES_PER_LATENT)
-        self.meter.skipped += latent - self._latent
-        self._latent = latent
+        if latent > self._latent:
+            self.meter.skipped += latent - self._latent
+            self._latent = self._resumed = latent
 
     # ---- leaving
 

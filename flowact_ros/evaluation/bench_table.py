@@ -3,11 +3,70 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
 
+from flowact_ros.evaluation.load import Times, gaps, percentiles, slope_mb_per_hour
+
 REST_PX = 3.0  # lines of a 512 canvas
+
+
+def result_table(
+    args: argparse.Namespace,
+    times: Times,
+    *,
+    mode: str,
+    load_before: float,
+    character: str,
+    real_time_factor: tuple[float, float],
+    repeated: int,
+    dropped: int,
+    frames: int,
+    arrivals: list[float],
+    memory: list[tuple[float, float]],
+    first_frame_s: float,
+    step_ms: dict[str, float],
+    core_ms: float,
+    size: tuple[int, int],
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """What `flowact bench --json` prints. arrivals: [s] of frames; memory: (seconds, MB); size: (width, height)."""
+    from flowact_ros.evaluation.report import machine
+
+    seconds = arrivals[-1] - arrivals[0] if len(arrivals) > 1 else 0.0
+    return {
+        "mode": mode,
+        "preset": args.preset,
+        "device": args.device,
+        "weights": "random" if args.random_weights or args.preset == "debug" else args.weights or "shipped",
+        "character": character,
+        "size": list(size),
+        "machine": {**machine(), "threads": args.threads, "load_before": round(load_before, 2)},
+        "seconds": round(seconds, 1),
+        "real_time_factor": {"median": round(real_time_factor[0], 3), "p95": round(real_time_factor[1], 3)},
+        "ttff_s": percentiles(times.ttff),
+        "ttff_live_s": percentiles(times.ttff_live),
+        "barge_in_s": percentiles(times.barge_in),
+        "onsets": {
+            "fast": len(times.ttff),
+            "live": len(times.ttff_live),
+            "cut": len(times.barge_in),
+            "lost": times.lost,
+        },
+        "repeated_frames": repeated,
+        "dropped_frames": dropped,
+        "frames": frames,
+        "fps": round((len(arrivals) - 1) / seconds, 2) if seconds else 0.0,
+        "arrival_gap_s": gaps(arrivals),
+        "rss_mb": round(memory[-1][1], 1) if memory else 0.0,
+        "rss_slope_mb_per_hour": round(slope_mb_per_hour(memory), 1),
+        "first_frame_s": round(first_frame_s, 2),
+        "step_ms": {name: round(value, 1) for name, value in step_ms.items()},
+        "core_ms_per_chunk": round(core_ms, 1),
+        **extra,
+    }
 
 
 def show(result: dict[str, Any]) -> None:

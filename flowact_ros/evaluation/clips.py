@@ -20,6 +20,7 @@ from flowact_ros.data.characters import (
     identity_from_seed,
     mouth_opening,
     neutral,
+    neutral_picture,
     render,
 )
 from flowact_ros.data.clips import make_performance
@@ -104,10 +105,6 @@ class Clip:
         """The same character and instructions with another clip's sound: a control."""
         pcm = np.resize(other.pcm, self.pcm.shape)
         return Clip(self.name, self.identity, replace(self.performance, pcm=pcm), self.size)
-
-
-def neutral_picture(identity: Identity, size: int) -> np.ndarray:
-    return render(identity, neutral(1), size=size)[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def heldout_clips(count: int, seconds: float, size: int, first: int = 0) -> list[Clip]:

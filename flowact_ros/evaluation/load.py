@@ -7,10 +7,12 @@ No torch and no ROS in here: the same driver speaks to a `Session` in this proce
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +20,10 @@ from flowact_ros.timebase import SAMPLE_RATE
 
 PIECE_S = 0.04  # [s] of a chunk of speech
 ANSWER_S = 10.0  # an utterance that is not seen after this long is lost
+
+
+class BenchError(RuntimeError):
+    """The benchmark cannot be carried out: one line."""
 
 
 @dataclass(frozen=True)
@@ -229,3 +235,29 @@ def slope_mb_per_hour(samples: list[tuple[float, float]]) -> float:
         return 0.0
     t, y = np.array(half).T
     return float(np.polyfit((t - t[0]) / 3600.0, y, 1)[0])
+
+
+def process_age() -> float:
+    """Seconds since this process was started."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, up - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+class progress:
+    """A bar on stderr where that is a terminal. Gives `tell(done)`, `done` in 0 .. 1."""
+
+    def __enter__(self) -> Callable[[float], None]:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self.bar.start()
+        task = self.bar.add_task("speaking and being interrupted", total=1.0)
+        return lambda done: self.bar.update(task, completed=done)
+
+    def __exit__(self, *exc: object) -> None:
+        self.bar.stop()

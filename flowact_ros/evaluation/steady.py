@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowact_ros.data.characters import NAMED
+from flowact_ros.data.characters import NAMED, neutral_picture
 from flowact_ros.engine.pipeline import AvatarPipeline
 from flowact_ros.evaluation import metrics
-from flowact_ros.evaluation.clips import heldout_clips, image_latents, neutral_picture, stream
+from flowact_ros.evaluation.clips import heldout_clips, image_latents, stream
 from flowact_ros.evaluation.report import Report
 from flowact_ros.evaluation.sheets import SHEET_COLUMNS, small
 

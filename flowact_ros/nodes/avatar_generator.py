@@ -12,25 +12,24 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import gc
-import queue
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from std_srvs.srv import Trigger
 
-from flowact_msgs.msg import AudioChunk, ChunkRecord, Instruction, StreamMetrics
+from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
-from flowact_ros.nodes.convert import audio_array, behaviour_name, to_time
+from flowact_ros.nodes.convert import audio_array, behaviour_name
 from flowact_ros.nodes.engine_config import engine_config
-from flowact_ros.nodes.engine_messages import metrics_message, record_message
-from flowact_ros.nodes.frame_publisher import FRAME_ID, FramePublisher
+from flowact_ros.nodes.engine_messages import metrics_message
+from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.resources import use_image_profile
 from flowact_ros.nodes.say_server import SayServer
@@ -82,7 +81,7 @@ class AvatarGenerator(FlowactNode):
         self._session: Session | None = None
         self._publisher: FramePublisher | None = None
         self._say: SayServer | None = None
-        self._records: queue.Queue[Any] = queue.Queue(256)
+        self._records: RecordPublisher | None = None
         self._alone: UninstructedBehaviour | None = None
         self._ended = threading.Event()
         self._failures = 0
@@ -99,6 +98,7 @@ class AvatarGenerator(FlowactNode):
 
         torch.set_num_threads(int(threads))
         from flowact_ros.engine.pipeline import build_pipeline
+        from flowact_ros.engine.references import load_reference
 
         self._config, overrides = engine_config(self.params["engine_config"])
         overrides = {
@@ -117,8 +117,8 @@ class AvatarGenerator(FlowactNode):
             text_backend=self.params["text_backend"],
             text_path=self.params["text_path"] or None,
         )
-        rgb, self._reference_id = self._first_reference()
-        self._reference = replace(self._pipeline.load_reference(rgb), id=self._reference_id)
+        self._reference = load_reference(self._pipeline, *self._first_reference())
+        self._reference_id = self._reference.id
         self._warm_up()
         # Requests are answered in the inactive state as well: that the avatar is not active.
         self._say = SayServer(self)
@@ -141,14 +141,14 @@ class AvatarGenerator(FlowactNode):
         session.close()
 
     def _first_reference(self) -> tuple[Any, str]:
-        """(uint8 [H, W, 3], its id) of the character to begin with. Raises ValueError."""
+        """(uint8 [H, W, 3], its name if it is a shipped one) of the character to begin with. Raises ValueError."""
         from flowact_ros.engine.characters import list_characters, load_character
 
         path, name = self.params["reference_image"], self.params["character"]
         if path:
             from flowact_ros.media.image import read_image
 
-            return read_image(Path(path).expanduser()), Path(path).stem
+            return read_image(Path(path).expanduser()), ""
         names = list_characters()
         name = name or (names[0] if names else "")
         if name not in names:
@@ -160,7 +160,7 @@ class AvatarGenerator(FlowactNode):
     def begin(self) -> None:
         from flowact_ros.engine.session import Session
 
-        self._chunks = self.add_publisher(ChunkRecord, topics.CHUNKS)
+        self._records = RecordPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._ended.clear()
         session = Session(
@@ -168,7 +168,7 @@ class AvatarGenerator(FlowactNode):
             self._reference,
             seed=self.params["seed"],
             config=self._config,
-            on_chunk=self._on_chunk,
+            on_chunk=self._records.take,
             reference_id=self._reference_id,
         )
         self._alone = UninstructedBehaviour(session)
@@ -187,7 +187,7 @@ class AvatarGenerator(FlowactNode):
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_timer(1.0, self._publish_metrics)
-        self.add_timer(0.05, self._publish_records)
+        self.add_timer(0.05, self._tend)
         session.start()
         publisher.start()
 
@@ -199,6 +199,7 @@ class AvatarGenerator(FlowactNode):
             self._session = None
         if self._publisher is not None:
             self._publisher.join()
+            self._publish_records()  # of the last frames
             self._publisher = None
 
     def unload(self) -> None:
@@ -305,22 +306,14 @@ class AvatarGenerator(FlowactNode):
         if self._say is not None:
             self._say.frame_left(frame)
 
-    def _on_chunk(self, record: interfaces.ChunkRecord) -> None:
-        """Engine thread: only hands over."""
-        try:
-            self._records.put_nowait(record)
-        except queue.Full:
-            self.report("chunk records are lost: the executor does not keep up")
-
-    def _publish_records(self) -> None:
+    def _tend(self) -> None:
         if self._alone is not None and self._session is not None:
             self._alone.tick(self._publisher is not None and self._publisher.speaking)
-        while self._publisher is not None and not self._records.empty():
-            record = self._records.get_nowait()
-            message = record_message(record)
-            message.header.stamp = to_time(self._publisher.stamp_ns(record.first_frame))
-            message.header.frame_id = FRAME_ID
-            self._chunks.publish(message)
+        self._publish_records()
+
+    def _publish_records(self) -> None:
+        if self._records is not None and self._publisher is not None:
+            self._records.publish(self._publisher.stamp_ns)
 
     def _publish_metrics(self) -> None:
         if self._session is not None and self._publisher is not None:

@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's figures and records as messages."""
+"""The engine's figures and records as messages, and records back from messages."""
 
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING
 
-from flowact_msgs.msg import ChunkRecord, StreamMetrics
-from flowact_ros.timebase import FRAME_RATE
+import numpy as np
+
+from flowact_msgs.msg import ChunkRecord, SpeechSpan, StreamMetrics
+from flowact_ros.engine import interfaces
+from flowact_ros.engine.session_config import MAX_STEP_LATENTS
+from flowact_ros.nodes.convert import MAX_CHUNK_S, ConversionError, behaviour_name, behaviour_number
+from flowact_ros.timebase import (
+    FRAME_RATE,
+    FRAMES_PER_LATENT,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    SAMPLES_PER_LATENT,
+)
 
 if TYPE_CHECKING:
-    from flowact_ros.engine import interfaces, metrics
+    from flowact_ros.engine import metrics
+
+_NUMBERS = ("step", "first_frame", "latents", "first_sample", "seed", "rewinds", "resets")
+_TEXTS = ("instruction", "utterance_id", "reference_id")
 
 
 def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> StreamMetrics:
@@ -38,10 +53,51 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
 
 
 def record_message(record: interfaces.ChunkRecord) -> ChunkRecord:
-    """What one step used. The header is left to the caller, who knows the clock."""
+    """What one step used, without loss. The header is left to the caller, who knows the clock."""
     message = ChunkRecord()
-    for name in ("step", "first_frame", "latents", "first_sample", "rewinds", "seed"):
+    for name in _NUMBERS:
         setattr(message, name, int(getattr(record, name)))
-    for name in ("instruction", "utterance_id", "reference_id"):
+    for name in _TEXTS:
         setattr(message, name, str(getattr(record, name)))
+    message.behaviour = behaviour_number(record.behaviour) if record.behaviour else ChunkRecord.AS_SPEECH
+    message.samples = len(record.pcm)
+    pcm = np.ascontiguousarray(record.pcm, np.float32)
+    sounding = np.flatnonzero(pcm.view(np.uint32))  # bits: a negative zero is kept
+    field = array("f")  # what the field takes without looking at every item
+    field.frombytes(pcm[: sounding[-1] + 1 if len(sounding) else 0].tobytes())
+    message.pcm = field
+    message.spans = [SpeechSpan(start=s.start, end=s.end, utterance_id=s.utterance_id) for s in record.spans]
     return message
+
+
+def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
+    """The record that `record_message` was given, bit for bit.
+
+    Raises ConversionError for one that no step can have used.
+    """
+    what = f"chunk record of step {message.step}"
+    if not 1 <= message.latents <= MAX_STEP_LATENTS or message.first_frame % FRAMES_PER_LATENT:
+        raise ConversionError(
+            f"{what} has {message.latents} latents from frame {message.first_frame} on: 1 … {MAX_STEP_LATENTS} latents "
+            f"from a multiple of {FRAMES_PER_LATENT} on are needed"
+        )
+    end = message.first_frame * SAMPLES_PER_FRAME + message.latents * SAMPLES_PER_LATENT
+    least = end - message.first_sample
+    if not 0 < least <= MAX_CHUNK_S * SAMPLE_RATE or not least <= message.samples <= least + interfaces.MAX_LOOKAHEAD:
+        raise ConversionError(
+            f"{what} has {message.samples} samples from {message.first_sample} on: its frames end at {end}, up to "
+            f"{interfaces.MAX_LOOKAHEAD} more may follow"
+        )
+    sound = np.asarray(message.pcm, np.float32)
+    if len(sound) > message.samples or not np.isfinite(sound).all():
+        raise ConversionError(
+            f"{what} holds {len(sound)} samples of sound: at most {message.samples}, all finite, are needed"
+        )
+    pcm = np.zeros(message.samples, np.float32)
+    pcm[: len(sound)] = sound
+    return interfaces.ChunkRecord(
+        **{name: getattr(message, name) for name in (*_NUMBERS, *_TEXTS)},
+        behaviour="" if message.behaviour == ChunkRecord.AS_SPEECH else behaviour_name(message.behaviour),
+        pcm=pcm,
+        spans=tuple(interfaces.SpeechSpan(s.start, s.end, s.utterance_id) for s in message.spans),
+    )

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from flowact_ros.data.store import read_clips
-from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
+from flowact_ros.models.checkpoint import save_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
-from flowact_ros.training.methods.vae import measure_latents
+from flowact_ros.training.methods.vae import load_grown, measure_latents
 
 
 def commit_id() -> str:
@@ -72,7 +72,7 @@ def export_refined(config: ModelConfig, run: Path, out: Path | None = None) -> P
 def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, parts: tuple[str, ...]) -> Path:
     path = (out or weights_dir() / config.name) / "vae.safetensors"
     module = VAE(config.vae)
-    before = load_weights(path, module, kind="vae", config=config.vae)
+    _, before = load_grown(path, module)
     card, ema = run_card(run, f"flowact train {stage} --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
     module.load_state_dict({**module.state_dict(), **{k: v for k, v in ema.items() if k.startswith(parts)}})
     earlier = {k: v for k, v in before.items() if k not in ("kind", "config", "parameters")}

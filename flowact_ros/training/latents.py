@@ -25,7 +25,7 @@ from flowact_ros.models.vae import VAE
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.losses import box_mask
 
-MOUTH_WEIGHT, EYE_WEIGHT = 7.0, 1.4  # of cells the feature covers, beside 1 everywhere
+MOUTH_WEIGHT, EYE_WEIGHT = 7.0, 4.0  # of cells the feature covers, beside 1 everywhere
 
 
 def to_video(frames: np.ndarray) -> Tensor:

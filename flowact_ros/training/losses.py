@@ -8,13 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def reconstruction(output: Tensor, target: Tensor, weight: Tensor, edges: float) -> Tensor:
-    """Weighted L1 + MSE of pictures in [-1, 1], plus `edges` times the L1 of their differences along rows and columns.
+def reconstruction(
+    output: Tensor, target: Tensor, weight: Tensor, edges: float, squares: float = 2.0
+) -> Tensor:
+    """Weighted L1 + `squares` MSE of pictures in [-1, 1], plus `edges` times the L1 of their differences along rows and
+    columns.
 
     output, target: `[B, T, 3, H, W]`; weight: `[B, T, 1, H, W]`
     """
     error = output - target
-    loss = (weight * (error.abs() + 2.0 * error.square())).mean()
+    loss = (weight * (error.abs() + squares * error.square())).mean()
     if edges > 0:
         dx = (error[..., 1:] - error[..., :-1]).abs() * weight[..., 1:]
         dy = (error[..., 1:, :] - error[..., :-1, :]).abs() * weight[..., 1:, :]

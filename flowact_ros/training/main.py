@@ -42,7 +42,15 @@ NEEDED = {  # stage -> options it cannot do without
 VAE_STAGES = {  # stage -> what it asks of the method
     "vae": {},
     "decoder": {"edges_from": 0, "on_features": 0.8, "decoder_only": True},
-    "refine": {"edges_from": 0, "on_features": 0.85, "feature_weight": 5.0, "crop": 160, "anchor": 0.05},
+    "refine": {
+        "edges_from": 0,
+        "edges": 0.2,
+        "on_features": 0.85,
+        "feature_weight": 12.0,
+        "squares": 10.0,
+        "crop": 160,
+        "anchor": 0.1,
+    },
 }
 
 
@@ -95,8 +103,7 @@ def main(argv: list[str] | None = None) -> int:
 
         method = VAEMethod(config, args.data, args.heldout, batch=args.batch, **VAE_STAGES[args.stage])
         if args.stage != "vae":
-            load_weights(shipped_vae(config), method.module, kind="vae", config=config.vae)
-            method.anchor_here()
+            method.continue_from(shipped_vae(config))
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 

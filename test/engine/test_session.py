@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from itertools import islice
@@ -267,7 +268,8 @@ def test_references(live):
         frames = session.frames(realtime=live)
         next(frames)
         first = session.reference_id
-        assert len(first) == 12 and first != session.set_reference(face(2))
+        assert first == f"picture-{hashlib.sha256(face(1).tobytes()).hexdigest()[:16]}"
+        assert first != session.set_reference(face(2))
         assert session.set_reference(face(1)) == first
         assert session.set_reference(Reference(rgb=face(9), latent=4, id="nine")) == "nine"
         for bad, message in (

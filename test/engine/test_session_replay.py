@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -140,11 +141,45 @@ def test_missing_records_are_named():
     known = references()
     with pytest.raises(EngineError, match="reference 'first': it was not given"):
         list(replay(FakePipeline(), {}, sim.records))
-    with pytest.raises(EngineError, match="sound begins at sample"):
+    with pytest.raises(EngineError, match="step 3 follows step 1: 1 records are missing"):
         list(replay(FakePipeline(), known, sim.records[:2] + sim.records[3:]))
-    with pytest.raises(EngineError, match="begin at frame|begins at sample"):
+    last = sim.records[-1].step
+    with pytest.raises(EngineError, match=f"step 0 follows step {last}: another stream begins there"):
+        list(replay(FakePipeline(), known, sim.records + sim.records[:1]))
+    with pytest.raises(EngineError, match="from step 1 on can begin a replay: step 0, or a cut"):
         list(replay(FakePipeline(), known, sim.records[1:]))
     assert list(replay(FakePipeline(), known, [])) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_a_recording_that_began_late_is_replayed_from_its_first_cut(data):
+    """Cuts, rewinds over them, and sound across them; the recording starts at any step."""
+    sim = Simulation(SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0]))), seed=3)
+    sim.at(0.5, lambda: sim.session.push_audio(ramp(6.0), 24000, utterance_id="a", last=True))
+    at = data.draw(st.floats(2.0, 3.0))
+    sim.at(at, sim.session.reset_memory)
+    sim.at(at + data.draw(st.floats(0.0, 0.4)), lambda: sim.session.set_instruction("laughs", priority=3))
+    sim.at(at + 1.0, lambda: sim.session.set_reference(face(4), "4"))
+    sim.run(8)
+    sim.check()
+    cut = next(i for i, record in enumerate(sim.records) if record.resets == 1)
+    late = sim.records[data.draw(st.integers(1, cut - 1)) :]
+    again = list(replay(FakePipeline(), references(), late))
+    context = FakePipeline().context_samples
+    first = next(
+        b.first_frame
+        for a, b in pairwise(late)
+        if b.resets != a.resets and b.first_frame * 960 - context >= late[0].first_sample
+    )
+    assert again[0].index <= first
+    assert [f.index for f in again] == list(range(again[0].index, again[-1].index + 1))
+    for live in sim.frames[again[0].index :]:
+        if not live.repeated:
+            frame = again[live.index - again[0].index]
+            np.testing.assert_array_equal(live.rgb, frame.rgb, err_msg=f"frame {live.index}")
+            np.testing.assert_array_equal(live.audio, frame.audio)
+            assert (live.utterance_id, live.behaviour) == (frame.utterance_id, frame.behaviour)
 
 
 @pytest.mark.parametrize("phase", [i * 0.047 for i in range(12)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowact_ros.data.characters import NAMED, identity_from_seed, neutral
+from flowact_ros.data.characters import NAMED, identity_from_seed, neutral, neutral_picture
 from flowact_ros.data.performance import Performance
 from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
 from flowact_ros.engine.pipeline import build_pipeline
@@ -47,7 +47,7 @@ def quiet_performance(frames: int, seed: int = 0) -> Performance:
 
 def test_stream_gives_every_frame_the_sound_of_its_performance(pipeline):
     parts = [quiet_performance(16, 1), quiet_performance(24, 2)]
-    picture = material.neutral_picture(NAMED["mia"], SIZE)
+    picture = neutral_picture(NAMED["mia"], SIZE)
     starts: list[int] = []
     frames = list(material.stream(pipeline, picture, parts, starts=starts))
     assert [frame.index for frame in frames] == list(range(40))
@@ -58,7 +58,7 @@ def test_stream_gives_every_frame_the_sound_of_its_performance(pipeline):
 
 
 def test_stream_is_the_same_for_the_same_seed_and_another_for_another(pipeline):
-    picture = material.neutral_picture(NAMED["mia"], SIZE)
+    picture = neutral_picture(NAMED["mia"], SIZE)
 
     def pictures(seed: int) -> np.ndarray:
         out = material.stream(pipeline, picture, [quiet_performance(12)], seed=seed)

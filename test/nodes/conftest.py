@@ -29,6 +29,7 @@ NEEDS_ROS = (
     "test_real_chain.py",
     "test_launch.py",
     "test_uninstructed.py",
+    "test_records.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rclpy
@@ -16,6 +17,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
@@ -25,6 +28,9 @@ from flowact_ros.nodes import topics
 from flowact_ros.nodes.bringup import environment
 from flowact_ros.nodes.convert import audio_array, audio_message, from_time, to_time
 from flowact_ros.nodes.supervisor import NodeSpec, Supervisor
+
+if TYPE_CHECKING:
+    from flowact_ros.nodes.avatar_generator import AvatarGenerator
 
 PATIENCE_S = 90.0  # for things that must happen; nothing is asserted about speed
 FRAME_NS = 40_000_000
@@ -159,6 +165,36 @@ def supervise(specs: list[NodeSpec], python_path: str, lines: list[str]) -> Supe
     added = {**environment(private=True), "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"}
     added["ROS_DOMAIN_ID"] = os.environ["ROS_DOMAIN_ID"]
     return Supervisor(specs, environment=added, log=lines.append)
+
+
+@contextmanager
+def spun_generator(reference: Path, namespace: str = "") -> Iterator[AvatarGenerator]:
+    """A configured generator in this process, in the domain of ROS_DOMAIN_ID, spun by a thread."""
+    from flowact_ros.nodes.avatar_generator import AvatarGenerator
+
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    values = {"preset": "debug", "threads": 1, "reference_image": str(reference)}
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    node = AvatarGenerator(context=context, namespace=namespace, parameter_overrides=overrides)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield node
+    stop.set()
+    thread.join()
+    node.stop()
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
 
 
 def loud(seconds: float, rate: int = 24000, seed: int = 0) -> np.ndarray:

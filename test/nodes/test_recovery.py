@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rclpy
 from PIL import Image as Picture
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
+from ros_harness import spun_generator
 
 from flowact_ros.nodes import avatar_generator
 from flowact_ros.nodes.avatar_generator import AvatarGenerator
@@ -25,33 +23,13 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AvatarGenerator]:
-    """A configured generator, spun by a thread once it is active."""
+    """A configured generator, spun by a thread."""
     monkeypatch.setattr(avatar_generator, "RESTART_S", 0.05)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "103")
     path = tmp_path / "face.png"
     Picture.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(path)
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context, domain_id=103)
-    values = {"preset": "debug", "threads": 1, "reference_image": str(path)}
-    overrides = [Parameter(name, value=value) for name, value in values.items()]
-    node = AvatarGenerator(context=context, parameter_overrides=overrides)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    stop = threading.Event()
-
-    def spin() -> None:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-    thread = threading.Thread(target=spin)
-    thread.start()
-    yield node
-    stop.set()
-    thread.join()
-    node.stop()
-    executor.shutdown()
-    node.destroy_node()
-    context.try_shutdown()
+    with spun_generator(path) as node:
+        yield node
 
 
 def until(condition: Callable[[], Any], what: str) -> None:

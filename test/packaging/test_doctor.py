@@ -12,8 +12,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from flowact_ros.nodes import doctor
-from flowact_ros.nodes.doctor import ERROR, OK, WARNING, Check
+from flowact_ros.nodes import doctor, doctor_checks
+from flowact_ros.nodes.doctor_checks import ERROR, OK, WARNING, Check
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -32,44 +32,44 @@ def torch_with(available: bool) -> SimpleNamespace:
 
 
 def test_python() -> None:
-    assert doctor.check_python((3, 10, 1)).level == OK
-    assert doctor.check_python((3, 13, 9)).level == OK
-    assert doctor.check_python((3, 9, 18)).level == ERROR
-    assert doctor.check_python((3, 15, 0)).level == WARNING
+    assert doctor_checks.check_python((3, 10, 1)).level == OK
+    assert doctor_checks.check_python((3, 13, 9)).level == OK
+    assert doctor_checks.check_python((3, 9, 18)).level == ERROR
+    assert doctor_checks.check_python((3, 15, 0)).level == WARNING
 
 
 def test_packages() -> None:
-    assert doctor.check_package("numpy", lambda name: "2.0") == Check("numpy", OK, "2.0")
+    assert doctor_checks.check_package("numpy", lambda name: "2.0") == Check("numpy", OK, "2.0")
 
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    check = doctor.check_package("soxr", absent)
+    check = doctor_checks.check_package("soxr", absent)
     assert check.level == ERROR and "make setup" in check.remedy
 
 
 def test_torch_and_gpu() -> None:
-    assert "2.13.0, 2 threads" in doctor.check_torch(lambda name: torch_with(False)).found
-    assert doctor.check_torch(missing).level == ERROR
-    assert "60 of 80 GiB" in doctor.check_gpu(lambda name: torch_with(True), lambda name: None).found
-    assert doctor.check_gpu(lambda name: torch_with(False), lambda name: None).level == OK
-    check = doctor.check_gpu(lambda name: torch_with(False), lambda name: "/usr/bin/nvidia-smi")
+    assert "2.13.0, 2 threads" in doctor_checks.check_torch(lambda name: torch_with(False)).found
+    assert doctor_checks.check_torch(missing).level == ERROR
+    assert "60 of 80 GiB" in doctor_checks.check_gpu(lambda name: torch_with(True), lambda name: None).found
+    assert doctor_checks.check_gpu(lambda name: torch_with(False), lambda name: None).level == OK
+    check = doctor_checks.check_gpu(lambda name: torch_with(False), lambda name: "/usr/bin/nvidia-smi")
     assert check.level == WARNING and "FLOWACT_TORCH=auto" in check.remedy
 
 
 def test_ros_rmw_interfaces() -> None:
-    assert doctor.check_ros({}, missing).level == ERROR
-    assert "jazzy, sourced" in doctor.check_ros({"ROS_DISTRO": "jazzy"}, lambda name: ModuleType(name)).found
-    assert doctor.check_rmw(lambda: "rmw_fastrtps_cpp").level == OK
-    assert doctor.check_rmw(lambda: "rmw_cyclonedds_cpp").level == WARNING
+    assert doctor_checks.check_ros({}, missing).level == ERROR
+    assert "jazzy, sourced" in doctor_checks.check_ros({"ROS_DISTRO": "jazzy"}, lambda name: ModuleType(name)).found
+    assert doctor_checks.check_rmw(lambda: "rmw_fastrtps_cpp").level == OK
+    assert doctor_checks.check_rmw(lambda: "rmw_cyclonedds_cpp").level == WARNING
     # An unbuilt flowact_msgs is an empty namespace package beside the repository's root.
-    check = doctor.check_interfaces(lambda name: ModuleType(name))
+    check = doctor_checks.check_interfaces(lambda name: ModuleType(name))
     assert check.level == ERROR and "make setup" in check.remedy
 
 
 def test_the_interfaces_of_this_environment() -> None:
     pytest.importorskip("rclpy", reason="ROS 2 is not installed (make setup)")
-    check = doctor.check_interfaces()
+    check = doctor_checks.check_interfaces()
     assert check.level == OK, check.found
 
 
@@ -91,21 +91,21 @@ def test_the_interfaces_of_this_environment() -> None:
 def test_shared_memory(tmp_path: Path, total: float, free: float, files: int, level: str, words: str) -> None:
     for number in range(files):
         (tmp_path / f"fastrtps_{number}").write_text("")
-    check = doctor.check_shared_memory(tmp_path, lambda path: Usage(total, total - free, free))
+    check = doctor_checks.check_shared_memory(tmp_path, lambda path: Usage(total, total - free, free))
     assert check.level == level
     assert words in check.found + check.remedy
 
 
 def test_shared_memory_absent(tmp_path: Path) -> None:
-    assert "UDP" in doctor.check_shared_memory(tmp_path / "none").found
+    assert "UDP" in doctor_checks.check_shared_memory(tmp_path / "none").found
 
 
 def test_profile(tmp_path: Path) -> None:
     broken = tmp_path / "own.xml"
     broken.write_text("<dds>")
-    check = doctor.check_profile({"FASTRTPS_DEFAULT_PROFILES_FILE": str(broken)})
+    check = doctor_checks.check_profile({"FASTRTPS_DEFAULT_PROFILES_FILE": str(broken)})
     assert check.level == WARNING and "unset" in check.remedy
-    assert doctor.check_profile({}).level == OK
+    assert doctor_checks.check_profile({}).level == OK
 
 
 def devices(*inputs: int) -> SimpleNamespace:
@@ -114,15 +114,15 @@ def devices(*inputs: int) -> SimpleNamespace:
 
 
 def test_audio() -> None:
-    assert doctor.check_audio(lambda name: devices(0, 2)) == Check("microphone", OK, "1: device 1")
-    assert doctor.check_audio(lambda name: devices(0)).level == WARNING
+    assert doctor_checks.check_audio(lambda name: devices(0, 2)) == Check("microphone", OK, "1: device 1")
+    assert doctor_checks.check_audio(lambda name: devices(0)).level == WARNING
 
     def no_library(name: str) -> ModuleType:
         raise OSError("PortAudio library not found")
 
-    check = doctor.check_audio(no_library)
+    check = doctor_checks.check_audio(no_library)
     assert check.level == WARNING and "libportaudio2" in check.remedy and "files work" in check.found
-    assert doctor.check_audio(missing).level == WARNING
+    assert doctor_checks.check_audio(missing).level == WARNING
 
 
 def safetensors(path: Path, values: int = 4) -> None:
@@ -138,7 +138,7 @@ def safetensors(path: Path, values: int = 4) -> None:
 
 
 def shipped(folder: Path) -> list[Path]:
-    paths = [folder / pattern.replace("*", "avatar_cpu") for pattern in doctor.WEIGHTS]
+    paths = [folder / pattern.replace("*", "avatar_cpu") for pattern in doctor_checks.WEIGHTS]
     for path in paths:
         safetensors(path)
     return paths
@@ -146,14 +146,14 @@ def shipped(folder: Path) -> list[Path]:
 
 def test_weights_are_whole(tmp_path: Path) -> None:
     shipped(tmp_path)
-    assert doctor.check_weights(tmp_path).level == OK
+    assert doctor_checks.check_weights(tmp_path).level == OK
 
 
 @pytest.mark.parametrize("length", [0, 5, 40, -1])
 def test_truncated_weights(tmp_path: Path, length: int) -> None:
     path = shipped(tmp_path)[1]
     path.write_bytes(path.read_bytes()[:length])
-    check = doctor.check_weights(tmp_path)
+    check = doctor_checks.check_weights(tmp_path)
     assert check.level == ERROR and "avatar_cpu/mmdit.safetensors is damaged" in check.found
     assert "git checkout" in check.remedy
 
@@ -161,20 +161,20 @@ def test_truncated_weights(tmp_path: Path, length: int) -> None:
 def test_weights_that_are_missing_or_no_weights(tmp_path: Path) -> None:
     paths = shipped(tmp_path)
     paths[3].with_suffix(".json").unlink()
-    assert "no readable card" in doctor.check_weights(tmp_path).found
+    assert "no readable card" in doctor_checks.check_weights(tmp_path).found
     paths[0].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "vae.safetensors is damaged" in doctor.check_weights(tmp_path).found
+    assert "vae.safetensors is damaged" in doctor_checks.check_weights(tmp_path).found
     paths[0].unlink()
-    assert "vae.safetensors is missing" in doctor.check_weights(tmp_path).found
+    assert "vae.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
 
 
 def test_browser_disk_cpu(tmp_path: Path) -> None:
-    assert doctor.check_browser(lambda: "/usr/bin/chromium").level == OK
-    assert "chromium" in doctor.check_browser(lambda: None).remedy
-    assert doctor.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e8)).level == WARNING
-    assert doctor.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e10)).level == OK
-    assert doctor.check_cpu(1, "").level == WARNING
-    assert doctor.check_cpu(2, "fpu avx2 avx512f").level == OK
+    assert doctor_checks.check_browser(lambda: "/usr/bin/chromium").level == OK
+    assert "chromium" in doctor_checks.check_browser(lambda: None).remedy
+    assert doctor_checks.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e8)).level == WARNING
+    assert doctor_checks.check_disk(tmp_path, lambda path: Usage(1e12, 0, 5e10)).level == OK
+    assert doctor_checks.check_cpu(1, "").level == WARNING
+    assert doctor_checks.check_cpu(2, "fpu avx2 avx512f").level == OK
 
 
 def test_exit_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,9 +194,9 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_problem_on_this_machine_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "check_torch", lambda: Check("torch", OK, "not loaded here"))
-    monkeypatch.setattr(doctor, "check_gpu", lambda: Check("gpu", OK, "not looked for here"))
-    found = list(doctor.checks())
+    monkeypatch.setattr(doctor_checks, "check_torch", lambda: Check("torch", OK, "not loaded here"))
+    monkeypatch.setattr(doctor_checks, "check_gpu", lambda: Check("gpu", OK, "not looked for here"))
+    found = list(doctor_checks.checks())
     assert {
         "python",
         "ros",

@@ -42,7 +42,7 @@ def test_every_interface_is_generated() -> None:
     names = {path.stem for path in INTERFACES}
     assert names == {
         *("AudioChunk", "AvatarState", "ChunkRecord", "Instruction", "StreamMetrics", "Transcript"),
-        *("SetReference", "Say"),
+        *("SpeechSpan", "SetReference", "Say"),
     }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from flowact_ros.data.store import write_clip
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import debug
+from flowact_ros.models.vae import VAE
 from flowact_ros.training.latents import cell_weights, load_prepared
 from flowact_ros.training.losses import box_mask, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
@@ -84,15 +87,35 @@ def test_vae_learns_and_latents_are_normalised(tmp_path: Path) -> None:
 
 
 def test_an_anchored_vae_stays_near_its_latents(tmp_path: Path) -> None:
-    data = snippets(tmp_path / "data")
+    data, path = snippets(tmp_path / "data"), tmp_path / "vae.safetensors"
+    save_weights(path, VAE(CONFIG.vae), kind="vae", config=CONFIG.vae, card={})
     moved = []
     for anchor in (0.01, 100.0):
         torch.manual_seed(0)
         method = VAEMethod(CONFIG, data, data, crop=64, batch=2, anchor=anchor)
-        method.anchor_here()
+        method.continue_from(path)
         Trainer(method, config(tmp_path / str(anchor), 20)).run()
         moved.append(float(method.step(method.batch(torch.Generator().manual_seed(5)), 0)["moved"]))
     assert moved[1] < 0.2 * moved[0]
+
+
+def test_a_vae_grows_without_a_jump(tmp_path: Path) -> None:
+    path, data = tmp_path / "vae.safetensors", snippets(tmp_path / "data")
+    small = VAE(CONFIG.vae)
+    save_weights(path, small, kind="vae", config=CONFIG.vae, card={"steps": 7})
+    deeper = replace(CONFIG, vae=replace(CONFIG.vae, encoder_depths=(1, 2, 2, 1), decoder_depths=(1, 1, 1, 3)))
+    method = VAEMethod(deeper, data, data, decoder_only=True)
+    assert method.continue_from(path)["steps"] == 7
+    video = torch.rand(1, 4, 3, 128, 128) * 2 - 1
+    load_weights(path, small, kind="vae", config=CONFIG.vae)
+    with torch.no_grad():
+        z = small.encode(video)[0]
+        assert torch.equal(method.module.encode(video)[0], z)
+        assert torch.equal(method.module.decode(z)[0], small.decode(z)[0])
+    wider = replace(CONFIG, vae=replace(CONFIG.vae, encoder_widths=(8, 8, 16, 32)))
+    for other in (wider, replace(CONFIG, vae=replace(CONFIG.vae, encoder_depths=(1, 1, 1, 0)))):
+        with pytest.raises(CheckpointError, match="vae.safetensors"):
+            VAEMethod(other, data, data, decoder_only=True).continue_from(path)
 
 
 def test_every_clip_keeps_its_own_words(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 from .controls import CONTROL_LIMITS, CONTROL_NAMES, CharacterError, clamp_controls, control_index, neutral
 from .identity import STYLES, Identity, identity_from_seed
 from .names import NAMED
-from .renderer import feature_boxes, mouth_opening, render
+from .renderer import feature_boxes, mouth_opening, neutral_picture, render
 
 __all__ = [
     "CONTROL_LIMITS",
@@ -19,5 +19,6 @@ __all__ = [
     "identity_from_seed",
     "mouth_opening",
     "neutral",
+    "neutral_picture",
     "render",
 ]

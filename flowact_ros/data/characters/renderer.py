@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import body, eyes, hair, hands, head, mouth, robot
 from .canvas import Canvas, Placement
-from .controls import CharacterError, Controls, check_controls
+from .controls import CharacterError, Controls, check_controls, neutral
 from .identity import Identity, check_identity
 from .pose import FACE_H, Pose
 
@@ -45,6 +46,11 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
             _paint(canvas, identity, Pose(identity, Controls(part)))
             frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
     return frames
+
+
+def neutral_picture(identity: Identity, size: int) -> np.ndarray:
+    """The character at rest, uint8 [size, size, 3]: its reference picture."""
+    return render(identity, neutral(1), size=size)[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def _paint(canvas: Canvas, identity: Identity, pose: Pose) -> None:

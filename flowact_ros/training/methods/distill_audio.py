@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from flowact_ros.models.checkpoint import save_weights, weights_dir
 from flowact_ros.models.whisper_encoder import CLIP, WhisperEncoder, load_whisper
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME
 from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, load_or_build
+from flowact_ros.training.methods.distill_loop import adam, add_options, as_on_disk, averaged, begin, descend
 
 SEGMENT = 48  # frames of a training sample
 TEACHER_STEP = 4  # frames the teacher emits at once: one latent, the live step that knows least of the future
@@ -182,13 +182,6 @@ def report(
     }
 
 
-def averaged(module: nn.Module) -> torch.optim.swa_utils.AveragedModel:
-    """Running mean of the weights over about 200 updates; over fewer at the start, to forget the random ones."""
-    return torch.optim.swa_utils.AveragedModel(
-        module, avg_fn=lambda mean, new, count: mean + (new - mean) * (9 / (count + 10)).clamp(min=0.005)
-    )
-
-
 def train(
     student: Student,
     material: Material,
@@ -201,8 +194,7 @@ def train(
     seed: int,
 ) -> int:
     """Train for `minutes` or to step `steps`, going on from `run`/last.pt if it is there. Returns the step reached."""
-    optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
-    average = averaged(student)
+    optimizer, average = adam(student, lr, weight_decay=0.02), averaged(student)
     step, last = 0, run / "last.pt"
     if last.is_file():
         state = torch.load(last, weights_only=True)
@@ -211,26 +203,14 @@ def train(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
     rng = np.random.default_rng([seed, step])
-    start, log = time.monotonic(), (run / "log.csv").open("a", encoding="utf-8")
-    began = step
-    while step < steps and time.monotonic() - start < 60 * minutes:
-        # The schedule follows the slower of the two budgets, so that a slice cut by time still anneals to zero.
-        done = max(step / steps, (time.monotonic() - start) / (60 * minutes))
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step - began + 1) / 100) * (1 - done) ** 0.5
+
+    def loss() -> tuple[Tensor, list[Tensor]]:
         with torch.autocast("cpu", torch.bfloat16):
-            loss, parts = student.loss(*material.draw(rng, batch))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        average.update_parameters(student)
-        step += 1
-        if step % 50 == 0:
-            row = ",".join(f"{v.item():.4f}" for v in parts.values())
-            log.write(f"{step},{time.monotonic() - start:.1f},{row}\n")
-            log.flush()
-    log.close()
+            value, parts = student.loss(*material.draw(rng, batch))
+        return value, list(parts.values())
+
+    limits = {"minutes": minutes, "steps": steps, "lr": lr, "step": step, "annealing": 0.5}
+    step = descend(student, average, optimizer, loss, run / "log.csv", **limits)
     state = {"step": step, "student": student.state_dict(), "average": average.state_dict()}
     torch.save({**state, "optimizer": optimizer.state_dict()}, last)
     student.load_state_dict(average.module.state_dict())
@@ -242,19 +222,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--teacher", type=Path, required=True, help="weights written by flowact_ros.models.convert_whisper"
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder for corpus, log and state")
-    parser.add_argument("--minutes", type=float, default=10.0, help="wall time of this slice")
-    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--speech", type=float, default=22.0, help="minutes of speech to make and learn from")
-    parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--export", action="store_true", help="write the weights into the package")
+    add_options(parser, minutes=10.0, steps=20_000, batch=24, lr=1.5e-3)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.run.mkdir(parents=True, exist_ok=True)
+    options = begin(args)
     teacher = load_whisper(args.teacher)
     corpora = [
         load_or_build(args.run, args.seed, "train", args.speech),
@@ -273,17 +244,8 @@ def main(argv: list[str] | None = None) -> int:
         ((r - space.feature_mean) / space.feature_std).clamp(-CLIP, CLIP) for r in raw
     )
     material = Material(corpora[0], train_targets, config)
-    options = {
-        "minutes": args.minutes,
-        "steps": args.steps,
-        "batch": args.batch,
-        "lr": args.lr,
-        "seed": args.seed,
-    }
     step = train(student, material, run=args.run, **options)
-    space.load_state_dict(
-        {k: v.bfloat16().float() for k, v in space.state_dict().items()}
-    )  # as it will be on disk
+    as_on_disk(space)
     figures = report(space, (corpora[0], train_targets), (corpora[1], held_targets))
     print(json.dumps(figures, indent=1))
     if args.export:

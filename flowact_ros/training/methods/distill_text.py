@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowact_ros.data.sentences import HELDOUT_SENTENCES
 from flowact_ros.data.wordings import WORDINGS
@@ -34,7 +33,7 @@ from flowact_ros.models.text_encoder import (
     TextEncoder,
     TextEncoderConfig,
 )
-from flowact_ros.training.methods.distill_audio import averaged
+from flowact_ros.training.methods.distill_loop import adam, add_options, as_on_disk, averaged, begin, descend
 from flowact_ros.training.methods.instruction_texts import HELDOUT, known, texts
 
 
@@ -108,30 +107,20 @@ def train(
     log: Path,
 ) -> int:
     """Train for `minutes` or `steps`, whichever ends first; returns the steps made. `student` ends as its average."""
-    optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    average = averaged(student)
-    rng, start, step = np.random.default_rng(seed), time.monotonic(), 0
+    optimizer, average = adam(student, lr, weight_decay=0.01), averaged(student)
+    rng = np.random.default_rng(seed)
     fixed = len(known())  # `texts` lists the project's own wordings first: they come up more often
-    with log.open("a", encoding="utf-8") as out:
-        while step < steps and (spent := time.monotonic() - start) < 60 * minutes:
-            done = max(step / steps, spent / (60 * minutes))
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, (step + 1) / 100) * (1 - done)
-            rows = np.where(
-                rng.random(batch) < 0.1,
-                rng.integers(0, min(fixed, len(lines)), batch),
-                rng.integers(0, len(lines), batch),
-            )
-            value = loss(student([lines[i] for i in rows])[:, 0], targets[torch.from_numpy(rows)])
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            average.update_parameters(student)
-            step += 1
-            if step % 50 == 0:
-                out.write(f"{step},{spent:.1f},{value.item():.4f}\n")
-                out.flush()
+
+    def of_a_batch() -> tuple[Tensor, list[Tensor]]:
+        rows = np.where(
+            rng.random(batch) < 0.1,
+            rng.integers(0, min(fixed, len(lines)), batch),
+            rng.integers(0, len(lines), batch),
+        )
+        value = loss(student([lines[i] for i in rows])[:, 0], targets[torch.from_numpy(rows)])
+        return value, [value]
+
+    step = descend(student, average, optimizer, of_a_batch, log, minutes=minutes, steps=steps, lr=lr)
     student.load_state_dict(average.module.state_dict())
     return step
 
@@ -139,19 +128,10 @@ def train(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Distil the minilm text backend into the embedded one.")
     parser.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--run", type=Path, required=True, help="folder for targets and log")
     parser.add_argument("--count", type=int, default=24_000, help="texts to learn from")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=192)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--export", action="store_true", help="write the weights into the package")
+    add_options(parser, minutes=5.0, steps=6000, batch=192, lr=3e-3)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.run.mkdir(parents=True, exist_ok=True)
+    options = begin(args)
     teacher = MiniLMTextEncoder(args.teacher)
     vocabulary = sorted(teacher.tokenizer.get_vocab().items(), key=lambda item: item[1])
     lines = texts(np.random.default_rng(args.seed), args.count, (word for word, _ in vocabulary))
@@ -166,12 +146,9 @@ def main(argv: list[str] | None = None) -> int:
     student = EmbeddedTextEncoder(config)
     if (last := args.run / "last.pt").is_file():
         student.load_state_dict(torch.load(last, weights_only=True))
-    options = {k: getattr(args, k) for k in ("minutes", "steps", "batch", "lr", "seed")}
     steps = train(student, [lines[i] for i in seen], targets[seen], **options, log=args.run / "log.csv")
     torch.save(student.state_dict(), last)
-    student.eval().load_state_dict(
-        {k: v.bfloat16().float() for k, v in student.state_dict().items()}
-    )  # as on disk
+    as_on_disk(student.eval())
     figures = report(student, teacher, [lines[i] for i in unseen], targets[unseen])
     print(json.dumps(figures, indent=1))
     if args.export:

@@ -14,8 +14,9 @@ the shipped encoder puts them cost something, so a denoiser trained on the old l
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from flowact_ros.data.store import StoredClip, read_clips
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, read_card
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.losses import box_mask, psnr, reconstruction
@@ -46,12 +48,14 @@ class VAEMethod:
         edges_from: int = 2000,
         on_features: float = 0.6,
         feature_weight: float = 2.0,
+        squares: float = 2.0,
         anchor: float = 0.0,
         decoder_only: bool = False,
     ) -> None:
         self.module = VAE(config.vae)
         self.on_features, self.feature_weight, self.decoder_only = on_features, feature_weight, decoder_only
-        self.anchor, self.anchored = anchor, None
+        self.squares = squares
+        self.anchor, self.anchored = anchor, None  # the VAE whose latents are held
         if decoder_only:  # latents that a denoiser was trained on must not move any more
             self.module.encoder.requires_grad_(False)
         self.data, self.crop, self.batch_size = data, crop, batch
@@ -60,11 +64,15 @@ class VAEMethod:
         self.heldout = read_clips(heldout)
         self.draws = 0
 
-    def anchor_here(self) -> None:
-        """From now on the encoder as it is holds the latents of the one that is trained in place."""
-        if self.anchor == 0:
-            return
-        self.anchored = copy.deepcopy(self.module).eval().requires_grad_(False)
+    def continue_from(self, path: Path) -> dict[str, Any]:
+        """Take over the VAE at `path`, which may have fewer blocks, and hold its latents; return its card.
+
+        Added blocks start at zero (`ResBlock`), so the first step computes what the old network does.
+        """
+        before, card = load_grown(path, self.module)
+        if self.anchor:
+            self.anchored = before.eval().requires_grad_(False)
+        return card
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops `[B, 8, 3, c, c]` in [-1, 1] and pixel weights `[B, 8, 1, c, c]`."""
@@ -103,7 +111,8 @@ class VAEMethod:
         noisy = latents + self.noise * torch.randn_like(latents)
         output = self.module.decode(noisy)[0].float()
         edges = self.edges if iteration >= self.edges_from else 0.0
-        loss = reconstruction(output, video, weight, edges) + self.penalty * latents.float().square().mean()
+        loss = reconstruction(output, video, weight, edges, self.squares)
+        loss = loss + self.penalty * latents.float().square().mean()
         error = (output.detach() - video).square()
         inside = (weight > 1).expand_as(error)
         figures = {
@@ -136,6 +145,25 @@ class VAEMethod:
         picture = ((grid + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
         Image.fromarray(picture).save(path)
         return {"psnr": sum(whole) / len(whole), "feature_psnr": sum(features) / len(features)}
+
+
+def load_grown(path: Path, module: VAE) -> tuple[VAE, dict[str, Any]]:
+    """Load the VAE at `path` into `module`, whose stages may be deeper; return that VAE as it is, and its card.
+
+    Raises CheckpointError when anything but whole blocks is missing.
+    """
+    sizes = read_card(path).get("config") or {}
+    sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
+    before = VAE(replace(module.config, **sizes))
+    card = load_weights(path, before, kind="vae", config=before.config)
+    try:
+        missing, unexpected = module.load_state_dict(before.state_dict(), strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path.name} has other widths than this preset: {error}") from None
+    foreign = [name for name in (*missing, *unexpected) if name in unexpected or ".stages." not in name]
+    if foreign:
+        raise CheckpointError(f"{path.name} cannot grow into this preset: {foreign[0]} has no counterpart")
+    return before, card
 
 
 @torch.no_grad()

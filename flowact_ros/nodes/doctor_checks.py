@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `flowact doctor` looks at, and one line on what to do about each problem.
+
+Every check is a function that takes what it judges (a version, a folder, a module), so that tests can give it a broken
+one; `checks` hands it the real thing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import shutil
+import struct
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from flowact_ros.kiosk.browser import find_browser
+from flowact_ros.nodes.resources import config_file
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+SETUP = "run `make setup` in the repository"
+
+SEGMENT_MB = 18  # shared memory of the one participant that sends images (config/fastdds.xml), as measured
+PARTICIPANT_MB = 1  # of every other participant: the segment that Fast DDS makes by itself
+PARTICIPANTS = 6  # generator, planner, page, two captures and a tool
+SHM_NEEDED_MB = SEGMENT_MB + PARTICIPANT_MB * (PARTICIPANTS - 1)
+
+# Below the weights folder; `*` stands for the preset.
+WEIGHTS = (
+    "*/vae.safetensors",
+    "*/mmdit.safetensors",
+    "audio_encoder.safetensors",
+    "text_encoder.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    level: str
+    found: str
+    remedy: str = ""
+
+
+def check_python(version: tuple[int, ...]) -> Check:
+    """`version`: as in sys.version_info[:3]."""
+    text = ".".join(map(str, version))
+    if version[:2] < (3, 10):
+        return Check(
+            "python", ERROR, f"{text}, 3.10 or later is needed", "set FLOWACT_PYTHON and run `make setup`"
+        )
+    if version[:2] > (3, 13):
+        return Check(
+            "python", WARNING, f"{text}, tested are 3.10 to 3.13", "set FLOWACT_PYTHON=python3.13 if it fails"
+        )
+    return Check("python", OK, text)
+
+
+def check_package(name: str, version_of: Callable[[str], str] = metadata.version) -> Check:
+    """A Python package that the avatar cannot do without."""
+    try:
+        return Check(name, OK, version_of(name))
+    except metadata.PackageNotFoundError:
+        return Check(name, ERROR, "not installed", SETUP)
+
+
+def check_torch(load: Callable[[str], ModuleType] = importlib.import_module) -> Check:
+    """torch imports, with its number of threads."""
+    try:
+        torch = load("torch")
+    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
+        return Check("torch", ERROR, f"cannot be imported: {_line(error)}", SETUP)
+    return Check("torch", OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def check_gpu(
+    load: Callable[[str], ModuleType] = importlib.import_module,
+    which: Callable[[str], str | None] = shutil.which,
+) -> Check:
+    """A GPU that torch can use; none at all is well, too."""
+    try:
+        cuda = load("torch").cuda
+    except (ImportError, OSError):
+        return Check("gpu", WARNING, "not looked for without torch", SETUP)
+    if cuda.is_available():
+        free, total = cuda.mem_get_info()
+        return Check(
+            "gpu", OK, f"{cuda.get_device_name()}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        )
+    if which("nvidia-smi"):
+        return Check(
+            "gpu",
+            WARNING,
+            "there is an NVIDIA driver, but torch cannot use it: the avatar runs on the CPU",
+            "FLOWACT_TORCH=auto make setup installs a CUDA build; check `nvidia-smi`",
+        )
+    return Check("gpu", OK, "none: the avatar runs on the CPU")
+
+
+def check_ros(
+    environ: Mapping[str, str], load: Callable[[str], ModuleType] = importlib.import_module
+) -> Check:
+    """rclpy imports; from where."""
+    try:
+        load("rclpy")
+    except ImportError as error:
+        return Check("ros", ERROR, f"rclpy cannot be imported: {_line(error)}", SETUP)
+    distro = environ.get("ROS_DISTRO")
+    kind = f"ROS 2 {distro}, sourced" if distro else "ROS 2 Jazzy from Python wheels"
+    domain = environ.get("ROS_DOMAIN_ID") or "0"
+    return Check("ros", OK, f"{kind}, rclpy {_version('rclpy')}, domain {domain}")
+
+
+def check_rmw(identifier: Callable[[], str] | None = None) -> Check:
+    """The middleware; our profile for large images is one for Fast DDS."""
+    try:
+        name = (identifier or _rmw_identifier)()
+    except (ImportError, RuntimeError) as error:
+        remedy = "unset RMW_IMPLEMENTATION, or install what it names"
+        return Check("rmw", ERROR, f"no middleware can be loaded: {_line(error)}", remedy)
+    if name.startswith("rmw_fastrtps"):
+        return Check("rmw", OK, name)
+    return Check(
+        "rmw",
+        WARNING,
+        f"{name}: the shipped profile for large images is one for Fast DDS",
+        "give it a large-message configuration of its own, or set RMW_IMPLEMENTATION=rmw_fastrtps_cpp",
+    )
+
+
+def check_interfaces(load: Callable[[str], ModuleType] = importlib.import_module) -> Check:
+    """flowact_msgs is built and its libraries load."""
+    wanted = {"msg": "AudioChunk", "srv": "SetReference", "action": "Say"}
+    try:
+        for module, name in wanted.items():
+            interface = getattr(load(f"flowact_msgs.{module}"), name)
+            interface.__class__.__import_type_support__()
+    # Beside the repository's root, an unbuilt flowact_msgs imports as an empty namespace: AttributeError.
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+        return Check("flowact_msgs", ERROR, f"not usable: {_line(error)}", SETUP)
+    return Check("flowact_msgs", OK, "messages, services and actions load")
+
+
+def check_shared_memory(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
+    """Room for the segments of Fast DDS. Without it the images go through UDP: ten times the delay, some are lost."""
+    if not folder.is_dir():
+        return Check("shared memory", OK, f"no {folder} on this system: images go through UDP")
+    space = usage(folder)
+    total, free = space.total / 1e6, space.free / 1e6
+    found = f"{free:.0f} of {total:.0f} MB free in {folder}"
+    if free >= SHM_NEEDED_MB:
+        return Check("shared memory", OK, found)
+    found += f", {SHM_NEEDED_MB} MB are needed"
+    stale = sum(1 for _ in folder.glob("fastrtps_*"))
+    if total >= SHM_NEEDED_MB and stale:
+        return Check(
+            "shared memory",
+            WARNING,
+            f"{found}; {stale} files of Fast DDS lie there",
+            f"end other ROS 2 programs; when none runs: rm {folder}/*fastrtps_*",
+        )
+    remedy = (
+        f"give it more: docker run --shm-size=256m (or --ipc=host), else mount -o remount,size=256m {folder}"
+    )
+    return Check("shared memory", WARNING, found, remedy)
+
+
+def check_profile(environ: Mapping[str, str], shipped: Callable[[str], Path] = config_file) -> Check:
+    """The Fast DDS profile that the generator uses is a readable XML file."""
+    own = environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") or environ.get("FASTDDS_DEFAULT_PROFILES_FILE")
+    try:
+        path = Path(own) if own else shipped("fastdds.xml")
+        ElementTree.parse(path)
+    except (OSError, ElementTree.ParseError) as error:
+        remedy = "unset FASTRTPS_DEFAULT_PROFILES_FILE or correct the file" if own else SETUP
+        return Check("dds profile", WARNING, f"not readable: {_line(error)}", remedy)
+    return Check("dds profile", OK, f"{path}{' (set by you)' if own else ''}")
+
+
+def check_audio(load: Callable[[str], ModuleType] = importlib.import_module) -> Check:
+    """Microphones through PortAudio. None is a warning: sound files can be spoken without."""
+    try:
+        sounddevice = load("sounddevice")
+        devices = list(sounddevice.query_devices())
+    except ImportError as error:
+        return Check("microphone", WARNING, f"sounddevice cannot be imported: {_line(error)}", SETUP)
+    except OSError:
+        remedy = "sudo apt-get install libportaudio2"
+        return Check("microphone", WARNING, "the PortAudio library is missing; sound files work", remedy)
+    except Exception as error:  # PortAudioError is no OSError; its class is only there when PortAudio is
+        return Check(
+            "microphone",
+            WARNING,
+            f"PortAudio failed: {_line(error)}",
+            "check the sound system; sound files work",
+        )
+    inputs = [device["name"] for device in devices if device["max_input_channels"] > 0]
+    if not inputs:
+        remedy = "plug one in; in a container: --device /dev/snd; sound files work without"
+        return Check("microphone", WARNING, "none is connected", remedy)
+    return Check(
+        "microphone", OK, f"{len(inputs)}: {', '.join(inputs[:4])}{', …' if len(inputs) > 4 else ''}"
+    )
+
+
+def check_weights(folder: Path, preset: str = "avatar_cpu") -> Check:
+    """The shipped weights are there, whole, and have their cards."""
+    remedy = "git checkout -- flowact_ros/weights (or `flowact train`)"
+    size = 0
+    for pattern in WEIGHTS:
+        path = folder / pattern.replace("*", preset)
+        problem = safetensors_problem(path)
+        if problem:
+            return Check("weights", ERROR, f"{path.relative_to(folder)} {problem}", remedy)
+        size += path.stat().st_size
+    return Check("weights", OK, f"{preset}: {len(WEIGHTS)} files, {size / 1e6:.1f} MB")
+
+
+def safetensors_problem(path: Path) -> str:
+    """Why a safetensors file with its JSON card cannot be used; "" if it can. Reads the header only."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if 8 + length > size:
+            return f"is damaged: {size} bytes, less than its header says"
+        try:
+            tensors = json.loads(file.read(length))
+            end = max(
+                (entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"),
+                default=0,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return "is damaged: its header cannot be read"
+    if 8 + length + end != size:
+        return f"is damaged: {size} bytes instead of {8 + length + end} (is it a pointer of git-lfs, or cut short?)"
+    try:
+        json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "has no readable card (.json) beside it"
+    return ""
+
+
+def check_browser(find: Callable[[], str | None] = find_browser) -> Check:
+    """A browser that can be opened with sound; any browser can open the page by hand."""
+    path = find()
+    if path:
+        return Check("browser", OK, path)
+    remedy = "sudo apt-get install chromium, or open the page's address in any browser and tap it for sound"
+    return Check("browser", WARNING, "no Chromium: the page does not open by itself", remedy)
+
+
+def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
+    """Room for logs and recordings."""
+    free = usage(folder).free / 1e9
+    if free < 1.0:
+        return Check(
+            "disk",
+            WARNING,
+            f"{free:.2f} GB free in {folder}",
+            "free some space: recordings take 0.2 GB an hour",
+        )
+    return Check("disk", OK, f"{free:.0f} GB free")
+
+
+def check_cpu(cores: int | None, flags: str) -> Check:
+    """`flags`: of the processor as Linux names them; "" if unknown (another system or another architecture)."""
+    found = f"{cores or '?'} cores, {platform.machine()}"
+    if cores is not None and cores < 2:
+        return Check("cpu", WARNING, found, "the default preset is made for two cores: frames will repeat")
+    if flags and platform.machine() == "x86_64" and "avx2" not in flags.split():
+        return Check(
+            "cpu", WARNING, f"{found}, no AVX2", "frames will repeat: use a processor with AVX2, or a GPU"
+        )
+    return Check("cpu", OK, found)
+
+
+def checks() -> Iterator[Check]:
+    """All checks of this machine, one after the other."""
+    yield check_cpu(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), _cpu_flags()
+    )
+    yield check_python(sys.version_info[:3])
+    yield check_torch()
+    for name in ("numpy", "safetensors", "aiohttp", "av", "soxr", "soundfile", "simplejpeg"):
+        yield check_package(name)
+    yield check_gpu()
+    yield check_ros(os.environ)
+    yield check_rmw()
+    yield check_interfaces()
+    yield check_profile(os.environ)
+    yield check_shared_memory(Path("/dev/shm"))
+    yield check_audio()
+    yield check_browser()
+    yield check_weights(Path(__file__).resolve().parents[1] / "weights")
+    yield check_disk(Path.cwd())
+
+
+def _rmw_identifier() -> str:
+    from rclpy.utilities import get_rmw_implementation_identifier
+
+    return get_rmw_implementation_identifier()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error, short enough for a line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
