@@ -25,7 +25,7 @@ from flowact_ros.data.characters import (
 )
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.performance import Performance
-from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
+from flowact_ros.data.splits import CHARACTER_SEEDS
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
 from flowact_ros.engine.pipeline import AvatarPipeline
 from flowact_ros.engine.session import Session
@@ -107,14 +107,16 @@ class Clip:
         return Clip(self.name, self.identity, replace(self.performance, pcm=pcm), self.size)
 
 
-def heldout_clips(count: int, seconds: float, size: int, first: int = 0) -> list[Clip]:
-    """Clips number `first` … of the held-out split, each with another held-out character (both styles among them)."""
+def heldout_clips(
+    count: int, seconds: float, size: int, first: int = 0, split: str = "heldout"
+) -> list[Clip]:
+    """Clips number `first` … of a split that is never trained on, each with another character (both styles)."""
     whole = FRAMES_PER_LATENT / FRAME_RATE
     seconds = max(1, round(seconds / whole)) * whole  # so that clips can follow each other without a gap
     clips = []
     for number in range(first, first + count):
-        spec = make_performance(number, "heldout", seconds, speaking=0.75)
-        seed = HELDOUT_CHARACTER_SEEDS[number % len(HELDOUT_CHARACTER_SEEDS)]
+        spec = make_performance(number, split, seconds, speaking=0.75)
+        seed = CHARACTER_SEEDS[split][number % len(CHARACTER_SEEDS[split])]
         # styles in turn: mostly people, each third a robot
         identity = identity_from_seed(seed, "robot" if number % 3 == 2 else "human")
         clips.append(Clip(f"seed:{seed}", identity, spec.performance, size))

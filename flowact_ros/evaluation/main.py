@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,6 +34,16 @@ def _parser() -> argparse.ArgumentParser:
     quick.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     quick.add_argument(
         "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
+    )
+    quick.add_argument(
+        "--split", default="heldout", choices=("heldout", "validation"), help="where settings are tried: validation"
+    )
+    quick.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the preset, e.g. schedule.temperature=0.5 (repeatable)",
     )
     quick.add_argument("--clips", type=int, default=6, help="held-out clips (default: 6)")
     quick.add_argument(
@@ -85,6 +96,23 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--character {args.character!r} does not exist; there are {', '.join(NAMED)}")
 
 
+def settings_of(pairs: list[str]) -> dict[str, Any]:
+    """["a.b=1", "a.c=x"] -> {"a": {"b": 1, "c": "x"}}; values as in YAML. Raises ValueError for what is no pair."""
+    import yaml
+
+    tree: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {pair!r} is no KEY=VALUE; e.g. --set schedule.temperature=0.5")
+        *groups, name = key.split(".")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = yaml.safe_load(value)
+    return tree
+
+
 def _quick(args: argparse.Namespace) -> int:
     import torch
 
@@ -96,6 +124,7 @@ def _quick(args: argparse.Namespace) -> int:
     from flowact_ros.models.config import preset
 
     _check(args)
+    changes = settings_of(args.set)
     if args.threads:
         torch.set_num_threads(args.threads)
     pipeline = build_pipeline(
@@ -103,9 +132,8 @@ def _quick(args: argparse.Namespace) -> int:
         args.device,
         weights=args.weights,
         dtype=args.dtype,
-        overrides={
-            "lines": preset(args.preset).height
-        },  # the canvas itself: nothing is resized before measuring
+        # the canvas itself: nothing is resized before measuring
+        overrides={**changes, "lines": preset(args.preset).height},
     )
     readout, card = load_readout()
     settings = Settings(
@@ -117,9 +145,11 @@ def _quick(args: argparse.Namespace) -> int:
         wavs=tuple(args.wav),
         character=args.character,
         seed=args.seed,
+        split=args.split,
         out=args.out,
     )
     facts: dict[str, object] = {"machine": machine(), "preset": args.preset, "seed": args.seed}
+    facts |= {"split": args.split, "set": args.set}
     if args.preset == "debug":
         facts["weights"] = "random: the figures say nothing about quality"
     else:

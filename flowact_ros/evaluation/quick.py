@@ -62,6 +62,7 @@ class Settings:
     wavs: tuple[str, ...] = ()
     character: str = "mia"  # of the drift run and of recorded speech
     seed: int = 0
+    split: str = "heldout"  # settings are chosen on "validation", whose characters are others
     out: Path | None = None
 
 
@@ -92,7 +93,8 @@ class Quick:
     def run(self) -> Report:
         """All parts; the report's facts hold each clip's figures too."""
         began = time.monotonic()
-        clips = heldout_clips(self.settings.clips, self.settings.seconds, self.size)
+        s = self.settings
+        clips = heldout_clips(s.clips, s.seconds, self.size, split=s.split)
         results = [self._clip(clip, i) for i, clip in enumerate(clips)]
         shuffled = self._shuffled(results)
         named = self._named(clips)

@@ -17,6 +17,7 @@ from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.evaluation import clips as material
 from flowact_ros.evaluation.figures import ClipResult, lip_figures, motion_figures
 from flowact_ros.evaluation.main import main
+from flowact_ros.evaluation.main import settings_of
 from flowact_ros.evaluation.quick import Quick, Settings
 from flowact_ros.evaluation.readout import MouthReadout
 from flowact_ros.evaluation.report import Figure, Report
@@ -76,11 +77,23 @@ def test_heldout_clips_are_fixed_and_never_trained_on():
         np.testing.assert_array_equal(a.opening, b.opening)
         assert int(a.name.removeprefix("seed:")) in HELDOUT_CHARACTER_SEEDS
         assert a.frames % 4 == 0 and len(a.pcm) == a.frames * 960
+    other = material.heldout_clips(3, 3.0, SIZE, split="validation")
+    assert not {c.name for c in other} & {c.name for c in first}
     assert {c.identity.style for c in first} == {"human", "robot"}
     assert len({c.name for c in first}) == 3
     swapped = first[0].with_sound_of(first[1])
     assert len(swapped.pcm) == len(first[0].pcm) and (swapped.pcm != first[0].pcm).any()
     np.testing.assert_array_equal(swapped.opening, first[0].opening)
+
+
+def test_settings_are_nested_and_typed():
+    assert settings_of(["schedule.temperature=0.5", "schedule.steps=3", "memory.retain=1.0"]) == {
+        "schedule": {"temperature": 0.5, "steps": 3},
+        "memory": {"retain": 1.0},
+    }
+    for bad in ("schedule.temperature", "=3"):
+        with pytest.raises(ValueError, match="KEY=VALUE"):
+            settings_of([bad])
 
 
 def test_round_trip_streams_like_one_piece(pipeline):
