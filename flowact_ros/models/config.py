@@ -30,7 +30,7 @@ class VAEConfig:
     stem_patch: int = 4  # pixels folded into channels before the first convolution
     encoder_widths: tuple[int, int, int, int] = (32, 64, 128, 320)  # at strides 4, 8, 16, 32
     decoder_widths: tuple[int, int, int, int] = (24, 48, 96, 256)  # at strides 4, 8, 16, 32
-    encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 2)
+    encoder_depths: tuple[int, int, int, int] = (1, 1, 3, 3)
     decoder_depths: tuple[int, int, int, int] = (1, 1, 2, 3)
 
     @property
