@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowact_ros.engine.kv_cache import Cache, entry_cache, join, read_positions, reference_cache
 from flowact_ros.engine.schedule import add_noise
-from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.mmdit import Context, MMDiT
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class MemoryBank:
 
     def predictor(self, model: MMDiT, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`."""
-        return _predictor(model, self.reference, self.anchor, self.entries, condition)
+        return _predictor(model, self.context(model, condition))
+
+    def context(self, model: MMDiT, condition: Condition) -> Context:
+        """What the evaluations of a stream chunk share."""
+        return _context(model, self.reference, self.anchor, self.entries, condition)
 
     def commit(self, model: MMDiT, latents: Tensor, condition: Condition) -> MemoryBank:
         """Return the bank after a finished chunk: its last latent becomes short-term, the old one joins the queue.
@@ -92,7 +96,8 @@ class MemoryBank:
         generator = torch.Generator().manual_seed(self.commits)
         noise = torch.randn(entry.latents.shape, generator=generator).to(entry.latents)
         sigma = torch.full(entry.latents.shape[:2], level, device=entry.latents.device)
-        predict = _predictor(model, self.reference, self.anchor, self.long_term, entry.condition)
+        context = _context(model, self.reference, self.anchor, self.long_term, entry.condition)
+        predict = _predictor(model, context)
         clean = predict(add_noise(entry.latents, noise, sigma).to(entry.latents), sigma)
         return replace(self, short_term=self._entry(model, clean, entry.condition))
 
@@ -102,19 +107,19 @@ class MemoryBank:
         return Entry(latents, condition, cache)
 
 
-def _predictor(
+def _context(
     model: MMDiT, reference: Tensor, anchor: Cache, entries: tuple[Entry, ...], condition: Condition
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Context:
     past = join([anchor, *(entry.cache for entry in entries)])
-    cached, stream = memory_positions(model, entries, condition.audio.shape[1], reference.device)
+    slots = condition.audio.shape[1]
+    cached, stream = memory_positions(model, entries, slots, reference.device)
     window = model.window(stream, cached, None)
-    recent = entries[-1].latents[:, -1:] if entries else torch.zeros_like(reference).unsqueeze(1)
+    recent = entries[-1].latents[:, -1:].expand(-1, slots, -1, -1, -1) if entries else None
+    return model.context(reference, condition.audio, condition.text, window, past, recent=recent)
 
-    def predict(noisy: Tensor, sigma: Tensor) -> Tensor:
-        before = recent.expand_as(noisy)
-        return model(noisy, reference, sigma, condition.audio, condition.text, window, past, recent=before)[0]
 
-    return predict
+def _predictor(model: MMDiT, context: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda noisy, sigma: model.predict(context, noisy, sigma)[0]
 
 
 def memory_positions(

@@ -168,15 +168,11 @@ class AvatarPipeline:
         """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
         relative, reference = latent
         absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
-        video, decoder_state = self.vae.decode(absolute.unsqueeze(1), decoder_state)
+        pictures, decoder_state = self.vae.decode_rgb(absolute.unsqueeze(1), decoder_state)
         began = time.perf_counter()
-        frames = video[0].float()
-        if frames.shape[-2:] != (self.height, self.width):
-            frames = F.interpolate(frames, (self.height, self.width), mode="bilinear")
-        rgb = frames.add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-        out = rgb.cpu().numpy()
+        frames = resize(pictures[0], (self.height, self.width)).cpu().numpy()
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
-        return out, decoder_state
+        return frames, decoder_state
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
@@ -198,12 +194,34 @@ class AvatarPipeline:
         return self._texts[text]
 
 
+def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 `[N, H, W, 3]` -> uint8 `[N, *size, 3]`, bilinear."""
+    if pictures.shape[1:3] == size:
+        return pictures.contiguous()
+    planes = pictures.permute(0, 3, 1, 2)  # channels-last: the CPU then has a kernel for bytes
+    if planes.device.type != "cpu":  # other devices have none
+        planes = planes.float()
+    planes = F.interpolate(planes, size, mode="bilinear")
+    if planes.is_floating_point():
+        planes = planes.round_().to(torch.uint8)
+    return planes.permute(0, 2, 3, 1).contiguous()
+
+
 def best_dtype(device: str) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, any CUDA GPU), else float32."""
     if device != "cpu":
         return torch.bfloat16
     native = torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
     return torch.bfloat16 if native else torch.float32
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError, one line, where torch cannot compute on `device`."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such name; a build without CUDA; no such card
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used ({reason}); cpu always can") from None
 
 
 def build_pipeline(
@@ -225,6 +243,7 @@ def build_pipeline(
     Raises ConfigError, CheckpointError or ValueError with one line that names what is wrong.
     """
     config = preset(preset_name, overrides)
+    check_device(device)
     if config.schedule.order != "sequential":
         raise ConfigError(
             "the live stream runs the sequential schedule, for which the weights were trained; "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_LATENT
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_LATENT
 
 _KEEPS_UP = 0.9  # share of content time that a step may take to count as keeping up
 _LEAD_S = (0.08, 0.8)  # least and greatest lead of a rewind
@@ -44,6 +44,27 @@ def sustained(cost: Callable[[int], float], most: int) -> int:
     return next((n for n in range(1, most + 1) if cost(n) <= budget * n), most)
 
 
+def overloaded(cost: Callable[[int], float], most: int) -> bool:
+    """No step keeps up with content time: the machine is too slow, or busy with something else."""
+    return cost(most) > most * SAMPLES_PER_LATENT / SAMPLE_RATE  # larger ones are cheaper a latent
+
+
+def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
+    """Latents of speech that must be buffered before an utterance that comes in real time starts.
+
+    Less would starve it: steps that keep up want as much at once. Those of an overloaded engine are for frames that
+    leave when they are done, and until then sound must last, too.
+    """
+    most = config.step_latents
+    waits = math.ceil(cost(most) * SAMPLE_RATE / SAMPLES_PER_LATENT) if overloaded(cost, most) else 0
+    return max(config.start_latents, sustained(cost, most) + waits)
+
+
+def in_time_from(frame: int, cost: Callable[[int], float], most: int) -> int:
+    """The first latent that can be made in time when `frame` is the next to leave."""
+    return -(-(frame + math.ceil(cost(sustained(cost, most)) * FRAME_RATE)) // FRAMES_PER_LATENT)
+
+
 def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
     """Seconds from now to the first frame that a rewind may still change so that nothing is late.
 
@@ -64,15 +85,16 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
     if s.offline:
         return max(1, min(most, buffered)), 0.0
 
-    limit = config.ring_frames if s.flowing else config.idle_frames
+    slow = overloaded(cost, most)
+    limit = config.ring_frames if s.flowing or slow else config.idle_frames
     room = (limit - s.ahead) // FRAMES_PER_LATENT
     if room < 1:
-        return 0, 1.0 / 25
+        return 0, 1.0 / FRAME_RATE
     deadline = s.slack - cost(1) - config.margin_s  # a step of one latent must start before this has passed
     if s.gathering or buffered < 1:
         unstarted = math.isinf(s.slack) and s.ahead == 0  # the first picture waits for nothing
         return (1, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
-    if s.small:
+    if s.small and not slow:
         return 1, 0.0
     least = sustained(cost, most)  # smaller ones would only make it later
     in_time = max((n for n in range(least, most + 1) if cost(n) + config.margin_s <= s.slack), default=least)

@@ -19,7 +19,7 @@ from flowact_ros.engine.controls import Instruction, Instructions
 from flowact_ros.engine.intake import Feed
 from flowact_ros.engine.interfaces import MAX_LOOKAHEAD, ChunkRecord, EngineError, Frame, Pipeline, Reference
 from flowact_ros.engine.metrics import Meter, StepCost
-from flowact_ros.engine.policy import Situation, choose, overloaded, shortest_lead, sustained
+from flowact_ros.engine.policy import Situation, choose, gathered, in_time_from, overloaded, shortest_lead
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step, make
@@ -94,9 +94,8 @@ class Stream:
     @property
     def ahead(self) -> int:
         """Frames made and unshown."""
-        latents = (self._latent, self._resumed)
-        made, start = (latent * FRAMES_PER_LATENT for latent in latents)
-        return max(0, made - max(start, self.next_frame))
+        first = max(self.next_frame, self._resumed * FRAMES_PER_LATENT)
+        return max(0, self._latent * FRAMES_PER_LATENT - first)
 
     @property
     def due(self) -> bool:
@@ -168,10 +167,8 @@ class Stream:
         """The next step, its sound laid, or how many seconds to wait at most."""
         now = self.now()
         self.timeline.close_orphan(now - self.config.orphan_s)
-        if not self.offline:  # steps that do not keep up would starve an utterance that comes in real time
-            least = max(self.config.start_latents, sustained(self.cost, self.config.step_latents))
-            if self._slow:  # such steps are for frames that leave when they are done: until then sound must last
-                least += math.ceil(self.cost(self.config.step_latents) * SAMPLE_RATE / SAMPLES_PER_LATENT)
+        if not self.offline:
+            least = gathered(self.cost, self.config)
             self.timeline.start_samples = least * SAMPLES_PER_LATENT + self.pipeline.lookahead_samples
         if self._rewind_wanted:
             self._rewind(now, 0)
@@ -179,7 +176,7 @@ class Stream:
             self._rewind_wanted = False
         elif self.timeline.onset:
             self._rewind(now, self.timeline.speech_end)
-        self._skip_lost(now)
+        self._skip_lost()
         supply, bounded = self.timeline.supply()
         first = self._latent * FRAMES_PER_LATENT
         situation = Situation(
@@ -187,7 +184,7 @@ class Stream:
             ahead=self.ahead,
             flowing=self.timeline.flowing or self.timeline.onset,
             gathering=self.timeline.gathering,
-            supply=supply + self.timeline.committed - first * SAMPLES_PER_FRAME,  # what was skipped takes some
+            supply=supply + self.timeline.committed - first * SAMPLES_PER_FRAME,  # skipped ones take some
             bounded=bounded,
             small=self._small or self.timeline.onset,
             lookahead=self.pipeline.lookahead_samples,
@@ -290,20 +287,15 @@ class Stream:
         self._covered = min(self._covered, start)
         self._small = True
 
-    @property
-    def _slow(self) -> bool:
-        return overloaded(self.cost, self.config.step_latents)
-
-    def _skip_lost(self, now: float) -> None:
-        """Goes on where frames can still be in time: after the engine fell a whole latent behind, and in an engine
-        that cannot keep up as soon as it would be late at all, since frames that are late were made for nothing.
+    def _skip_lost(self) -> None:
+        """Goes on where frames can still be in time: after the engine fell a whole latent behind, and in one that
+        cannot keep up as soon as it would be late at all, since frames that are late were made for nothing.
         """
         lost = self.next_frame >= (self._latent + 1) * FRAMES_PER_LATENT
-        if self.offline or self.t0 is None or not (lost or self._slow):
+        most = self.config.step_latents
+        if self.offline or self.t0 is None or not (lost or overloaded(self.cost, most)):
             return
-        least = sustained(self.cost, self.config.step_latents)
-        frame = self.next_frame + math.ceil(self.cost(least) * FRAME_RATE)
-        latent = -(-frame // FRAMES_PER_LATENT)
+        latent = in_time_from(self.next_frame, self.cost, most)
         if latent > self._latent:
             self.meter.skipped += latent - self._latent
             self._latent = self._resumed = latent

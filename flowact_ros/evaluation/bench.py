@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 
+from flowact_ros.engine.runtime import best_threads
 from flowact_ros.evaluation.bench_engine import engine_only
 from flowact_ros.evaluation.bench_nodes import with_nodes
 from flowact_ros.evaluation.bench_table import show
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "--random-weights", action="store_true", help="with --engine-only: speed needs no training"
     )
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--threads", type=int, default=2, help="threads of the model (default: 2)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument(
         "--wav", default="", metavar="FILE", help="what is said (default: the shipped sentence)"
@@ -56,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 bad command line."""
     args = _parser().parse_args(argv)
     try:
+        if args.threads is None:
+            args.threads = best_threads(args.device)
         if not 1 <= args.threads <= 64:
             raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
         if args.seconds is not None and not 5 <= args.seconds <= 3600:

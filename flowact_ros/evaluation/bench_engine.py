@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any
 
+from flowact_ros.engine.runtime import keep_freed_memory
 from flowact_ros.evaluation.bench_table import result_table
 from flowact_ros.evaluation.load import (
     BenchError,
@@ -28,6 +29,7 @@ CHUNK_S = 0.48
 def engine_only(args: argparse.Namespace) -> dict[str, Any]:
     """The table's figures from a `Session` in this process; frames are taken as they leave."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     began = time.monotonic() - process_age()
     load_before = os.getloadavg()[0]
     import torch

@@ -25,13 +25,13 @@ KeyValue = tuple[Tensor, Tensor]  # un-rotated key and value, each [B, H, S * (Q
 class Window:
     """What attention needs to know about the slots of one forward pass.
 
-    rotary_query: cosine, sine `[S * (Q + P), D/2]` of the queries
-    rotary_key:   the same for all keys, cached slots first
-    mask:         bool `[queries, keys]`, or None when every query may look at every key
+    rotary:      tables `[S * (Q + P), D]` of the window's own tokens, see `rope.rotation`
+    rotary_past: the same for the tokens of cached slots, or None without any
+    mask:        bool `[own tokens, cached + own tokens]`, or None when every query may look at every key
     """
 
-    rotary_query: tuple[Tensor, Tensor]
-    rotary_key: tuple[Tensor, Tensor]
+    rotary: tuple[Tensor, Tensor]
+    rotary_past: tuple[Tensor, Tensor] | None
     mask: Tensor | None
 
 
@@ -54,20 +54,19 @@ class MLPEmbedder(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norm of queries and keys over the head width, with a learned scale each."""
+    """RMS norm of queries and keys `[..., 2, H, D]` over the head width, with a learned scale each.
+
+    In float32, which is also the faster way: the CPU has no fused kernel for bfloat16.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.ones(dim))
         self.key = nn.Parameter(torch.ones(dim))
 
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        # the scale in the activations' dtype: mixed dtypes fall off the fused kernel
-        shape = q.shape[-1:]
-        return (
-            F.rms_norm(q, shape, self.query.to(q.dtype), eps=1e-6),
-            F.rms_norm(k, shape, self.key.to(k.dtype), eps=1e-6),
-        )
+    def forward(self, qk: Tensor) -> Tensor:
+        scale = torch.stack([self.query, self.key]).float().unsqueeze(1)  # [2, 1, D]
+        return F.rms_norm(qk.float(), qk.shape[-1:], eps=1e-6) * scale
 
 
 class Modulation(nn.Module):
@@ -88,20 +87,31 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, S, P, 3d]` -> three `[B, S, P, H, D]`."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)
-    return q, k, v
+def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """`[B, S, P, 3d]` -> queries with keys `[B, S, P, 2, H, D]`, values `[B, S, P, H, D]`."""
+    parts = qkv.unflatten(-1, (3, heads, -1))
+    return parts[..., :2, :, :], parts[..., 2, :, :]
 
 
-def joint_attention(q: Tensor, k: Tensor, v: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-    """q, k, v `[B, S, Q + P, H, D]` -> attended `[B, S, Q + P, d]` and this window's un-rotated key and value."""
-    slots, tokens = q.shape[1:3]
-    q, k, v = (t.flatten(1, 2).transpose(1, 2) for t in (q, k, v))  # [B, H, N, D]
-    own = (k, v)
+def rotate_past(past: list[KeyValue], window: Window) -> list[KeyValue]:
+    """Cached keys to where their slots stand in the window: the same for every evaluation of a chunk."""
+    assert window.rotary_past is not None  # a window for cached slots
+    return [(rotate(key, window.rotary_past), value) for key, value in past]
+
+
+def joint_attention(qk: Tensor, v: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    """Attended `[B, S, Q + P, d]` and this window's own un-rotated key and value.
+
+    qk: normalised `[B, S, Q + P, 2, H, D]`; v: `[B, S, Q + P, H, D]`; past: key (from `rotate_past`) and value
+    """
+    slots, tokens = qk.shape[1:3]
+    qk, v = qk.flatten(1, 2), v.flatten(1, 2).transpose(1, 2)
+    rotary = tuple(table[:, None, None] for table in window.rotary)  # one turn for queries and keys of all heads
+    q, k = (t.transpose(1, 2) for t in rotate(qk, rotary).to(v.dtype).unbind(2))  # [B, H, N, D]
+    own = (qk[:, :, 1].transpose(1, 2).to(v.dtype), v)
     if past is not None:
         k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-    out = attention(rotate(q, window.rotary_query), rotate(k, window.rotary_key), v.contiguous(), window.mask)
+    out = attention(q, k, v, window.mask)
     return out.transpose(1, 2).unflatten(1, (slots, tokens)).flatten(-2), own
 
 
@@ -116,12 +126,17 @@ class Stream(nn.Module):
         self.norm = QKNorm(width // heads)
         self.proj = nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(approximate="tanh"), nn.Linear(mlp_ratio * width, width)
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = split_heads(self.qkv(modulate(x, shift, scale)), self.heads)
-        return *self.norm(q, k), v
+    def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        qk, v = split_heads(self.qkv(modulate(x, shift, scale)), self.heads)
+        return self.norm(qk), v
+
+    def update(self, x: Tensor, attended: Tensor, gates: tuple[Tensor, ...]) -> Tensor:
+        """x after attention and MLP; gates: the last four of the six modulations."""
+        x = torch.addcmul(x, gates[0], self.proj(attended))
+        return torch.addcmul(x, gates[3], self.mlp(modulate(x, gates[1], gates[2])))
 
 
 class DoubleStreamBlock(nn.Module):
@@ -136,16 +151,13 @@ class DoubleStreamBlock(nn.Module):
         self, video: Tensor, condition: Tensor, vec: Tensor, window: Window, past: KeyValue | None
     ) -> tuple[Tensor, Tensor, KeyValue]:
         mod_v, mod_c = self.video.modulation(vec), self.condition.modulation(vec)
-        qkv_v = self.video.project(video, mod_v[0], mod_v[1])
-        qkv_c = self.condition.project(condition, mod_c[0], mod_c[1])
-        q, k, v = (torch.cat([c, x], 2) for c, x in zip(qkv_c, qkv_v))
-        attended, own = joint_attention(q, k, v, window, past)
+        video_qkv = self.video.project(video, mod_v[0], mod_v[1])
+        condition_qkv = self.condition.project(condition, mod_c[0], mod_c[1])
+        qk, v = (torch.cat([c, x], 2) for c, x in zip(condition_qkv, video_qkv))
+        attended, own = joint_attention(qk, v, window, past)
         attended_c, attended_v = attended.split([condition.shape[2], video.shape[2]], 2)
-        video = video + mod_v[2] * self.video.proj(attended_v)
-        video = video + mod_v[5] * self.video.mlp(modulate(video, mod_v[3], mod_v[4]))
-        condition = condition + mod_c[2] * self.condition.proj(attended_c)
-        condition = condition + mod_c[5] * self.condition.mlp(modulate(condition, mod_c[3], mod_c[4]))
-        return video, condition, own
+        video = self.video.update(video, attended_v, mod_v[2:])
+        return video, self.condition.update(condition, attended_c, mod_c[2:]), own
 
 
 class SingleStreamBlock(nn.Module):
@@ -162,10 +174,10 @@ class SingleStreamBlock(nn.Module):
     def forward(self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
         shift, scale, gate = self.modulation(vec)
         qkv, mlp = self.linear1(modulate(x, shift, scale)).split([3 * self.width, self.hidden], -1)
-        q, k, v = split_heads(qkv, self.heads)
-        q, k = self.norm(q, k)
-        attended, own = joint_attention(q, k, v, window, past)
-        return x + gate * self.linear2(torch.cat([attended, F.gelu(mlp, approximate="tanh")], -1)), own
+        qk, v = split_heads(qkv, self.heads)
+        attended, own = joint_attention(self.norm(qk), v, window, past)
+        mlp = F.gelu(mlp.contiguous())  # strided, it would run at half the speed
+        return torch.addcmul(x, gate, self.linear2(torch.cat([attended, mlp], -1))), own
 
 
 class LastLayer(nn.Module):

@@ -14,6 +14,8 @@ the previous latent after 600 steps (same error with the true one and with none)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ from flowact_ros.models.layers import (
     MLPEmbedder,
     SingleStreamBlock,
     Window,
+    rotate_past,
     timestep_embedding,
 )
 from flowact_ros.models.rope import rotation, token_positions
@@ -56,6 +59,23 @@ def fake_causal(memory_slots: int, stream_slots: int) -> Tensor:
     mask[:, 0] = True
     mask[clean:] = True
     return mask
+
+
+@dataclass(frozen=True)
+class Context:
+    """All of a forward pass that depends neither on noise nor on its level: made once for the evaluations of a chunk.
+
+    still:     what is concatenated to the noisy video tokens, `[B, S, P, 2 channels]`: reference and short-term latent
+    condition: text and audio tokens `[B, S, Q, d]`
+    vec:       slot vectors without their noise level `[B, S, d]`
+    past:      per layer, keys of cached slots, rotated to where they stand in `window`, and values; None without any
+    """
+
+    still: Tensor
+    condition: Tensor
+    vec: Tensor
+    window: Window
+    past: list[KeyValue] | None
 
 
 class MMDiT(nn.Module):
@@ -101,35 +121,52 @@ class MMDiT(nn.Module):
             tokens = token_positions(positions, self.config.grid, self.condition_tokens)
             return rotation(tokens.flatten(0, 1), c.rope_axes, c.rope_theta)
 
-        keys = slots if cached is None else torch.cat([cached, slots])
         if mask is not None:
             n = self.tokens_per_slot
             mask = mask.to(slots.device).repeat_interleave(n, 0).repeat_interleave(n, 1)
-        return Window(rotary(slots), rotary(keys), mask)
+        return Window(rotary(slots), None if cached is None else rotary(cached), mask)
 
-    def embed(
+    def context(
         self,
-        noisy: Tensor,
         reference: Tensor,
-        recent: Tensor,
-        sigma: Tensor,
         audio: Tensor,
         text: Tensor,
-        guidance: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> video tokens `[B, S, P, d]`, condition tokens `[B, S, Q, d]`, slot vectors `[B, S, d]`.
-
-        noisy `[B, S, P, channels]` and recent `[B, S, P, channels]` are patchified already.
-        """
-        anchor = patchify(reference.unsqueeze(1), self.config.mmdit.patch).expand_as(noisy)
-        video = self.video_in(torch.cat([noisy, anchor, recent], -1)) + self.place
+        window: Window,
+        past: list[KeyValue] | None = None,
+        guidance: Tensor | None = None,
+        recent: Tensor | None = None,
+    ) -> Context:
+        """What the evaluations of one chunk share; arguments as for `forward`."""
+        patch = self.config.mmdit.patch
+        anchor = patchify(reference.unsqueeze(1), patch).expand(-1, audio.shape[1], -1, -1)
+        before = torch.zeros_like(anchor) if recent is None else patchify(recent, patch)
         condition = torch.cat([self.text_in(text), self.audio_in(audio) + self.audio_place], 2)
-        vec = self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype))
-        vec = vec + self.sound_in(audio.flatten(2)) + self.prompt_in(text.mean(2))
+        vec = self.sound_in(audio.flatten(2)) + self.prompt_in(text.mean(2))
         if self.guidance_in is not None:
-            scale = torch.ones(len(noisy), device=noisy.device) if guidance is None else guidance
-            vec = vec + self.guidance_in(timestep_embedding(scale, 256, 100.0).to(noisy.dtype))[:, None]
-        return video, condition, vec
+            scale = torch.ones(len(audio), device=audio.device) if guidance is None else guidance
+            vec = vec + self.guidance_in(timestep_embedding(scale, 256, 100.0).to(audio.dtype))[:, None]
+        return Context(
+            torch.cat([anchor, before], -1), condition, vec, window, rotate_past(past, window) if past else None
+        )
+
+    def predict(self, context: Context, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, list[KeyValue]]:
+        """One evaluation: noisy `[B, S, C, h, w]` at levels sigma `[B, S]` -> what `forward` returns."""
+        c, condition, window = self.config.mmdit, context.condition, context.window
+        tokens = patchify(noisy, c.patch)
+        video = self.video_in(torch.cat([tokens, context.still], -1)) + self.place
+        vec = context.vec + self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype))
+        past = context.past or [None] * (c.double_blocks + c.single_blocks)
+        made: list[KeyValue] = []
+        for double, cached in zip(self.double_blocks, past):
+            video, condition, own = double(video, condition, vec, window, cached)
+            made.append(own)
+        x = torch.cat([condition, video], 2)
+        for single, cached in zip(self.single_blocks, past[c.double_blocks :]):
+            x, own = single(x, vec, window, cached)
+            made.append(own)
+        before = context.still[..., tokens.shape[-1] :]
+        clean = self.last(x[:, :, self.condition_tokens :], vec) + self.keep * before
+        return unpatchify(clean, c.patch, self.config.grid), made
 
     def forward(
         self,
@@ -155,20 +192,5 @@ class MMDiT(nn.Module):
                    start of a stream the reference picture has been on screen
         Returns clean `[B, S, C, h, w]` and this window's own keys and values per layer.
         """
-        patch = self.config.mmdit.patch
-        tokens = patchify(noisy, patch)
-        before = torch.zeros_like(tokens) if recent is None else patchify(recent, patch)
-        video, condition, vec = self.embed(tokens, reference, before, sigma, audio, text, guidance)
-        made: list[KeyValue] = []
-        layer = 0
-        for double in self.double_blocks:
-            video, condition, own = double(video, condition, vec, window, past[layer] if past else None)
-            made.append(own)
-            layer += 1
-        x = torch.cat([condition, video], 2)
-        for single in self.single_blocks:
-            x, own = single(x, vec, window, past[layer] if past else None)
-            made.append(own)
-            layer += 1
-        clean = self.last(x[:, :, self.condition_tokens :], vec) + self.keep * before
-        return unpatchify(clean, patch, self.config.grid), made
+        context = self.context(reference, audio, text, window, past, guidance, recent)
+        return self.predict(context, noisy, sigma)

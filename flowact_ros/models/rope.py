@@ -26,17 +26,17 @@ def token_positions(slots: Tensor, grid: tuple[int, int], condition_tokens: int)
 
 
 def rotation(positions: Tensor, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
-    """positions `[..., 3]` -> cosine and sine `[..., D/2]`, D = sum(axes)."""
+    """positions `[..., 3]` -> tables `[..., D]` for `rotate`, D = sum(axes): cosine twice, sine with its sign."""
     angles = []
     for axis, width in enumerate(axes):
         frequency = theta ** -(torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width)
         angles.append(positions[..., axis : axis + 1] * frequency)
     angle = torch.cat(angles, -1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate channel pairs (i, i + D/2) of x `[..., N, D]` by `rotary` `[N, D/2]`; computed in x's dtype."""
+    """Rotate channel pairs (i, i + D/2) of x `[..., D]` by tables that broadcast to it; computed in x's dtype."""
     cos, sin = (part.to(x.dtype) for part in rotary)
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

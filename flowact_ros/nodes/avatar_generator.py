@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
+from flowact_ros.engine.runtime import best_threads, keep_freed_memory
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.convert import audio_array, behaviour_name
@@ -64,7 +65,7 @@ class AvatarGenerator(FlowactNode):
         ),
         Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
         Param("schedule", "sequential", "How denoising steps are spent", choices=("sequential", "diagonal")),
-        Param("threads", 2, "CPU threads of the model", range=(1, 64)),
+        Param("threads", 0, "CPU threads of the model; 0: what is best on this processor", range=(0, 64)),
         Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
         Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
         Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
@@ -91,12 +92,11 @@ class AvatarGenerator(FlowactNode):
     # ------------------------------------------------------------ lifecycle
 
     def load(self) -> None:
-        threads = str(self.params["threads"])
-        if "torch" not in sys.modules:
-            os.environ["OMP_NUM_THREADS"] = threads
+        if self.params["threads"] and "torch" not in sys.modules:
+            os.environ["OMP_NUM_THREADS"] = str(self.params["threads"])
         import torch
 
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(self.params["threads"] or best_threads(self.params["device"]))
         from flowact_ros.engine.pipeline import build_pipeline
         from flowact_ros.engine.references import load_reference
 
@@ -338,6 +338,7 @@ class AvatarGenerator(FlowactNode):
 
 
 def main(args: list[str] | None = None) -> int:
+    keep_freed_memory()
     use_image_profile()
     status = run(AvatarGenerator, args)
     # Everything is closed and destroyed by now. What the interpreter would still do is take down the networks'

@@ -105,6 +105,13 @@ def environment(*, private: bool) -> dict[str, str]:
     return added
 
 
+def say_command(domain: str, namespace: str) -> str:
+    """What a person types to have this demo speak: with our own `flowact`, which need not be on the PATH."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "flowact" else "flowact"
+    name = "" if namespace == Options.namespace else f" --namespace {namespace}"
+    return f"ROS_DOMAIN_ID={domain} {program} say{name} --wav FILE"
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -139,8 +146,7 @@ def run_demo(options: Options) -> int:
             if stop.is_set():
                 return 0
             say(f"ready after {time.monotonic() - began:.1f} s{_page_line(supervisor)}")
-            domain = added["ROS_DOMAIN_ID"]
-            say(f"to talk to it from another terminal: ROS_DOMAIN_ID={domain} flowact say --wav FILE")
+            say(f"to talk to it from another terminal: {say_command(added['ROS_DOMAIN_ID'], options.namespace)}")
             url = supervisor.fact("kiosk_bridge", "url") if "kiosk_bridge" not in options.without else None
             if options.browser and url:
                 browser = open_page(url, kiosk=False)

@@ -25,7 +25,10 @@ SUPERVISED_VARIABLE = "FLOWACT_SUPERVISED"  # set: the end of a node's stdin mea
 EXIT_BAD_SETUP = 2  # a start that cannot succeed when tried again: wrong parameter, unreadable file
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)  # before the 1st, 2nd, … restart in a row
 HEALTHY_S = 30.0  # a node that ran so long starts the row anew
-STOP_S = 6.0  # for a clean end after SIGINT, then SIGKILL
+# Nodes take SIGINT and SIGTERM alike; one that is still loading is ended by SIGTERM without a word, also where a shell
+# in the background has its children ignore SIGINT.
+END_SIGNAL = signal.SIGTERM
+STOP_S = 6.0  # for a clean end, then SIGKILL
 
 
 class SupervisorError(RuntimeError):
@@ -167,23 +170,23 @@ class Supervisor:
         return child.exit_code
 
     def finish(self, name: str, timeout_s: float) -> int | None:
-        """Asks one node to end (SIGINT), waits, and does not restart it. Its exit code, None if it did not end."""
+        """Asks one node to end, waits, and does not restart it. Its exit code, None if it did not end."""
         child = self._children[name]
         with self._lock:
             child.start_at = 0.0
             child.once = True
-            self._signal(child, signal.SIGINT)
+            self._signal(child, END_SIGNAL)
         return self.wait_exit(name, timeout_s)
 
     def stop(self) -> None:
-        """Ends every node: SIGINT, and SIGKILL for one that does not end. Harmless when called again."""
+        """Ends every node: SIGTERM, and SIGKILL for one that does not end. Harmless when called again."""
         with self._lock:
             self._stopping = True
             self._lock.notify_all()
         if self._thread.is_alive():
             self._thread.join()  # from here on nothing is restarted
         for child in self._children.values():
-            self._signal(child, signal.SIGINT)
+            self._signal(child, END_SIGNAL)
         deadline = time.monotonic() + STOP_S
         for child in self._children.values():
             if child.process is None:
@@ -270,7 +273,8 @@ class Supervisor:
         with self._lock:
             event = record.pop("event", "")
             if event in ("active", "inactive", "unconfigured"):
-                child.state = event
+                if not (event == "unconfigured" and child.state == "failed"):  # it cleans up after the failure
+                    child.state = event
             elif event in ("failed", "bad_setup"):
                 child.state, child.error = "failed", str(record.get("error", ""))
             else:

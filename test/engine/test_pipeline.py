@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
-from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
+from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
 
@@ -119,3 +119,17 @@ def test_missing_weights_and_names_are_one_line(tmp_path: Path) -> None:
         build_pipeline("debug", overrides={"schedule": {"order": "diagonal"}})
     with pytest.raises(ValueError, match="dtype 'int8'"):
         build_pipeline("debug", dtype="int8")
+    for device in ("banana", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device '{device}' cannot be used .+; cpu always can") as told:
+            build_pipeline("debug", device=device)
+        assert "\n" not in str(told.value)
+
+
+def test_pictures_are_resized_as_bytes() -> None:
+    ramp = torch.arange(64).expand(2, 48, 64)
+    pictures = torch.stack([3 * ramp, 255 - 3 * ramp, 4 * ramp.clamp(max=60)], -1).to(torch.uint8)
+    found = resize(pictures, (45, 60))
+    wanted = torch.nn.functional.interpolate(pictures.permute(0, 3, 1, 2).float(), (45, 60), mode="bilinear")
+    assert found.dtype == torch.uint8 and found.shape == (2, 45, 60, 3) and found.is_contiguous()
+    assert (found.permute(0, 3, 1, 2) - wanted).abs().max() <= 1.0
+    assert torch.equal(resize(pictures, (48, 64)), pictures)

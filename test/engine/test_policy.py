@@ -8,7 +8,7 @@ import math
 import pytest
 
 from flowact_ros.engine.metrics import StepCost, percentile
-from flowact_ros.engine.policy import Situation, choose, shortest_lead, sustained
+from flowact_ros.engine.policy import Situation, choose, overloaded, shortest_lead, sustained
 from flowact_ros.engine.session_config import SessionConfig
 
 LATENT, LOOK = 3840, 1920
@@ -118,6 +118,16 @@ def test_a_late_engine_makes_steps_that_keep_up(costs, least):
     if least < 3:  # one latent first, then such a step: both in time
         assert costs[0] <= lead and costs[0] + costs[least - 1] <= lead + 0.16
     assert 0.08 <= lead <= 0.8
+
+
+def test_an_engine_that_cannot_keep_up_makes_large_steps_without_a_pause():
+    def of(n: int) -> float:
+        return 0.3 + 0.2 * n
+
+    assert overloaded(of, 3) and not overloaded(cost, 3)
+    for changes in ({"ahead": 12}, {"ahead": 12, "flowing": True}, {"small": True, "ahead": 0}):
+        assert choose(situation(slack=0.95, **changes), of, SessionConfig()) == (3, 0.0)
+    assert choose(situation(slack=2.0, ahead=24), of, SessionConfig())[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,30 @@ def test_an_engine_slower_than_content_keeps_the_clock():
     assert max(np.diff([k for k in fresh if k > 100])) < 45  # it goes on showing new pictures
 
 
+@pytest.mark.parametrize("slower", [1.2, 2.0, 3.5])
+@pytest.mark.parametrize("live", [True, False])
+def test_an_engine_that_cannot_keep_up_shows_all_it_makes_and_speech_stays_whole(slower, live):
+    """`slower` times as long as the content lasts: that share of the pictures is new, and words are not torn."""
+    fixed, each = 0.12 * slower, 0.12 * slower  # a step of three latents takes slower * 0.48 s
+    sim = Simulation(costs={"denoise": (fixed, 0.02 * slower), "decode": (0.0, each - 0.02 * slower)})
+    speech = ramp(8.0)
+    sim.run(6)  # until it knows what its steps cost
+    wasted, seen = sim.session.metrics().dropped, len(sim.frames)
+    if live:
+        sim.speak_live(6, speech, "a")
+    else:
+        sim.at(6, push(sim, speech))
+    sim.run(34)
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    sounding = np.flatnonzero([f.speaking for f in sim.frames])
+    assert sounding[-1] - sounding[0] < 8 * 25 + 2  # not one pause
+    new = np.mean([not f.repeated for f in sim.frames[seen:]])
+    assert new > 0.9 / slower
+    m = sim.session.metrics()
+    assert m.dropped == wasted and m.stalls == m.underruns == 0
+
+
 def test_nobody_looking_for_a_while_moves_the_clock_once():
     sim = Simulation().run(2)
     sim.watching = False

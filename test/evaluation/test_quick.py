@@ -16,8 +16,7 @@ from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
 from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.evaluation import clips as material
 from flowact_ros.evaluation.figures import ClipResult, lip_figures, motion_figures
-from flowact_ros.evaluation.main import main
-from flowact_ros.evaluation.main import settings_of
+from flowact_ros.evaluation.main import main, settings_of
 from flowact_ros.evaluation.quick import Quick, Settings
 from flowact_ros.evaluation.readout import MouthReadout
 from flowact_ros.evaluation.report import Figure, Report

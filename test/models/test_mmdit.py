@@ -119,3 +119,22 @@ def test_guidance_is_an_input() -> None:
     other, _ = model(*inputs(2), window, guidance=torch.full((1,), 3.0))
     torch.testing.assert_close(plain, same)
     assert not torch.allclose(plain, other)
+
+
+def test_the_evaluations_of_a_chunk_share_their_context() -> None:
+    """`forward` for each noise level, and `predict` after one `context`: the same."""
+    model = make_model()
+    noisy, reference, _, audio, text = inputs(3)
+    bank = MemoryBank.start(model, reference)
+    for k in range(2):
+        bank = bank.commit(model, noisy[:, k : k + 1], Condition(audio[:, k : k + 1], text[:, k : k + 1]))
+    predict = bank.predictor(model, Condition(audio, text))
+    cached, stream = read_positions(CONFIG.memory.long_term, 2, 3)
+    window = model.window(stream, cached, None)
+    past = join([bank.anchor, *(entry.cache for entry in bank.entries)])
+    recent = bank.short_term.latents.expand(-1, 3, -1, -1, -1)
+    for level in (0.9, 0.4):
+        x, sigma = noisy + level * torch.randn_like(noisy), torch.full((1, 3), level)
+        whole, _ = model(x, reference, sigma, audio, text, window, past, recent=recent)
+        torch.testing.assert_close(predict(x, sigma), whole)
+    torch.testing.assert_close(past[0][0][:, :, : model.tokens_per_slot], bank.anchor[0][0])  # still un-rotated

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from flowact_ros.models.config import debug
-from flowact_ros.models.vae import VAE
+from flowact_ros.models.vae import VAE, enlarge
 
 
 def make_vae() -> VAE:
@@ -73,3 +75,39 @@ def test_wrong_sizes_are_named(shape: tuple[int, ...]) -> None:
         make_vae().encode(torch.zeros(shape))
     with pytest.raises(ValueError, match="5 channels; this VAE has 8"):
         make_vae().decode(torch.zeros(1, 1, 5, 2, 2))
+
+
+@pytest.mark.parametrize(("factor", "frames", "kernel"), [(2, 1, 1), (2, 4, 1), (4, 1, 3)])
+def test_enlarging_is_a_convolution_and_a_pixel_shuffle(factor: int, frames: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(5, frames * 3 * factor**2, kernel, padding=kernel // 2)
+    x = torch.randn(2, 5, 4, 6).contiguous(memory_format=torch.channels_last)
+    wanted = F.pixel_shuffle(conv(x).unflatten(1, (frames, -1)).flatten(0, 1), factor)
+    found = enlarge(x, conv, factor, frames)
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_colour_of_a_latent_tints_its_own_place() -> None:
+    vae = make_vae()
+    vae.decoder.head.weight.zero_()
+    vae.decoder.head.bias.zero_()
+    latents = torch.randn(1, 2, 8, 3, 2)
+    tint = vae.decoder.colour(vae.denormalise(latents)[0])
+    wanted = F.interpolate(tint, (24, 16), mode="bilinear").repeat_interleave(4, 0)  # patches of 4 x 4 pixels
+    wanted = F.interpolate(wanted, scale_factor=4.0, mode="nearest")
+    torch.testing.assert_close(vae.decode(latents)[0][0], wanted)
+
+
+def test_pictures_are_the_rounded_video() -> None:
+    vae = make_vae()
+    latents = 3 * torch.randn(2, 3, 8, 2, 3)
+    video, state = vae.decode(latents[:, :2])
+    pictures, same = vae.decode_rgb(latents[:, :2])
+    assert video.abs().max() > 1.0  # some of it is out of range
+    wanted = (127.5 * (video.clamp(-1, 1) + 1)).round().to(torch.uint8).permute(0, 1, 3, 4, 2)
+    assert pictures.shape == (2, 8, 64, 96, 3) and torch.equal(pictures, wanted)
+    assert all(torch.equal(state[name], same[name]) for name in state)
+    following = vae.decode_rgb(latents[:, 2:], same)[0]
+    whole = vae.decode_rgb(latents)[0][:, 8:]
+    assert (following.int() - whole.int()).abs().max() <= 1

@@ -49,7 +49,7 @@ def make() -> Iterator[Make]:
     ("kind", "parameters", "says"),
     [
         (AvatarGenerator, {"preset": "huge"}, "preset: 'huge' is not one of avatar_cpu, debug"),
-        (AvatarGenerator, {"threads": 0}, "threads: 0 is out of range, 1 … 64"),
+        (AvatarGenerator, {"threads": 65}, "threads: 65 is out of range, 0 … 64"),
         (AvatarGenerator, {"threads": "many"}, "threads: must be a whole number, not 'many'"),
         (AvatarGenerator, {"threads": 1.5}, "threads: must be a whole number, not 1.5"),
         (AvatarGenerator, {"seed": -1}, "seed: -1 is out of range"),

@@ -20,19 +20,19 @@ def tell(**record):
     os.write(int(os.environ["FLOWACT_STATUS_FD"]), (json.dumps(record) + "\\n").encode())
 """
 PROGRAMS = {
-    # A node as it should be: tells its state, ends at SIGINT.
+    # A node as it should be: tells its state, ends when it is asked to.
     "good": """
 print("hello from", sys.argv[1:])
-signal.signal(signal.SIGINT, lambda *_: (print("bye"), sys.exit(0)))
+signal.signal(signal.SIGTERM, lambda *_: (print("bye"), sys.exit(0)))
 tell(event="inactive"); tell(event="url", url="http://x/"); tell(event="active")
 while True: time.sleep(0.05)
 """,
     "deaf": """
-signal.signal(signal.SIGINT, signal.SIG_IGN); tell(event="active")
+signal.signal(signal.SIGTERM, signal.SIG_IGN); tell(event="active")
 while True: time.sleep(0.05)
 """,
     "failing": """
-tell(event="failed", error="weights are missing")
+tell(event="failed", error="weights are missing"); tell(event="unconfigured")
 while True: time.sleep(0.05)
 """,
     "misconfigured": """
@@ -40,6 +40,10 @@ tell(event="bad_setup", error="parameter x: 9 is out of range"); sys.exit(2)
 """,
     "short": """
 tell(event="active"); tell(event="recorded", frames=25); sys.exit(0)
+""",
+    "loading": """
+print("loading")
+while True: time.sleep(0.05)
 """,
     "orphan": """
 tell(event="active"); os.read(0, 1); open(sys.argv[-1].split(":=")[1].strip('"'), "w").write("ended")
@@ -109,6 +113,13 @@ def test_a_node_that_does_not_end_is_killed(programs: Path, monkeypatch: pytest.
         os.kill(pid, 0)
 
 
+def test_a_node_that_is_still_loading_ends_without_a_word(programs: Path) -> None:
+    lines: list[str] = []
+    with supervise(programs, "loading", lines=lines):
+        until(lambda: bool(lines))
+    assert [line.split("|")[1].strip() for line in lines] == ["loading"]
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("failing", "weights are missing"), ("misconfigured", "out of range")]
 )
@@ -117,7 +128,7 @@ def test_what_failed_is_said(programs: Path, name: str, says: str) -> None:
         with pytest.raises(SupervisorError, match=f"{name}: .*{says}"):
             supervisor.wait_active(20)
         time.sleep(0.5)
-        assert supervisor.restarts(name) == 0
+        assert supervisor.restarts(name) == 0 and supervisor.failed() == [name]
 
 
 def test_a_oneshot_node_ends_and_stays_ended(programs: Path) -> None:

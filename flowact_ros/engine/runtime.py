@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process that runs the networks on a CPU is set up. Figures: docs/decisions.md, benchmarks/backends.py."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
+LARGEST_KEPT = 32 << 20  # [bytes] the most that glibc lets a heap serve
+KEPT_FREE = 256 << 20  # [bytes] of free memory at the top of the heap
+
+
+def keep_freed_memory() -> bool:
+    """Has glibc's malloc keep what was freed. Before other threads run. False where there is no such malloc.
+
+    As it comes, tensors of megabytes are mapped and given back to the system again and again: 27,000 page faults and 50
+    to 90 ms of every step. One arena for all threads, else each would keep memory of its own.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, LARGEST_KEPT), (_M_TRIM_THRESHOLD, KEPT_FREE))
+    taken = [mallopt(name, value) == 1 for name, value in settings]
+    return all(taken)
+
+
+def best_threads(device: str = "cpu") -> int:
+    """Threads of the networks: one where the processor multiplies bfloat16, else two.
+
+    One keeps up with time to spare, and the second core stays free for everything else on the robot. Two threads wait
+    for each other a thousand times a step: a busy second core makes them slower than one.
+    """
+    import torch
+
+    from flowact_ros.engine.pipeline import best_dtype
+
+    return 1 if best_dtype(device) == torch.bfloat16 else 2

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process is set up that runs the networks."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from flowact_ros.engine import pipeline
+from flowact_ros.engine.runtime import best_threads, keep_freed_memory
+
+PROGRAM = """
+import resource, sys, threading
+from flowact_ros.engine.runtime import keep_freed_memory
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    raise SystemExit("refused")
+import torch
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def work():
+    for turn in range(60):
+        tensors = [torch.ones(1_000_000) for _ in range(3)]  # 4 MB each, as the decoder's
+        if turn == 20:
+            before = faults()
+        del tensors
+    print(faults() - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings")
+def test_freed_memory_is_used_again() -> None:
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+    assert faults("kept") < 2_000 < 20_000 < faults("as it comes")  # 117,000 pages of 4 kB are written
+
+
+def test_a_system_without_such_a_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(("dtype", "threads"), [(torch.bfloat16, 1), (torch.float32, 2)])
+def test_threads_follow_the_processor(
+    dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
+    assert best_threads("cpu") == threads
