@@ -286,3 +286,15 @@ def test_looks_and_keys(server, tmp_path):
         page.wait_for("document.fullscreenElement !== null")
         page.key("f")
         page.wait_for("document.fullscreenElement === null")
+
+
+def test_on_an_upright_screen_the_picture_stands_on_its_lower_edge(server, tmp_path):
+    with SyntheticStream(server), Page(server.url, width=400, height=700) as page:
+        page.wait_for("window.flowact.stats().drawn > 30")
+        time.sleep(1.2)  # the picture fades in
+        page.wait_until(lambda: page.evaluate(READ_PICTURE)[1] > 20, "an ordinary frame")
+        shot = np.asarray(Image.open(page.screenshot(tmp_path / "page.png")).convert("RGB")).astype(int)
+        assert shot.shape == (700, 400, 3)
+        # teal (or a flash) from 300 to the lowest line, the same above it, darker towards the screen's edge
+        assert np.abs(shot[697, 100] - shot[310, 100]).max() < 16 and shot[310, 100, 1] > 50
+        assert np.abs(shot[292, 100] - shot[310, 100]).max() < 16 and shot[3, 100].sum() < shot[292, 100].sum()

@@ -30,6 +30,7 @@ NEEDS_ROS = (
     "test_launch.py",
     "test_uninstructed.py",
     "test_records.py",
+    "test_demo_page.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

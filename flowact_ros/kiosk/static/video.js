@@ -94,7 +94,7 @@ export class FrameQueue {
   }
 }
 
-// The bars beside (or above and below) the picture take its edge colours, so it seems to go on.
+// The bars beside the picture (or the one above it) take its edge colours, so it seems to go on.
 export class Backdrop {
   constructor(canvas, shade) {
     this.canvas = canvas;
@@ -112,7 +112,7 @@ export class Backdrop {
     const wide = w * H >= h * W;
     const size = wide ? [2, 48] : [48, 2];
     if (this.canvas.width !== size[0]) [this.canvas.width, this.canvas.height] = size;
-    const bar = Math.max(0, wide ? (w - (h * W) / H) / 2 : (h - (w * H) / W) / 2);
+    const bar = Math.max(0, wide ? (w - (h * W) / H) / 2 : h - (w * H) / W);
     this.shade.style.setProperty("--bar", `${bar}px`);
     this.shade.classList.toggle("tall", !wide);
     const c = this.context;
@@ -123,8 +123,7 @@ export class Backdrop {
       c.drawImage(picture, 0, 0, edge, H, 0, 0, 1, 48);
       c.drawImage(picture, W - edge, 0, edge, H, 1, 0, 1, 48);
     } else {
-      c.drawImage(picture, 0, 0, W, edge, 0, 0, 48, 1);
-      c.drawImage(picture, 0, H - edge, W, edge, 0, 1, 48, 1);
+      c.drawImage(picture, 0, 0, W, edge, 0, 0, 48, 2);
     }
   }
 }
