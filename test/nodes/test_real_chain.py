@@ -75,7 +75,7 @@ def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"threads": 0}, "0 is out of range, 1 … 64"),  # known before anything is loaded: the process ends
+        ({"threads": 65}, "65 is out of range, 0 … 64"),  # known before anything is loaded: the process ends
         ({"weights_dir": "/nowhere", "preset": "avatar_cpu"}, "/nowhere"),  # found out at configure: it stays
     ],
 )
