@@ -138,8 +138,11 @@ class Decoder(nn.Module):
         self.colour = nn.Conv2d(config.latent_channels, 3, 1, bias=False)
         nn.init.zeros_(self.colour.weight)
 
-    def forward(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
-        """Patches `[B * 4N, p * p * 3, H/p, W/p]` (`spread` makes pictures of them) and the next state."""
+    def forward(self, latents: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Patches `[B * N, 4, p * p * 3, H/p, W/p]`, their tint `[B * N, 1, ...]` to be added, and the next state.
+
+        `spread` makes pictures of the sum.
+        """
         config, batch = self.config, latents.shape[0]
         latents = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         x, past32 = self.mix32(self.stem(latents), batch, state.get("decoder.32"))
@@ -157,8 +160,7 @@ class Decoder(nn.Module):
         # one tint a patch and latent: for all its pixels, and for four frames
         tint = self.colour(latents).repeat(1, config.stem_patch**2, 1, 1).contiguous(memory_format=torch.channels_last)
         tint = F.interpolate(tint, x.shape[-2:], mode="bilinear").unsqueeze(1)
-        x = (x.unflatten(0, (-1, config.temporal_stride)) + tint).flatten(0, 1)
-        return x, {**state, "decoder.32": past32, "decoder.16": past16}
+        return x.unflatten(0, (-1, config.temporal_stride)), tint, {**state, "decoder.32": past32, "decoder.16": past16}
 
 
 class VAE(nn.Module):
@@ -196,17 +198,21 @@ class VAE(nn.Module):
 
     def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """latents `[B, N, C, h, w]` -> video `[B, 4N, 3, 32h, 32w]` in about [-1, 1], state for the next piece."""
-        patches, state = self._patches(latents, state)
-        return spread(patches, self.config.stem_patch).unflatten(0, (len(latents), -1)), state
+        patches, tint, state = self._patches(latents, state)
+        video = spread((patches + tint).flatten(0, 1), self.config.stem_patch)
+        return video.unflatten(0, (len(latents), -1)), state
 
     def decode_rgb(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """As `decode`, to pictures uint8 `[B, 4N, 32h, 32w, 3]`: rounded first, so that little memory is moved."""
-        patches, state = self._patches(latents, state)
-        levels = (patches.float() + 1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        pictures = spread(levels, self.config.stem_patch).permute(0, 2, 3, 1)
+        patches, tint, state = self._patches(latents, state)
+        levels = torch.empty_like(patches, dtype=torch.uint8)
+        for latent, base in enumerate(127.5 * tint[:, 0].float() + 128.0):  # half a level more: bytes are cut off
+            for frame, patch in enumerate(patches[latent]):  # one by one they stay in the processor's cache
+                levels[latent, frame] = (127.5 * patch.float()).add_(base).clamp_(0.0, 255.0)
+        pictures = spread(levels.flatten(0, 1), self.config.stem_patch).permute(0, 2, 3, 1)
         return pictures.unflatten(0, (len(latents), -1)), state
 
-    def _patches(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def _patches(self, latents: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
         if latents.shape[2] != self.config.latent_channels:
             raise ValueError(f"latents have {latents.shape[2]} channels; this VAE has {self.config.latent_channels}")
         return self.decoder(self.denormalise(latents), state or {})

@@ -29,6 +29,7 @@ from flowact_ros.nodes.convert import audio_array, behaviour_number
 from flowact_ros.nodes.params import Param
 
 TICK_S = 0.05
+INTERRUPT_PATIENCE_S = 2.0  # a later stop would surprise more than it helps
 MIC_SILENT_S = 1.0  # a microphone that sends nothing for so long hears nobody
 
 
@@ -78,6 +79,7 @@ class InstructionPlanner(FlowactNode):
         self._heard_s = float("-inf")
         self._listeners = 0
         self._standing: InstructionMessage | None = None
+        self._interrupt_by: float | None = None  # an interruption is due until then
         self._publisher = self.add_publisher(InstructionMessage, topics.INSTRUCTION)
         self._interrupter = client = self.create_client(Trigger, topics.INTERRUPT)
         self.add_entity(lambda: self.destroy_client(client))
@@ -124,6 +126,8 @@ class InstructionPlanner(FlowactNode):
             if self._vad.voiced:
                 self._observe(UserVoice(now, False))
             self._vad = None
+        if self._interrupt_by is not None:
+            self._interrupt()
         self._observe(Tick(now))
         self._tell_newcomers()
 
@@ -149,10 +153,22 @@ class InstructionPlanner(FlowactNode):
         message.utterance_id = instruction.utterance_id
         self._publisher.publish(message)
         self._standing = message
-        if instruction.interrupts and self._interrupter.service_is_ready():
-            self._interrupter.call_async(Trigger.Request())
+        if instruction.interrupts:
+            self._interrupt_by = self._now_s() + INTERRUPT_PATIENCE_S
+            self._interrupt()
         self._sent += 1
         self.get_logger().info(f"{instruction.behaviour}: {instruction.text}")
+
+    def _interrupt(self) -> None:
+        """Stops the avatar; again at the next tick while its service has not been discovered yet."""
+        if self._interrupter.service_is_ready():
+            self._interrupter.call_async(Trigger.Request())
+            self._interrupt_by = None
+        elif self._interrupt_by is not None and self._now_s() > self._interrupt_by:
+            self.get_logger().warning(
+                f"no service {topics.INTERRUPT} within {INTERRUPT_PATIENCE_S:g} s: the user did not interrupt the avatar"
+            )
+            self._interrupt_by = None
 
 
 def main(args: list[str] | None = None) -> int:

@@ -69,8 +69,8 @@ def records(draw: st.DrawFn) -> interfaces.ChunkRecord:
     sound = draw(st.lists(SAMPLES, max_size=20))
     at = draw(st.integers(0, len(pcm) - len(sound)))
     pcm[at : at + len(sound)] = sound
-    spans = st.builds(interfaces.SpeechSpan, st.integers(0, 2**63), st.integers(0, 2**63), st.text(max_size=5))
     texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+    spans = st.builds(interfaces.SpeechSpan, st.integers(0, 2**63), st.integers(0, 2**63), texts)
     return interfaces.ChunkRecord(
         step=draw(st.integers(0, 2**63)),
         first_frame=first_frame,
