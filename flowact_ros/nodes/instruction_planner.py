@@ -166,7 +166,7 @@ class InstructionPlanner(FlowactNode):
             self._interrupt_by = None
         elif self._interrupt_by is not None and self._now_s() > self._interrupt_by:
             self.get_logger().warning(
-                f"no service {topics.INTERRUPT} within {INTERRUPT_PATIENCE_S:g} s: the user did not interrupt the avatar"
+                f"no service {topics.INTERRUPT} within {INTERRUPT_PATIENCE_S:g} s: the user could not interrupt"
             )
             self._interrupt_by = None
 
