@@ -9,7 +9,7 @@ latents; conditions, memory and reading the sound come on top, alike for all. `c
 the first results (export, compile, load), `again` the same with everything cached that the backend can keep. `error`
 is against eager float32: of the predicted latents (relative RMS) and of the frames (levels, RMS). torch.compile needs
 a C++ compiler, the rows of onnxruntime and openvino need these packages (and onnxscript): without them a row says why
-it is missing. Nothing else should run meanwhile; `others` says how much of a core did.
+it is missing. Nothing else should run meanwhile; `others` says how many cores did (in the row 1+1 its own other half).
 """
 
 from __future__ import annotations
