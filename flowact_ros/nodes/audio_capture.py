@@ -131,16 +131,28 @@ class AudioCapture(FlowactNode):
         if not self.params["wait_for_listener"]:
             return not self._stopping.is_set()
         self._doing = "waiting for a listener"
-        while not self._heard_by_somebody():
-            if self._stopping.wait(0.05):
+        known = 0
+        while True:
+            heard = self._heard_by_somebody()
+            if heard and heard == known:  # nobody new since: both ends of each have found each other
+                self._doing = ""
+                return not self._stopping.is_set()
+            known = heard
+            if self._stopping.wait(SETTLE_S if heard else 0.05):
                 return False
-        self._doing = ""
-        return not self._stopping.wait(SETTLE_S)
 
-    def _heard_by_somebody(self) -> bool:
-        """Speech is for an avatar: its planner listens to `speech` as well, and is there earlier."""
-        avatar = self._topic != topics.SPEECH or self.count_publishers(topics.STATE) > 0
-        return avatar and self._publisher.get_subscription_count() > 0
+    def _heard_by_somebody(self) -> int:
+        """Listeners, if all that are known are connected. Speech is for an avatar: that its planner listens is not
+        enough, whose end is often there earlier; words would be lost.
+        """
+        listeners = self.get_subscriptions_info_by_topic(self.resolve_topic_name(self._topic))
+        if self._topic == topics.SPEECH:
+            state = self.get_publishers_info_by_topic(self.resolve_topic_name(topics.STATE))
+            avatars = {(end.node_namespace, end.node_name) for end in state}
+            if not any((end.node_namespace, end.node_name) in avatars for end in listeners):
+                return 0
+        connected = self._publisher.get_subscription_count()
+        return connected if connected >= len(listeners) else 0
 
     def _play(self, pcm: np.ndarray, rate: int, utterance_id: str) -> None:
         step = max(1, rate * self.params["chunk_ms"] // 1000)
