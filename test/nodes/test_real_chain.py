@@ -57,7 +57,7 @@ def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
             publisher = watcher.publisher(AudioChunk, topics.MIC)
             for message in speech_messages(np.concatenate([buzz(0.6, 0), buzz(1.0, 0.2)]), "", 16000):
                 publisher.publish(message)
-                time.sleep(0.005)
+                time.sleep(0.02)  # as a microphone
             watcher.until(lambda: told[-1].behaviour == Instruction.LISTENING, "listening")
             assert told[-1].priority == Instruction.PRIORITY_URGENT and told[-1].text
             late = Watcher("/robot3/avatar", (topics.INSTRUCTION,))
@@ -178,7 +178,7 @@ def test_a_voice_breaks_into_speech(watcher: Watcher, python_path: str) -> None:
         publisher = watcher.publisher(AudioChunk, topics.MIC)
         for message in speech_messages(np.concatenate([buzz(0.6, 0), buzz(1.0, 0.2)]), "", 16000):
             publisher.publish(message)
-            time.sleep(0.005)
+            time.sleep(0.02)  # as a microphone
         status, result = said.result()
         assert (status, result.error_code) == (ABORTED, Say.Result.INTERRUPTED)
         watcher.until(lambda: not watcher.seen[topics.STATE][-1].robot_speaking, "rest")
