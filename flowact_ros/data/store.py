@@ -84,9 +84,10 @@ def write_clip(path: Path, arrays: dict[str, np.ndarray], info: dict[str, Any], 
     (path / "clip.json").write_text(json.dumps(info) + "\n", encoding="utf-8")
 
 
-def read_clips(root: Path | str) -> list[StoredClip]:
-    """All complete clips below `root`, in name order."""
+def read_clips(*roots: Path | str) -> list[StoredClip]:
+    """All complete clips below `roots`, in name order within each."""
     return [
         StoredClip(meta.parent, json.loads(meta.read_text(encoding="utf-8")))
+        for root in roots
         for meta in sorted(Path(root).glob("*/clip.json"))
     ]

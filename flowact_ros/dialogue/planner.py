@@ -48,11 +48,15 @@ class SpeechData:
 
 @dataclass(frozen=True)
 class AvatarSpeaking:
-    """Speech began or stopped leaving with the frames."""
+    """Speech began or stopped leaving with the frames. `began_s`: since when it does so, where that is known.
+
+    News of it may come late (a planner that has just found its avatar): a voice that began later broke into it.
+    """
 
     time_s: float
     speaking: bool
     utterance_id: str = ""
+    began_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ class RulePlanner:
         self._since = 0.0
         self._now = float("-inf")
         self._user_voiced = False
+        self._voiced_since = float("-inf")
         self._avatar_speaking = False
         self._speech_until = float("-inf")
         self._utterance_id = ""
@@ -187,10 +192,12 @@ class RulePlanner:
         if not isinstance(event, (Tick, UserVoice, SpeechData, AvatarSpeaking, UserText)):
             raise PlannerError(f"unknown event {type(event).__name__}")
         now = self._now = max(self._now, event.time_s)
-        fresh_reaction = False
+        fresh_reaction = broken_into = False
         if isinstance(event, UserVoice):
             if self._user_voiced and not event.voiced:
                 self._thinking_until = now + self.config.thinking_timeout_s
+            if event.voiced and not self._user_voiced:
+                self._voiced_since = now
             self._user_voiced = event.voiced
         elif isinstance(event, SpeechData):
             if event.utterance_id and event.utterance_id == self._cut_id:
@@ -203,6 +210,8 @@ class RulePlanner:
                 return self._decide(now, False)
             if self._avatar_speaking and not event.speaking:
                 self._speech_until = max(self._speech_until, now + self.config.speech_hold_s)
+            began = now if event.began_s is None else event.began_s
+            broken_into = event.speaking and not self._speech(now) and began < self._voiced_since
             self._avatar_speaking = event.speaking
             if event.speaking:
                 self._utterance_id = event.utterance_id
@@ -212,7 +221,7 @@ class RulePlanner:
             if kind is not None:
                 self._reaction, self._reaction_until = kind, now + self.config.reaction_s
                 fresh_reaction = True
-        return self._decide(now, fresh_reaction)
+        return self._decide(now, fresh_reaction, broken_into)
 
     def _speech(self, now: float) -> bool:
         return self._avatar_speaking or now < self._speech_until
@@ -229,9 +238,10 @@ class RulePlanner:
             return THINKING
         return IDLE
 
-    def _decide(self, now: float, fresh_reaction: bool) -> Instruction | None:
+    def _decide(self, now: float, fresh_reaction: bool, broken_into: bool = False) -> Instruction | None:
         wanted = self._wanted(now)
-        if wanted == self._behaviour and not (wanted == REACTING and fresh_reaction):
+        again = (wanted == REACTING and fresh_reaction) or (wanted == LISTENING and broken_into)
+        if wanted == self._behaviour and not again:
             return None
         urgent = wanted == LISTENING
         if self._behaviour and not urgent and wanted != SPEAKING and now - self._since < self.config.dwell_s:

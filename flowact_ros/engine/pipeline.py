@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
 from flowact_ros.engine.memory import Condition, MemoryBank
-from flowact_ros.engine.sampler import denoise_chunk, noise_for
+from flowact_ros.engine.sampler import chunk_noise, denoise_chunk
 from flowact_ros.engine.schedule import step_sigmas
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
@@ -150,9 +150,8 @@ class AvatarPipeline:
         )
         bank: MemoryBank = state.memory
         shape = tuple(bank.reference.shape[1:])
-        noise = torch.stack([noise_for(state.seed, state.latent_index + i, shape) for i in range(n_latents)], 1)
+        noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
         predict = bank.predictor(self.denoiser, condition)
-        noise = self.config.schedule.temperature * noise
         latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
         return Chunk(latents, condition, bank)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flowact_ros.engine.memory import Condition, MemoryBank
+from flowact_ros.models.config import SchedulerConfig
 from flowact_ros.models.mmdit import MMDiT
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -49,6 +50,13 @@ def noise_for(seed: int, latent_index: int, shape: tuple[int, ...]) -> Tensor:
     """Gaussian noise `[1, *shape]` of one latent: a function of seed and position only, so a rewind repeats it."""
     generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + latent_index) % 2**63)
     return torch.randn((1, *shape), generator=generator)
+
+
+def chunk_noise(config: SchedulerConfig, seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
+    """The initial noise `[1, count, *shape]` of latents `first` … of a stream; shape is a latent's, `[C, h, w]`."""
+    drawn = (shape[0], 1, 1) if config.slot_noise else shape
+    noise = torch.stack([noise_for(seed, first + i, drawn) for i in range(count)], 1)
+    return (config.temperature * noise).expand(-1, -1, *shape)
 
 
 def rollout(

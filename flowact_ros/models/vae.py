@@ -11,9 +11,15 @@ Frame-wise convolutions at strides 4 to 16 and temporal mixing at strides 16 and
 TAEHV kind: after step distillation the decoder is the bottleneck. The mean colour of each 32 x 32 x 4 block also takes
 a short cut past all layers, as in residual autoencoding (DC-AE): without it, a whole hue axis was still missing after
 1,500 steps.
+
+An optional second encoder, the corrector, sees the video and what its first latents fail to show, and adds to them:
+one learned step of the optimisation that finds better latents for a fixed decoder (residual feedback as in ReStyle,
+Alaluf et al. 2021, arXiv 2104.02699). Encoding is not part of the live stream, so it may cost two passes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,11 +91,14 @@ class CausalMix(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, config: VAEConfig) -> None:
+    """Video `[B, T, channels, H, W]` -> raw latents. `name` is the prefix of its streaming state."""
+
+    def __init__(
+        self, config: VAEConfig, widths: Sequence[int], depths: Sequence[int], channels: int = 3, name: str = "encoder"
+    ) -> None:
         super().__init__()
-        self.config = config
-        widths, depths = config.encoder_widths, config.encoder_depths
-        self.stem = nn.Conv2d(3 * config.stem_patch**2, widths[0], 3, padding=1)
+        self.config, self.name = config, name
+        self.stem = nn.Conv2d(channels * config.stem_patch**2, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(nn.ModuleList(ResBlock(w) for _ in range(d)) for w, d in zip(widths, depths))
         self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in zip(widths[:-2], widths[1:-1]))
         self.mix16 = CausalMix(widths[2])
@@ -97,9 +106,14 @@ class Encoder(nn.Module):
         self.fold = nn.Conv2d(4 * config.temporal_stride * widths[2], widths[3], 1)
         self.mix32 = CausalMix(widths[3])
         self.head = nn.Conv2d(widths[3], config.latent_channels, 1)
-        self.colour = nn.Conv2d(3, config.latent_channels, 1, bias=False)
+        self.colour = nn.Conv2d(channels, config.latent_channels, 1, bias=False)
         nn.init.zeros_(self.colour.weight)
-        self.colour.weight.data[:3, :, 0, 0] = torch.eye(3)
+        self.colour.weight.data[:channels, :, 0, 0] = torch.eye(channels)
+
+    def silence(self) -> None:
+        """Start with latents of zero."""
+        for parameter in (self.head.weight, self.head.bias, self.colour.weight):
+            nn.init.zeros_(parameter)
 
     def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
         batch = video.shape[0]
@@ -110,17 +124,17 @@ class Encoder(nn.Module):
                 x = block(x)
             if level < 2:
                 x = self.down[level](F.pixel_unshuffle(x, 2))
-        x, past16 = self.mix16(x, batch, state.get("encoder.16"))
+        x, past16 = self.mix16(x, batch, state.get(f"{self.name}.16"))
         x = F.pixel_unshuffle(x, 2)
         x = x.unflatten(0, (-1, self.config.temporal_stride)).flatten(1, 2)  # [B*N, 4C, h, w]
         x = self.fold(x)
-        x, past32 = self.mix32(x, batch, state.get("encoder.32"))
+        x, past32 = self.mix32(x, batch, state.get(f"{self.name}.32"))
         for block in self.stages[3]:
             x = block(x)
         mean = F.avg_pool2d(video.flatten(0, 1), self.config.spatial_stride)
         mean = mean.unflatten(0, (-1, self.config.temporal_stride)).mean(1)
         latents = (self.head(x) + self.colour(mean)).unflatten(0, (batch, -1))
-        return latents, {**state, "encoder.16": past16, "encoder.32": past32}
+        return latents, {**state, f"{self.name}.16": past16, f"{self.name}.32": past32}
 
 
 class Decoder(nn.Module):
@@ -175,8 +189,13 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config, config.encoder_widths, config.encoder_depths)
         self.decoder = Decoder(config)
+        self.corrector: Encoder | None = None
+        if config.corrector_widths:
+            sizes = config.corrector_widths, config.corrector_depths
+            self.corrector = Encoder(config, *sizes, channels=6, name="corrector")
+            self.corrector.silence()
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -194,17 +213,25 @@ class VAE(nn.Module):
                 f"frames must be a multiple of {time}, height and width of {stride}"
             )
         latents, state = self.encoder(video, state or {})
+        if self.corrector is not None:
+            with torch.no_grad():  # an observation, as in ReStyle: gradients reach the first encoder through the sum
+                shown, state = self._video(latents, state)
+            missing, state = self.corrector(torch.cat([video, video - shown.to(video.dtype)], 2), state)
+            latents = latents + missing
         return self.normalise(latents), state
 
     def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """latents `[B, N, C, h, w]` -> video `[B, 4N, 3, 32h, 32w]` in about [-1, 1], state for the next piece."""
-        patches, tint, state = self._patches(latents, state)
+        return self._video(self._raw(latents), state or {})
+
+    def _video(self, raw: Tensor, state: State) -> tuple[Tensor, State]:
+        patches, tint, state = self.decoder(raw, state)
         video = spread((patches + tint).flatten(0, 1), self.config.stem_patch)
-        return video.unflatten(0, (len(latents), -1)), state
+        return video.unflatten(0, (len(raw), -1)), state
 
     def decode_rgb(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """As `decode`, to pictures uint8 `[B, 4N, 32h, 32w, 3]`: rounded first, so that little memory is moved."""
-        patches, tint, state = self._patches(latents, state)
+        patches, tint, state = self.decoder(self._raw(latents), state or {})
         levels = torch.empty_like(patches, dtype=torch.uint8)
         for latent, base in enumerate(127.5 * tint[:, 0].float() + 128.0):  # half a level more: bytes are cut off
             for frame, patch in enumerate(patches[latent]):  # one by one they stay in the processor's cache
@@ -212,10 +239,10 @@ class VAE(nn.Module):
         pictures = spread(levels.flatten(0, 1), self.config.stem_patch).permute(0, 2, 3, 1)
         return pictures.unflatten(0, (len(latents), -1)), state
 
-    def _patches(self, latents: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+    def _raw(self, latents: Tensor) -> Tensor:
         if latents.shape[2] != self.config.latent_channels:
             raise ValueError(f"latents have {latents.shape[2]} channels; this VAE has {self.config.latent_channels}")
-        return self.decoder(self.denormalise(latents), state or {})
+        return self.denormalise(latents)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """image `[B, 3, H, W]` -> the latent `[B, C, h, w]` of four equal frames."""

@@ -25,7 +25,7 @@ from flowact_ros.dialogue.planner import (
 from flowact_ros.dialogue.vad import EnergyVad, EnergyVadConfig
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, run
-from flowact_ros.nodes.convert import audio_array, behaviour_number
+from flowact_ros.nodes.convert import NANOSECONDS, audio_array, behaviour_number, from_time
 from flowact_ros.nodes.params import Param
 
 TICK_S = 0.05
@@ -97,7 +97,9 @@ class InstructionPlanner(FlowactNode):
             return 0, "", {}
         floor = f"{self._vad.floor_db:.0f} dB" if self._vad is not None else "no microphone heard"
         behaviour = self._planner.behaviour
-        return 0, behaviour, {"behaviour": behaviour, "noise_floor": floor, "instructions": self._sent}
+        known = self._interrupter.service_is_ready() and self.count_publishers(topics.STATE) > 0
+        values = {"noise_floor": floor, "instructions": self._sent, "avatar": "found" if known else "not found yet"}
+        return 0, behaviour, {"behaviour": behaviour, **values}
 
     def _now_s(self) -> float:
         return self._steady.now().nanoseconds / 1e9
@@ -117,7 +119,10 @@ class InstructionPlanner(FlowactNode):
         self._observe(UserText(self._now_s(), message.text, message.final))
 
     def _on_state(self, message: AvatarState) -> None:
-        self._observe(AvatarSpeaking(self._now_s(), message.robot_speaking, message.utterance_id))
+        now = self._now_s()
+        age = self.get_clock().now().nanoseconds - from_time(message.header.stamp)  # below 0: not on screen yet
+        began = now - age / NANOSECONDS
+        self._observe(AvatarSpeaking(now, message.robot_speaking, message.utterance_id, began))
 
     def _on_tick(self) -> None:
         now = self._now_s()

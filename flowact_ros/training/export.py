@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import csv
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowact_ros.data.store import read_clips
-from flowact_ros.models.checkpoint import save_weights, weights_dir
+from flowact_ros.models.checkpoint import read_card, save_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
@@ -44,7 +45,7 @@ def run_card(run: Path, command: str) -> tuple[dict[str, Any], dict[str, torch.T
     return card, state["ema"]
 
 
-def export_vae(config: ModelConfig, run: Path, data: Path, out: Path | None = None) -> Path:
+def export_vae(config: ModelConfig, run: Path, data: Sequence[Path], out: Path | None = None) -> Path:
     """Write `vae.safetensors` of `config` from `run`; the latent statistics are measured on `data` in bf16 weights."""
     card, ema = run_card(run, f"flowact train vae --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
     module = VAE(config.vae)
@@ -53,7 +54,7 @@ def export_vae(config: ModelConfig, run: Path, data: Path, out: Path | None = No
     # measured with what will be loaded
     for parameter in module.parameters():
         parameter.data = parameter.data.bfloat16().float()
-    measure_latents(module, read_clips(data)[::5][:160])
+    measure_latents(module, read_clips(*data)[::5][:160])
     path = (out or weights_dir() / config.name) / "vae.safetensors"
     save_weights(path, module, kind="vae", config=config.vae, card=card)
     return path
@@ -65,8 +66,8 @@ def export_decoder(config: ModelConfig, run: Path, out: Path | None = None) -> P
 
 
 def export_refined(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
-    """Replace both halves of the shipped VAE by those of `run`; the latent statistics stay as the anchor had them."""
-    return _continue_vae(config, run, out, "refine", ("encoder.", "decoder."))
+    """Replace all parts of the shipped VAE by those of `run`; the latent statistics stay as the anchor had them."""
+    return _continue_vae(config, run, out, "refine", ("encoder.", "decoder.", "corrector."))
 
 
 def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, parts: tuple[str, ...]) -> Path:
@@ -80,11 +81,13 @@ def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, 
     return path
 
 
-def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
-    """Write `mmdit.safetensors` of `config` from `run`."""
-    card, ema = run_card(run, f"flowact train stage1 --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
+def export_denoiser(config: ModelConfig, run: Path, stage: str = "stage1", out: Path | None = None) -> Path:
+    """Write `mmdit.safetensors` of `config` from `run`; the card keeps that of the weights a stage went on from."""
+    card, ema = run_card(run, f"flowact train {stage} --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
     module = MMDiT(config)
     module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "mmdit.safetensors"
+    if stage != "stage1":
+        card["continues"] = {k: v for k, v in read_card(path).items() if k not in ("kind", "config", "parameters")}
     save_weights(path, module, kind="mmdit", config=config.denoiser_contract(), card=card)
     return path

@@ -119,11 +119,12 @@ def motion_deviation(out: Path) -> float:
     return (total / max(1, count)) ** 0.5
 
 
-def load_prepared(folder: Path) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """All prepared clips below `folder`, and the text embeddings [count, tokens, 384] that their `text` counts."""
-    paths = sorted(folder.glob("[0-9]*.pt"))
+def load_prepared(*folders: Path) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """All prepared clips below `folders`, and the text embeddings [count, tokens, 384] that their `text` counts."""
+    paths = [path for folder in folders for path in sorted(folder.glob("[0-9]*.pt"))]
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no prepared clips; make them with `flowact train latents`")
+        named = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"{named} holds no prepared clips; make them with `flowact train latents`")
     clips, words, count = [], [], 0
     for path in paths:
         clip = torch.load(path, weights_only=True)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+FLAT = 1e-4  # below this square a distance has no edge
+
 
 def reconstruction(
     output: Tensor, target: Tensor, weight: Tensor, edges: float, squares: float = 2.0
@@ -47,3 +49,27 @@ def flow_matching(velocity: Tensor, clean: Tensor, noise: Tensor, weight: Tensor
 def latent_error(predicted: Tensor, clean: Tensor) -> Tensor:
     """Root mean square error of latents, for logs."""
     return F.mse_loss(predicted.float(), clean.float()).sqrt()
+
+
+def energy_score(samples: Tensor, truth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy score of two samples a row (Gneiting and Raftery 2007, eq. 22), once by cell and once of the whole.
+
+    samples: `[2, B, S, C, h, w]`; truth: `[B, S, C, h, w]`; weight: `[B, S, h, w]`, mean 1.
+    The distance of a cell is that of its C channels, weighted over the cells; the distance of the whole runs over all
+    latents of the chunk, which makes a sample fit together.
+    Returns the score (a mean, least for samples distributed as the truth) and the distance between the samples over
+    that from the truth, which is then 1.
+    """
+
+    def distances(difference: Tensor) -> tuple[Tensor, Tensor]:
+        squares = difference.square().mean(-3)  # [..., S, h, w]
+        whole = (weight * squares).mean((-1, -2, -3))
+        return (weight * root(squares)).mean(), root(whole).mean()
+
+    def root(mean: Tensor) -> Tensor:
+        return (mean + FLAT).sqrt() - FLAT**0.5
+
+    away = [distances(sample - truth) for sample in samples]
+    apart = distances(samples[0] - samples[1])
+    scores = [(a + b) / 2 - c / 2 for a, b, c in zip(*away, apart)]
+    return scores[0] + scores[1], 2 * apart[1] / (away[0][1] + away[1][1])

@@ -6,11 +6,13 @@
     flowact train refine --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/refine
     flowact train latents --data runs/data/clips --out runs/latents
     flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
+    flowact train energy --data runs/latents --heldout runs/latents_heldout --run runs/energy --lr 1e-3 --minutes 10
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
 
-`decoder` goes on with the shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes
-on with both halves while the latents stay near to where they were.
+`energy` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with the
+shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes on with all of the VAE while
+the latents stay near to where they were.
 A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
 """
 
@@ -34,10 +36,12 @@ NEEDED = {  # stage -> options it cannot do without
     "refine": ("run", "data", "heldout"),
     "latents": ("data", "out"),
     "stage1": ("run", "data", "heldout"),
+    "energy": ("run", "data", "heldout"),
     "export-vae": ("run", "data"),
     "export-decoder": ("run",),
     "export-refined": ("run",),
     "export-stage1": ("run",),
+    "export-energy": ("run",),
 }
 VAE_STAGES = {  # stage -> what it asks of the method
     "vae": {},
@@ -48,7 +52,8 @@ VAE_STAGES = {  # stage -> what it asks of the method
         "on_features": 0.85,
         "feature_weight": 12.0,
         "squares": 10.0,
-        "crop": 160,
+        "crop": 128,
+        "off_centre": 0.2,
         "anchor": 0.1,
     },
 }
@@ -61,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("stage", choices=tuple(NEEDED))
     top.add_argument("--run", type=Path, help="folder of checkpoints, logs and sheets")
     top.add_argument("--out", type=Path, help="folder that receives latents")
-    top.add_argument("--data", type=Path, help="training material (see `flowact data`)")
+    top.add_argument("--data", type=Path, nargs="+", help="training material (see `flowact data`); one or more folders")
     top.add_argument("--heldout", type=Path, help="held-out material for the sheets")
     top.add_argument("--preset", default="avatar_cpu")
     top.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
@@ -91,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.stage == "export-refined":
         export_refined(config, args.run)
         return 0
-    if args.stage == "export-stage1":
-        export_denoiser(config, args.run)
+    if args.stage in ("export-stage1", "export-energy"):
+        export_denoiser(config, args.run, args.stage.removeprefix("export-"))
         return 0
     if args.stage == "latents":
         _latents(config, args)
@@ -103,7 +108,12 @@ def main(argv: list[str] | None = None) -> int:
 
         method = VAEMethod(config, args.data, args.heldout, batch=args.batch, **VAE_STAGES[args.stage])
         if args.stage != "vae":
-            method.continue_from(shipped_vae(config))
+            method.continue_from(shipped("vae", config))
+    elif args.stage == "energy":
+        from flowact_ros.training.methods.energy_score import EnergyScore
+
+        method = EnergyScore(config, args.data, args.heldout, batch=args.batch)
+        load_weights(shipped("mmdit", config), method.module, kind="mmdit", config=config.denoiser_contract())
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 
@@ -122,8 +132,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def shipped_vae(config: ModelConfig) -> Path:
-    return weights_dir() / config.name / "vae.safetensors"
+def shipped(name: str, config: ModelConfig) -> Path:
+    return weights_dir() / config.name / f"{name}.safetensors"
 
 
 def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
@@ -134,10 +144,10 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     from flowact_ros.training.latents import motion_deviation, prepare
 
     vae = VAE(config.vae)
-    load_weights(shipped_vae(config), vae, kind="vae", config=config.vae)
+    load_weights(shipped("vae", config), vae, kind="vae", config=config.vae)
     vae.eval().to(torch.float32 if args.no_bf16 else torch.bfloat16)
     window = AudioWindow(load_audio_encoder())
-    clips = read_clips(args.data)
+    clips = read_clips(*args.data)
     prepare(vae, window, load_text_encoder(), clips, args.out, shard=tuple(args.shard))
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
 

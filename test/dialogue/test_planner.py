@@ -122,6 +122,15 @@ def test_only_a_barge_in_interrupts() -> None:
     assert not any(i.interrupts for _, i in play([*speech(2, 6), *user(3, 5)], 20.0))
 
 
+@pytest.mark.parametrize(("began", "interrupted"), [(2.0, [4.0]), (3.5, []), (None, [])])
+def test_news_of_speech_may_come_after_the_voice(began: float | None, interrupted: list[float]) -> None:
+    """The planner has just found its avatar: a voice that began while it spoke broke into that, however late."""
+    late = AvatarSpeaking(4.0, True, "u1", began)
+    out = play([*user(3, 5), late], 8.0, barge_in=True)
+    assert [t for t, i in out if i.interrupts] == interrupted
+    assert not any(i.interrupts for _, i in play([*user(3, 5), late], 8.0))
+
+
 def test_speaking_carries_the_utterance() -> None:
     found = [i for _, i in play(speech(2, 3), 6.0) if i.behaviour == SPEAKING]
     assert [i.utterance_id for i in found] == ["u1"]

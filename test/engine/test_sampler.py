@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from flowact_ros.engine.memory import Condition, MemoryBank
-from flowact_ros.engine.sampler import DiagonalWindow, denoise_chunk, euler_step, noise_for, rollout
+from flowact_ros.engine.sampler import (
+    DiagonalWindow,
+    chunk_noise,
+    denoise_chunk,
+    euler_step,
+    noise_for,
+    rollout,
+)
 from flowact_ros.engine.schedule import add_noise, step_sigmas, training_sigmas
 from flowact_ros.models.config import SchedulerConfig, debug, preset
 from flowact_ros.models.mmdit import Context, MMDiT
@@ -145,3 +154,14 @@ def test_memory_keeps_the_last_latent_of_a_chunk() -> None:
     chunk = torch.randn(1, 3, *SHAPE)
     after = bank.commit(model, chunk, condition(3, 0))
     assert torch.equal(after.short_term.latents, chunk[:, 2:]) and bank.short_term is None
+
+
+def test_noise_of_a_chunk_may_be_the_same_in_all_places() -> None:
+    full = SchedulerConfig(temperature=0.5)
+    for config in (full, replace(full, slot_noise=True)):
+        noise = chunk_noise(config, 7, 3, 3, (64, 16, 16))
+        assert noise.shape == (1, 3, 64, 16, 16)
+        assert torch.equal(noise[:, 1:], chunk_noise(config, 7, 4, 2, (64, 16, 16)))  # by position, not by chunk
+        assert float(noise.std()) == pytest.approx(0.5, abs=0.08)
+        places = noise.flatten(-2)
+        assert bool((places == places[..., :1]).all()) == config.slot_noise

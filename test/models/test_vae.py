@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,9 +14,9 @@ from flowact_ros.models.config import debug
 from flowact_ros.models.vae import VAE, enlarge
 
 
-def make_vae() -> VAE:
+def make_vae(**sizes: tuple[int, ...]) -> VAE:
     torch.manual_seed(0)
-    vae = VAE(debug().vae).eval().requires_grad_(False)
+    vae = VAE(replace(debug().vae, **sizes)).eval().requires_grad_(False)
     for parameter in vae.parameters():  # the zero-initialised branches would hide a wrong cut
         parameter.add_(0.05 * torch.randn_like(parameter))
     vae.latent_mean.copy_(torch.randn(8))
@@ -23,8 +25,9 @@ def make_vae() -> VAE:
 
 
 @pytest.mark.parametrize("cut", [(1, 1, 1, 1, 1), (3, 2), (2, 3), (1, 3, 1), (4, 1)])
-def test_streamed_equals_whole(cut: tuple[int, ...]) -> None:
-    vae = make_vae()
+@pytest.mark.parametrize("corrector", [(), (8, 8, 8, 8)])
+def test_streamed_equals_whole(cut: tuple[int, ...], corrector: tuple[int, ...]) -> None:
+    vae = make_vae(corrector_widths=corrector)
     video = torch.randn(2, 20, 3, 64, 96)
     whole, _ = vae.encode(video)
     back, _ = vae.decode(whole)
@@ -51,6 +54,18 @@ def test_latent_k_holds_frames_4k_to_4k_plus_3() -> None:
     other[:, 2] += 1.0
     frames = (vae.decode(other)[0] - vae.decode(z)[0]).abs().amax((0, 2, 3, 4)) > 1e-6
     assert frames[:8].any().item() is False and frames[8:12].all().item() is True
+
+
+def test_the_corrector_sees_what_the_first_latents_lack() -> None:
+    """Its answer changes with the error of the picture, not only with the picture."""
+    vae, video = make_vae(corrector_widths=(8, 8, 8, 8)), torch.rand(1, 4, 3, 64, 64) * 2 - 1
+    before = vae.encode(video)[0]
+    vae.decoder.head.bias.add_(0.3)
+    assert float((vae.encode(video)[0] - before).abs().max()) > 1e-3
+    vae.corrector = None
+    first = vae.encode(video)[0]
+    vae.decoder.head.bias.sub_(0.3)
+    assert torch.equal(vae.encode(video)[0], first)
 
 
 def test_a_still_picture_gives_one_latent_again_and_again() -> None:

@@ -167,12 +167,24 @@ async def look(url: str, watcher: Watcher) -> dict[int, list[tuple[float, bytes]
     return seen
 
 
+def has_found_the_avatar(watcher: Watcher) -> bool:
+    values = [
+        (entry.key, entry.value)
+        for array in watcher.seen[topics.DIAGNOSTICS]
+        for status in array.status
+        if "instruction_planner" in status.name
+        for entry in status.values
+    ]
+    return ("avatar", "found") in values
+
+
 def test_a_voice_breaks_into_speech(watcher: Watcher, python_path: str) -> None:
     """Planner with `barge_in` and generator together: the user speaks, the avatar stops and listens."""
     parameters = {"barge_in": True}
     planner = NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", parameters=parameters)
     with supervise([planner], python_path, []) as supervisor:
         supervisor.wait_active(90)
+        watcher.until(lambda: has_found_the_avatar(watcher), "a planner that knows its avatar")
         said = watcher.say(goal(loud(20.0, seed=50), utterance_id="a long story"))
         watcher.until(lambda: watcher.seen[topics.STATE][-1].robot_speaking, "speech")
         publisher = watcher.publisher(AudioChunk, topics.MIC)

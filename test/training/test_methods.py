@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_we
 from flowact_ros.models.config import debug
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.latents import cell_weights, load_prepared
-from flowact_ros.training.losses import box_mask, psnr, reconstruction
+from flowact_ros.training.losses import box_mask, energy_score, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
+from flowact_ros.training.methods.energy_score import EnergyScore
 from flowact_ros.training.methods.vae import VAEMethod, measure_latents
 from flowact_ros.training.muon import Muon, orthogonalise
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 CONFIG = debug()
+SLOT = replace(CONFIG, schedule=replace(CONFIG.schedule, slot_noise=True))
 
 
 def snippets(folder: Path, count: int = 3) -> Path:
@@ -73,7 +76,7 @@ def losses(run: Path) -> list[float]:
 def test_vae_learns_and_latents_are_normalised(tmp_path: Path) -> None:
     data = snippets(tmp_path / "data")
     torch.manual_seed(0)
-    method = VAEMethod(CONFIG, data, data, crop=64, batch=2)
+    method = VAEMethod(CONFIG, [data], data, crop=64, batch=2)
     Trainer(method, config(tmp_path / "run", 30)).run()
     curve = losses(tmp_path / "run")
     assert curve[-1] < 0.7 * curve[0]
@@ -92,7 +95,7 @@ def test_an_anchored_vae_stays_near_its_latents(tmp_path: Path) -> None:
     moved = []
     for anchor in (0.01, 100.0):
         torch.manual_seed(0)
-        method = VAEMethod(CONFIG, data, data, crop=64, batch=2, anchor=anchor)
+        method = VAEMethod(CONFIG, [data], data, crop=64, batch=2, anchor=anchor)
         method.continue_from(path)
         Trainer(method, config(tmp_path / str(anchor), 20)).run()
         moved.append(float(method.step(method.batch(torch.Generator().manual_seed(5)), 0)["moved"]))
@@ -103,8 +106,9 @@ def test_a_vae_grows_without_a_jump(tmp_path: Path) -> None:
     path, data = tmp_path / "vae.safetensors", snippets(tmp_path / "data")
     small = VAE(CONFIG.vae)
     save_weights(path, small, kind="vae", config=CONFIG.vae, card={"steps": 7})
-    deeper = replace(CONFIG, vae=replace(CONFIG.vae, encoder_depths=(1, 2, 2, 1), decoder_depths=(1, 1, 1, 3)))
-    method = VAEMethod(deeper, data, data, decoder_only=True)
+    grown = {"encoder_depths": (1, 2, 2, 1), "decoder_depths": (1, 1, 1, 3), "corrector_widths": (8, 8, 8, 8)}
+    deeper = replace(CONFIG, vae=replace(CONFIG.vae, **grown))
+    method = VAEMethod(deeper, [data], data, decoder_only=True)
     assert method.continue_from(path)["steps"] == 7
     video = torch.rand(1, 4, 3, 128, 128) * 2 - 1
     load_weights(path, small, kind="vae", config=CONFIG.vae)
@@ -115,7 +119,7 @@ def test_a_vae_grows_without_a_jump(tmp_path: Path) -> None:
     wider = replace(CONFIG, vae=replace(CONFIG.vae, encoder_widths=(8, 8, 16, 32)))
     for other in (wider, replace(CONFIG, vae=replace(CONFIG.vae, encoder_depths=(1, 1, 1, 0)))):
         with pytest.raises(CheckpointError, match="vae.safetensors"):
-            VAEMethod(other, data, data, decoder_only=True).continue_from(path)
+            VAEMethod(other, [data], data, decoder_only=True).continue_from(path)
 
 
 def test_every_clip_keeps_its_own_words(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_every_clip_keeps_its_own_words(tmp_path: Path) -> None:
 
 
 def test_memory_is_pulled_towards_the_reference(tmp_path: Path) -> None:
-    method = DiffusionForcing(CONFIG, latents(tmp_path / "data"), tmp_path / "data", batch=64)
+    method = DiffusionForcing(CONFIG, [latents(tmp_path / "data")], tmp_path / "data", batch=64)
     retained = method.batch(torch.Generator().manual_seed(0))["retained"]
     assert 0.3 < float((retained < 1).float().mean()) < 0.7 and 0.4 <= float(retained.min()) < 0.6
 
@@ -132,7 +136,7 @@ def test_memory_is_pulled_towards_the_reference(tmp_path: Path) -> None:
 def test_diffusion_forcing_learns_to_hear(tmp_path: Path) -> None:
     data = latents(tmp_path / "data")
     torch.manual_seed(0)
-    method = DiffusionForcing(CONFIG, data, data, batch=4, drop=0.0)
+    method = DiffusionForcing(CONFIG, [data], data, batch=4, drop=0.0)
     Trainer(method, config(tmp_path / "run", 60)).run()
     generator = torch.Generator().manual_seed(99)
     true, shuffled = 0.0, 0.0
@@ -149,13 +153,65 @@ def test_diffusion_forcing_learns_to_hear(tmp_path: Path) -> None:
     assert true < 0.6 * shuffled
 
 
+def spread_out(scale: float, draws: int = 4000) -> float:
+    """Mean energy score of samples scale * N(0, 1) where the truth is N(0, 1)."""
+    torch.manual_seed(0)
+    samples, truth = scale * torch.randn(2, draws, 1, 2, 1, 1), torch.randn(draws, 1, 2, 1, 1)
+    return float(energy_score(samples, truth, torch.ones(draws, 1, 1, 1))[0])
+
+
+def test_the_energy_score_wants_the_true_spread() -> None:
+    scores = {scale: spread_out(scale) for scale in (0.0, 0.5, 1.0, 1.5)}
+    assert min(scores, key=scores.__getitem__) == 1.0
+    torch.manual_seed(1)
+    samples, truth = torch.randn(2, 4000, 1, 2, 1, 1), torch.randn(4000, 1, 2, 1, 1)
+    assert float(energy_score(samples, truth, torch.ones(4000, 1, 1, 1))[1]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_both_samples_start_from_the_same_bank(tmp_path: Path) -> None:
+    """Rows of the second sample are those of the first but for the noise; with equal noise there is no spread."""
+    method = EnergyScore(SLOT, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
+    torch.manual_seed(0)
+    for parameter in method.module.parameters():  # the last layer starts at zero
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"])
+    with torch.no_grad():
+        bank = method.bank(batch)
+        assert len(bank.long_term) == SLOT.memory.long_term and len(bank.reference) == 4
+        assert torch.equal(bank.short_term.latents[:2], bank.short_term.latents[2:])
+        assert torch.equal(bank.short_term.cache[0][0][:2], bank.short_term.cache[0][0][2:])
+        assert float(method.step(batch, 0)["spread"]) > 0.01
+        batch["noise"] = torch.cat([batch["noise"][:2]] * 2)
+        assert float(method.step(batch, 0)["spread"]) == 0
+
+
+def drawn(method: EnergyScore) -> Iterator[dict]:
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield method.batch(generator)
+
+
+def test_three_evaluations_learn_the_spread_of_what_no_condition_tells(tmp_path: Path) -> None:
+    """Latents follow a random number that nothing announces: a mean would be blur, samples must differ."""
+    data = latents(tmp_path / "data", clips=6)
+    torch.manual_seed(0)
+    method = EnergyScore(SLOT, [data], data, batch=6)
+    for clip in method.clips:
+        clip["audio"] = torch.zeros_like(clip["audio"])
+    Trainer(method, config(tmp_path / "run", 150)).run()
+    log = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    row = dict(zip(log[0].split(","), map(float, log[-1].split(","))))
+    assert losses(tmp_path / "run")[-1] < 0.9 * losses(tmp_path / "run")[0]
+    assert 0.6 < row["spread"] < 1.4
+
+
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     data = latents(tmp_path / "data")
 
     def train(run: Path, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
         for stop in stops:
             torch.manual_seed(0)
-            method = DiffusionForcing(CONFIG, data, data, batch=2)
+            method = DiffusionForcing(CONFIG, [data], data, batch=2)
             trainer = Trainer(method, config(run, 6, save_every=1000))
             while trainer.iteration < stop:
                 torch.manual_seed(trainer.iteration)
@@ -175,7 +231,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
 
 
 def test_memory_older_than_short_term_gets_no_gradient(tmp_path: Path) -> None:
-    method = DiffusionForcing(CONFIG, latents(tmp_path / "data"), tmp_path / "data", batch=2)
+    method = DiffusionForcing(CONFIG, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
     for parameter in method.module.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     batch = None

@@ -14,6 +14,7 @@ cost of a full bank and changes little, since all entries go through the same we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from flowact_ros.engine.kv_cache import entry_cache, join, read_positions, reference_cache
 from flowact_ros.engine.memory import Condition, MemoryBank
-from flowact_ros.engine.sampler import noise_for, rollout
+from flowact_ros.engine.sampler import chunk_noise, rollout
 from flowact_ros.engine.schedule import add_noise, step_sigmas, training_sigmas
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
@@ -44,10 +45,12 @@ HELDOUT_LATENTS = 24  # of each held-out clip, rolled out for the sheet
 
 
 class DiffusionForcing:
+    nearby = NEARBY
+
     def __init__(
         self,
         config: ModelConfig,
-        data: Path,
+        data: Sequence[Path],
         heldout: Path,
         *,
         batch: int = 8,
@@ -58,7 +61,7 @@ class DiffusionForcing:
         self.config, self.batch_size, self.drop, self.memory_noise = config, batch, drop, memory_noise
         self.generated = generated
         self.module = MMDiT(config)
-        self.clips, self.texts = load_prepared(data)
+        self.clips, self.texts = load_prepared(*data)
         self.heldout_folder = heldout
         self.lengths = np.array([len(clip["latents"]) for clip in self.clips], dtype=float)
         self.sigmas = step_sigmas(config.schedule)
@@ -109,7 +112,7 @@ class DiffusionForcing:
         A reference in the pose of the moment makes the mean over all that may come a sharp picture: the head where
         the reference has it. With the neutral picture alone the pose was open, and three evaluations drew its blur.
         """
-        if rng.random() >= NEARBY:
+        if rng.random() >= self.nearby:
             return clip["reference"].float()
         places = np.arange(max(0, start - REACH), min(len(clip["latents"]), stop + REACH))
         opening = clip["opening"].unflatten(0, (-1, FRAMES_PER_LATENT)).mean(1)[places].numpy()
@@ -189,7 +192,7 @@ class DiffusionForcing:
         shape = tuple(clip["reference"].shape)
 
         def noise(first: int, number: int) -> Tensor:
-            return torch.stack([noise_for(0, first + i, shape) for i in range(number)], 1)
+            return chunk_noise(self.config.schedule, 0, first, number, shape)
 
         return torch.cat([latents for latents, _ in rollout(module, bank, conditions, noise, self.sigmas)], 1)
 

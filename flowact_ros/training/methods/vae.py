@@ -2,8 +2,9 @@
 """Stage 0: the causal VAE, on crops of rendered snippets.
 
     flowact data snippets --count 1500 --out runs/data/snippets
-    flowact data snippets --count 48 --split heldout --out runs/data/snippets_heldout
-    flowact train vae --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/vae --minutes 10
+    flowact data clips --count 200 --seconds 6 --jpeg --out runs/data/clips
+    flowact data snippets --count 24 --split validation --out runs/data/snippets_validation
+    flowact train vae --data runs/data/snippets runs/data/clips --heldout runs/data/snippets_validation --run runs/vae
 
 Crops keep the cost down; half of them are centred on an eye or on the mouth, whose pixels also weigh more. The latent
 is disturbed by a little noise, so that the decoder forgives the denoiser's errors and the latent's scale is set.
@@ -14,6 +15,8 @@ the shipped encoder puts them cost something, so a denoiser trained on the old l
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from flowact_ros.models.vae import VAE
 from flowact_ros.training.losses import box_mask, psnr, reconstruction
 
 PIECE = 8  # frames a crop: two latents, so that the state between them is trained
+GROWN = re.compile(r"\.stages\.|^corrector\.")  # what may be new in a preset: it starts by changing nothing
 FEATURES = slice(0, 3)  # mouth and eyes within `BOX_NAMES`
 
 
@@ -37,7 +41,7 @@ class VAEMethod:
     def __init__(
         self,
         config: ModelConfig,
-        data: Path,
+        data: Sequence[Path],
         heldout: Path,
         *,
         crop: int = 192,
@@ -47,6 +51,7 @@ class VAEMethod:
         edges: float = 0.5,
         edges_from: int = 2000,
         on_features: float = 0.6,
+        off_centre: float = 0.35,
         feature_weight: float = 2.0,
         squares: float = 2.0,
         anchor: float = 0.0,
@@ -54,7 +59,7 @@ class VAEMethod:
     ) -> None:
         self.module = VAE(config.vae)
         self.on_features, self.feature_weight, self.decoder_only = on_features, feature_weight, decoder_only
-        self.squares = squares
+        self.squares, self.off_centre = squares, off_centre
         self.anchor, self.anchored = anchor, None  # the VAE whose latents are held
         if decoder_only:  # latents that a denoiser was trained on must not move any more
             self.module.encoder.requires_grad_(False)
@@ -77,7 +82,7 @@ class VAEMethod:
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops `[B, 8, 3, c, c]` in [-1, 1] and pixel weights `[B, 8, 1, c, c]`."""
         if self.draws % 100 == 0:  # rendering may still be going on beside us
-            self.clips = read_clips(self.data)
+            self.clips = read_clips(*self.data)
         self.draws += 1
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         crops, weights = [], []
@@ -89,7 +94,8 @@ class VAEMethod:
             piece = slice(first, first + PIECE)
             if rng.random() < self.on_features:
                 box = boxes[first, rng.integers(3)].numpy()
-                centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]) + rng.uniform(-0.35, 0.35, 2) * c
+                middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+                centre = middle + rng.uniform(-self.off_centre, self.off_centre, 2) * c
             else:
                 centre = rng.uniform(0, size, 2)
             # any pixel offset: the encoder must not rely on where the grid of 32 falls
@@ -150,17 +156,17 @@ class VAEMethod:
 def load_grown(path: Path, module: VAE) -> tuple[VAE, dict[str, Any]]:
     """Load the VAE at `path` into `module`, whose stages may be deeper; return that VAE as it is, and its card.
 
-    Raises CheckpointError when anything but whole blocks is missing.
+    Raises CheckpointError when anything but whole blocks and the corrector is missing.
     """
     sizes = read_card(path).get("config") or {}
     sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
-    before = VAE(replace(module.config, **sizes))
+    before = VAE(replace(module.config, **{"corrector_widths": (), **sizes}))
     card = load_weights(path, before, kind="vae", config=before.config)
     try:
         missing, unexpected = module.load_state_dict(before.state_dict(), strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path.name} has other widths than this preset: {error}") from None
-    foreign = [name for name in (*missing, *unexpected) if name in unexpected or ".stages." not in name]
+    foreign = [name for name in (*missing, *unexpected) if name in unexpected or not GROWN.search(name)]
     if foreign:
         raise CheckpointError(f"{path.name} cannot grow into this preset: {foreign[0]} has no counterpart")
     return before, card
