@@ -19,6 +19,7 @@ import numpy as np
 from flowact_ros.timebase import SAMPLE_RATE
 
 PIECE_S = 0.04  # [s] of a chunk of speech
+REST_S = 1.5  # [s] of silence after an interruption: whether the lips come to rest is read from its pictures
 ANSWER_S = 10.0  # an utterance that is not seen after this long is lost
 
 
@@ -55,7 +56,7 @@ def script(seed: int = 0, full: bool = False, limit_s: float | None = None) -> l
     out, total = [], 0.0
     for i in order:
         item = items[int(i)]
-        total += item.pause + 0.5 + (item.cut_after + 0.5 if item.kind == "cut" else item.seconds)
+        total += item.pause + 0.5 + (item.cut_after + REST_S if item.kind == "cut" else item.seconds)
         if limit_s is not None and total > limit_s:
             # the kinds must all be there, however short the run is
             missing = [k for k in ("fast", "live", "cut") if k not in {o.kind for o in out}]
@@ -168,6 +169,7 @@ class Driver:
             stopped = self._silent(name, asked, ANSWER_S)
             if stopped is not None:
                 self.times.barge_in.append(stopped - asked)
+            self._sleep(asked + REST_S - time.monotonic())
             return
         self._silent(name, began, item.seconds + ANSWER_S)
 

@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, StreamMetrics
-from flowact_ros.evaluation.load import Driver, Item, cpu_seconds, resident_mb
+from flowact_ros.evaluation.load import REST_S, Driver, Item, cpu_seconds, resident_mb
 from flowact_ros.kiosk.protocol import AUDIO, FRAME, unpack
 from flowact_ros.media.resample import resample
 from flowact_ros.media.wav import read_audio
@@ -42,9 +42,6 @@ START_S = 180.0  # for the nodes to come up
 FIRST_S = 30.0  # for the first frame after that
 IMAGE_PHASE_S = 6.0  # with a subscriber to raw images, at the end: what publishing them costs
 CHUNK_S = 0.48
-KEPT_S = (
-    1.5  # of the page's pictures after an interruption: whether the lips came to rest is read from them later
-)
 
 
 class Watch:
@@ -146,7 +143,7 @@ class Page(threading.Thread):
                 message = unpack(data.data)
                 if message.kind == FRAME:
                     now = time.monotonic()
-                    if self._cuts and now - self._cuts[-1] < KEPT_S:
+                    if self._cuts and now - self._cuts[-1] < REST_S:
                         self.kept.append((len(self._cuts) - 1, now - self._cuts[-1], message.payload))
                     self.frames += 1
                     self.missed += max(0, message.sequence - last - 1) if last >= 0 else 0

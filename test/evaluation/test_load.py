@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flowact_ros.evaluation.load import (
+    REST_S,
     Driver,
     Item,
     babble,
@@ -31,23 +32,27 @@ class Avatar:
         self.plan: list[tuple[float, str]] = []
         self.pushed: dict[str, int] = {}
         self.closed: list[str] = []
+        self.begun: dict[str, float] = {}
+        self.asked = 0.0
         self.running = True
         self.thread = threading.Thread(target=self.frames, daemon=True)
 
     def push(self, pcm: np.ndarray, name: str, first: int, last: bool) -> None:
         with self.lock:
             if name not in self.pushed:
+                self.begun[name] = time.monotonic()
                 self.plan = [(time.monotonic() + self.delay, name)]
             assert first == self.pushed.get(name, 0)
             self.pushed[name] = first + len(pcm)
             if last:
                 self.closed.append(name)
-                if name.endswith("-0"):
+                if not name.endswith("-1"):
                     self.plan.append((time.monotonic() + self.delay + 0.1, ""))
 
     def interrupt(self) -> None:
         with self.lock:
-            self.plan = [(time.monotonic() + self.stop, "")]
+            self.asked = time.monotonic()
+            self.plan = [(self.asked + self.stop, "")]
 
     def frames(self) -> None:
         sounding = ""
@@ -62,7 +67,7 @@ class Avatar:
 
 def test_driver_times_first_frames_and_interruptions():
     avatar = Avatar(delay=0.1, stop=0.15)
-    items = [Item("fast", 0.4, 0.02), Item("cut", 1.0, 0.02, cut_after=0.1)]
+    items = [Item("fast", 0.4, 0.02), Item("cut", 1.0, 0.02, cut_after=0.1), Item("fast", 0.2, 0.0)]
     driver = Driver(items, babble(1.0), avatar.push, avatar.interrupt)
     avatar.driver = driver
     avatar.thread.start()
@@ -73,9 +78,12 @@ def test_driver_times_first_frames_and_interruptions():
     avatar.running = False
     assert driver.error is None and driver.done
     # lower bounds only: a busy machine may be late, never early
-    assert len(driver.times.ttff) == 1 and driver.times.ttff[0] >= 0.1
+    assert len(driver.times.ttff) == 2 and min(driver.times.ttff) >= 0.1
     assert len(driver.times.barge_in) == 1 and driver.times.barge_in[0] >= 0.149
-    assert avatar.pushed == {"bench-0": 9600, "bench-1": 24000} and avatar.closed == ["bench-0", "bench-1"]
+    assert avatar.pushed == {"bench-0": 9600, "bench-1": 24000, "bench-2": 4800}
+    assert avatar.closed == ["bench-0", "bench-1", "bench-2"]
+    # nothing is said while the pictures after an interruption are looked at
+    assert avatar.begun["bench-2"] - avatar.asked >= REST_S
 
 
 def test_an_error_of_the_script_is_kept_for_the_caller():
@@ -93,7 +101,7 @@ def test_script_is_fixed_and_has_enough_onsets(full: bool, least: int):
     items = script(0, full)
     assert items == script(0, full) != script(1, full)
     assert sum(item.kind == "fast" for item in items) >= least
-    length = sum(i.pause + (i.cut_after if i.kind == "cut" else i.seconds) for i in items)
+    length = sum(i.pause + (i.cut_after + REST_S if i.kind == "cut" else i.seconds) for i in items)
     assert length < (300 if full else 180)
 
 
