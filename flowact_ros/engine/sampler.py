@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.models.config import SchedulerConfig
@@ -54,8 +55,9 @@ def noise_for(seed: int, latent_index: int, shape: tuple[int, ...]) -> Tensor:
 
 def chunk_noise(config: SchedulerConfig, seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """The initial noise `[1, count, *shape]` of latents `first` … of a stream; shape is a latent's, `[C, h, w]`."""
-    drawn = (shape[0], 1, 1) if config.slot_noise else shape
+    drawn = (config.noise_dims, 1, 1) if config.noise_dims else shape
     noise = torch.stack([noise_for(seed, first + i, drawn) for i in range(count)], 1)
+    noise = F.pad(noise, (0, 0, 0, 0, 0, shape[0] - drawn[0]))  # channels beyond the code stay zero
     return (config.temperature * noise).expand(-1, -1, *shape)
 
 

@@ -6,13 +6,13 @@
     flowact train refine --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/refine
     flowact train latents --data runs/data/clips --out runs/latents
     flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
-    flowact train energy --data runs/latents --heldout runs/latents_heldout --run runs/energy --lr 1e-3 --minutes 10
+    flowact train variational --data runs/latents --heldout runs/latents_heldout --run runs/variational --lr 5e-4
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
 
-`energy` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with the
-shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes on with all of the VAE while
-the latents stay near to where they were.
+`variational` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with
+the shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes on with all of the VAE
+while the latents stay near to where they were.
 A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
 """
 
@@ -36,12 +36,12 @@ NEEDED = {  # stage -> options it cannot do without
     "refine": ("run", "data", "heldout"),
     "latents": ("data", "out"),
     "stage1": ("run", "data", "heldout"),
-    "energy": ("run", "data", "heldout"),
+    "variational": ("run", "data", "heldout"),
     "export-vae": ("run", "data"),
     "export-decoder": ("run",),
     "export-refined": ("run",),
     "export-stage1": ("run",),
-    "export-energy": ("run",),
+    "export-variational": ("run",),
 }
 VAE_STAGES = {  # stage -> what it asks of the method
     "vae": {},
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.stage == "export-refined":
         export_refined(config, args.run)
         return 0
-    if args.stage in ("export-stage1", "export-energy"):
+    if args.stage in ("export-stage1", "export-variational"):
         export_denoiser(config, args.run, args.stage.removeprefix("export-"))
         return 0
     if args.stage == "latents":
@@ -109,11 +109,12 @@ def main(argv: list[str] | None = None) -> int:
         method = VAEMethod(config, args.data, args.heldout, batch=args.batch, **VAE_STAGES[args.stage])
         if args.stage != "vae":
             method.continue_from(shipped("vae", config))
-    elif args.stage == "energy":
-        from flowact_ros.training.methods.energy_score import EnergyScore
+    elif args.stage == "variational":
+        from flowact_ros.training.methods.variational import Variational
 
-        method = EnergyScore(config, args.data, args.heldout, batch=args.batch)
+        method = Variational(config, args.data, args.heldout, batch=args.batch)
         load_weights(shipped("mmdit", config), method.module, kind="mmdit", config=config.denoiser_contract())
+        method.with_recognition()
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 

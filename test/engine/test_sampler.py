@@ -156,12 +156,12 @@ def test_memory_keeps_the_last_latent_of_a_chunk() -> None:
     assert torch.equal(after.short_term.latents, chunk[:, 2:]) and bank.short_term is None
 
 
-def test_noise_of_a_chunk_may_be_the_same_in_all_places() -> None:
+def test_noise_of_a_chunk_may_be_a_code() -> None:
     full = SchedulerConfig(temperature=0.5)
-    for config in (full, replace(full, slot_noise=True)):
+    for config in (full, replace(full, noise_dims=24)):
         noise = chunk_noise(config, 7, 3, 3, (64, 16, 16))
         assert noise.shape == (1, 3, 64, 16, 16)
         assert torch.equal(noise[:, 1:], chunk_noise(config, 7, 4, 2, (64, 16, 16)))  # by position, not by chunk
-        assert float(noise.std()) == pytest.approx(0.5, abs=0.08)
-        places = noise.flatten(-2)
-        assert bool((places == places[..., :1]).all()) == config.slot_noise
+        assert float(noise[:, :, :24].std()) == pytest.approx(0.5, abs=0.12)
+        assert bool((noise == noise[..., :1, :1]).all()) == bool(config.noise_dims)
+        assert bool((noise[:, :, 24:] == 0).all()) == bool(config.noise_dims)

@@ -13,18 +13,18 @@ import torch
 
 from flowact_ros.data.store import write_clip
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
-from flowact_ros.models.config import debug
+from flowact_ros.models.config import ConfigError, debug
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.latents import cell_weights, load_prepared
-from flowact_ros.training.losses import box_mask, energy_score, psnr, reconstruction
+from flowact_ros.training.losses import box_mask, distance, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
-from flowact_ros.training.methods.energy_score import EnergyScore
 from flowact_ros.training.methods.vae import VAEMethod, measure_latents
+from flowact_ros.training.methods.variational import Variational
 from flowact_ros.training.muon import Muon, orthogonalise
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 CONFIG = debug()
-SLOT = replace(CONFIG, schedule=replace(CONFIG.schedule, slot_noise=True))
+CODED = replace(CONFIG, schedule=replace(CONFIG.schedule, noise_dims=4))
 
 
 def snippets(folder: Path, count: int = 3) -> Path:
@@ -153,56 +153,69 @@ def test_diffusion_forcing_learns_to_hear(tmp_path: Path) -> None:
     assert true < 0.6 * shuffled
 
 
-def spread_out(scale: float, draws: int = 4000) -> float:
-    """Mean energy score of samples scale * N(0, 1) where the truth is N(0, 1)."""
-    torch.manual_seed(0)
-    samples, truth = scale * torch.randn(2, draws, 1, 2, 1, 1), torch.randn(draws, 1, 2, 1, 1)
-    return float(energy_score(samples, truth, torch.ones(draws, 1, 1, 1))[0])
+def test_distance_counts_cells_by_weight() -> None:
+    far = torch.zeros(1, 2, 4, 2, 2)
+    assert float(distance(far, torch.ones(1, 2, 2, 2))) == 0
+    far[0, 0, :, 0, 0] = 3.0
+    weight = torch.full((1, 2, 2, 2), 0.5)
+    weight[0, :, 0, 0] = 2.5
+    # 1 of 8 cells: 3 x 2.5 / 8, and the root of 9 x 2.5 / 8
+    assert float(distance(far, weight)) == pytest.approx(3 * 2.5 / 8 + (9 * 2.5 / 8) ** 0.5, abs=0.03)
 
 
-def test_the_energy_score_wants_the_true_spread() -> None:
-    scores = {scale: spread_out(scale) for scale in (0.0, 0.5, 1.0, 1.5)}
-    assert min(scores, key=scores.__getitem__) == 1.0
-    torch.manual_seed(1)
-    samples, truth = torch.randn(2, 4000, 1, 2, 1, 1), torch.randn(4000, 1, 2, 1, 1)
-    assert float(energy_score(samples, truth, torch.ones(4000, 1, 1, 1))[1]) == pytest.approx(1.0, abs=0.05)
-
-
-def test_both_samples_start_from_the_same_bank(tmp_path: Path) -> None:
-    """Rows of the second sample are those of the first but for the noise; with equal noise there is no spread."""
-    method = EnergyScore(SLOT, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
-    torch.manual_seed(0)
-    for parameter in method.module.parameters():  # the last layer starts at zero
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"])
-    with torch.no_grad():
-        bank = method.bank(batch)
-        assert len(bank.long_term) == SLOT.memory.long_term and len(bank.reference) == 4
-        assert torch.equal(bank.short_term.latents[:2], bank.short_term.latents[2:])
-        assert torch.equal(bank.short_term.cache[0][0][:2], bank.short_term.cache[0][0][2:])
-        assert float(method.step(batch, 0)["spread"]) > 0.01
-        batch["noise"] = torch.cat([batch["noise"][:2]] * 2)
-        assert float(method.step(batch, 0)["spread"]) == 0
-
-
-def drawn(method: EnergyScore) -> Iterator[dict]:
+def drawn(method: Variational) -> Iterator[dict]:
     generator = torch.Generator().manual_seed(0)
     while True:
         yield method.batch(generator)
 
 
-def test_three_evaluations_learn_the_spread_of_what_no_condition_tells(tmp_path: Path) -> None:
-    """Latents follow a random number that nothing announces: a mean would be blur, samples must differ."""
+def test_a_code_is_the_same_in_all_places_and_stops_at_its_dimensions(tmp_path: Path) -> None:
+    method = Variational(CODED, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
+    method.with_recognition()
+    batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"])
+    noise, nats = method.code(batch)
+    assert noise.shape == batch["latents"][:, 4:].shape and float(nats.min()) > 0
+    assert bool((noise == noise[..., :1, :1]).all()) and float(noise[:, :, 4:].abs().max()) == 0
+    assert float(noise[:, :, :4].abs().min()) > 0
+
+
+def test_the_first_chunk_is_memory_and_gets_no_gradient(tmp_path: Path) -> None:
+    """Recognition learns from the chunk that is scored only; what the first chunk's code was changes that chunk."""
+    method = Variational(CODED, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
+    method.with_recognition()
+    for parameter in method.module.parameters():  # the last layer starts at zero
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"] == 3)
+    batch["draw"].requires_grad_()
+    method.step(batch, 0)["loss"].backward()
+    reached = batch["draw"].grad.abs().amax((0, 2)) > 0
+    assert not reached[:3].any() and reached[3:].all()
+    with torch.no_grad():
+        before = method.step(batch, 0)["distance"]
+        batch["draw"][:, :3] += 5.0
+        assert method.step(batch, 0)["distance"] != before
+
+
+def test_the_code_tells_what_no_condition_does(tmp_path: Path) -> None:
+    """Latents follow a random number that nothing announces: the code must, or the error stays that of the mean."""
     data = latents(tmp_path / "data", clips=6)
-    torch.manual_seed(0)
-    method = EnergyScore(SLOT, [data], data, batch=6)
-    for clip in method.clips:
-        clip["audio"] = torch.zeros_like(clip["audio"])
-    Trainer(method, config(tmp_path / "run", 150)).run()
-    log = (tmp_path / "run" / "log.csv").read_text().splitlines()
-    row = dict(zip(log[0].split(","), map(float, log[-1].split(","))))
-    assert losses(tmp_path / "run")[-1] < 0.9 * losses(tmp_path / "run")[0]
-    assert 0.6 < row["spread"] < 1.4
+    errors = {}
+    for price in (0.001, 100.0):
+        torch.manual_seed(0)
+        method = Variational(CODED, [data], data, batch=6, price=price)
+        method.with_recognition()
+        for clip in method.clips:
+            clip["audio"] = torch.zeros_like(clip["audio"])
+        Trainer(method, config(tmp_path / f"run{price}", 150)).run()
+        with torch.no_grad():
+            batches = drawn(method)
+            errors[price] = sum(float(method.step(next(batches), 0)["error"]) for _ in range(10))
+    assert errors[0.001] < 0.5 * errors[100.0]
+
+
+def test_a_code_needs_dimensions(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="noise_dims is 0"):
+        Variational(CONFIG, [latents(tmp_path / "data")], tmp_path / "data")
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
