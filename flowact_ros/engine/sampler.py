@@ -18,6 +18,8 @@ from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.models.config import SchedulerConfig
 from flowact_ros.models.mmdit import MMDiT
 
+CODE_SPAN = 32  # latents (5 s) of white noise that a code remembers
+
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -53,12 +55,29 @@ def noise_for(seed: int, latent_index: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn((1, *shape), generator=generator)
 
 
+def code_for(seed: int, first: int, count: int, decay: Sequence[float]) -> Tensor:
+    """Codes `[count, D]` of latents `first` …: N(0, 1) each, correlated in time, and still a function of position.
+
+    A moving average of white noise with weights (j + 1) r^j, r being `decay` of each number: the response of a
+    critically damped oscillator, so that a code glides and does not shake.
+    """
+    white = torch.cat([noise_for(seed, first + i, (len(decay),)) for i in range(1 - CODE_SPAN, count)])
+    age = torch.arange(CODE_SPAN, dtype=torch.float32)[:, None]
+    weights = (age + 1) * torch.tensor(decay) ** age  # [span, D]
+    weights = (weights / weights.square().sum(0).sqrt()).flip(0)
+    return torch.stack([(weights * white[i : i + CODE_SPAN]).sum(0) for i in range(count)])
+
+
+def code_noise(code: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Codes `[..., D]` -> noise `[..., *shape]` of latents `[C, h, w]`: the same in all places, zero beyond D."""
+    return F.pad(code, (0, shape[0] - code.shape[-1]))[..., None, None].expand(*code.shape[:-1], *shape)
+
+
 def chunk_noise(config: SchedulerConfig, seed: int, first: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """The initial noise `[1, count, *shape]` of latents `first` … of a stream; shape is a latent's, `[C, h, w]`."""
-    drawn = (config.noise_dims, 1, 1) if config.noise_dims else shape
-    noise = torch.stack([noise_for(seed, first + i, drawn) for i in range(count)], 1)
-    noise = F.pad(noise, (0, 0, 0, 0, 0, shape[0] - drawn[0]))  # channels beyond the code stay zero
-    return (config.temperature * noise).expand(-1, -1, *shape)
+    if config.code_decay:
+        return config.temperature * code_noise(code_for(seed, first, count, config.code_decay), shape).unsqueeze(0)
+    return config.temperature * torch.stack([noise_for(seed, first + i, shape) for i in range(count)], 1)
 
 
 def rollout(

@@ -114,7 +114,9 @@ class SchedulerConfig:
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
     memory_sigma: float = 0.0  # noise level announced for committed memory
-    noise_dims: int = 0  # numbers of a latent's noise, the same in all its places; 0: every place and channel its own
+    # noise of a latent as a code of few numbers, the same in all its places (`training.movement`): each one's decay
+    # from latent to latent; empty: white noise, every place and channel its own
+    code_decay: tuple[float, ...] = ()
     temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
 
     def __post_init__(self) -> None:
@@ -125,7 +127,8 @@ class SchedulerConfig:
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
         )
-        _require(self.noise_dims >= 0, f"schedule.noise_dims is {self.noise_dims}; use 0 or more")
+        for decay in self.code_decay:
+            _require(0 <= decay < 1, f"schedule.code_decay holds {decay}; the range is 0 to 1 (exclusive)")
         _require(0 <= self.temperature <= 1.5, f"schedule.temperature is {self.temperature}; the range is 0 to 1.5")
         _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
 
@@ -179,8 +182,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         step, most = self.vae.spatial_stride * self.mmdit.patch, self.vae.latent_channels
-        dims = self.schedule.noise_dims
-        _require(dims <= most, f"schedule.noise_dims is {dims}; a latent has {most} channels")
+        dims = len(self.schedule.code_decay)
+        _require(dims <= most, f"schedule.code_decay has {dims} numbers; a latent has {most} channels")
         for side, value in (("height", self.height), ("width", self.width)):
             _require(value % step == 0, f"{side} is {value}; it must be a multiple of {step} (VAE stride x patch)")
         _require(16 <= self.lines <= 2160 and self.lines % 2 == 0, f"lines is {self.lines}; use an even 16 to 2160")

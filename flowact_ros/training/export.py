@@ -17,7 +17,6 @@ from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.methods.vae import load_grown, measure_latents
-from flowact_ros.training.methods.variational import RECOGNITION
 
 
 def commit_id() -> str:
@@ -86,7 +85,7 @@ def export_denoiser(config: ModelConfig, run: Path, stage: str = "stage1", out: 
     """Write `mmdit.safetensors` of `config` from `run`; the card keeps that of the weights a stage went on from."""
     card, ema = run_card(run, f"flowact train {stage} --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
     module = MMDiT(config)
-    module.load_state_dict({name: value for name, value in ema.items() if not name.startswith(RECOGNITION)})
+    module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "mmdit.safetensors"
     if stage != "stage1":
         card["continues"] = {k: v for k, v in read_card(path).items() if k not in ("kind", "config", "parameters")}

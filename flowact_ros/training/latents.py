@@ -5,7 +5,8 @@
 
 One .pt a clip: `latents` f16 [N, C, h, w] (normalised), `reference` f16 [C, h, w] (the character's neutral picture),
 `audio` f16 [N, 4, 384], `weight` f16 [N, h, w] (loss weight of each latent cell), `text` int [N],
-`opening` f32 [4N]; `words` f16 [K, tokens, 384]: embeddings of the clip's instructions, which `text` counts.
+`opening` f32 [4N]; `movement` f32 [N, D] and `kind` int [N] (see `training.movement`); `words` f16 [K, tokens, 384]:
+embeddings of the clip's instructions, which `text` counts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.models.vae import VAE
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.losses import box_mask
+from flowact_ros.training.movement import kind_of, movements
 
 MOUTH_WEIGHT, EYE_WEIGHT = 7.0, 4.0  # of cells the feature covers, beside 1 everywhere
 
@@ -102,6 +104,8 @@ def prepare(
                 "weight": cell_weights(clip.array("boxes"), size, vae.config.spatial_stride).half(),
                 "text": torch.tensor([texts.index(text) for text in spoken]),
                 "words": text_encoder.encode(texts).half(),  # type: ignore[attr-defined]
+                "movement": movements(clip.array("controls")),
+                "kind": torch.tensor([kind_of(text) for text in spoken]),
                 "opening": torch.from_numpy(np.array(clip.array("opening")[: count * FRAMES_PER_LATENT])),
             },
             path,

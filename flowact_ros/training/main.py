@@ -6,11 +6,11 @@
     flowact train refine --data runs/data/snippets --heldout runs/data/snippets_heldout --run runs/refine
     flowact train latents --data runs/data/clips --out runs/latents
     flowact train stage1 --data runs/latents --heldout runs/latents_heldout --run runs/stage1 --minutes 10
-    flowact train variational --data runs/latents --heldout runs/latents_heldout --run runs/variational --lr 5e-4
+    flowact train fewstep --data runs/latents --heldout runs/latents_heldout --run runs/fewstep --lr 5e-4
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
 
-`variational` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with
+`fewstep` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with
 the shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes on with all of the VAE
 while the latents stay near to where they were.
 A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
@@ -36,12 +36,12 @@ NEEDED = {  # stage -> options it cannot do without
     "refine": ("run", "data", "heldout"),
     "latents": ("data", "out"),
     "stage1": ("run", "data", "heldout"),
-    "variational": ("run", "data", "heldout"),
+    "fewstep": ("run", "data", "heldout"),
     "export-vae": ("run", "data"),
     "export-decoder": ("run",),
     "export-refined": ("run",),
     "export-stage1": ("run",),
-    "export-variational": ("run",),
+    "export-fewstep": ("run",),
 }
 VAE_STAGES = {  # stage -> what it asks of the method
     "vae": {},
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
     top.add_argument("--steps", type=int, default=4500, help="length of the learning-rate schedule")
     top.add_argument("--lr", type=float, default=5e-4)
+    top.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     top.add_argument("--batch", type=int, default=8)
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.stage == "export-refined":
         export_refined(config, args.run)
         return 0
-    if args.stage in ("export-stage1", "export-variational"):
+    if args.stage in ("export-stage1", "export-fewstep"):
         export_denoiser(config, args.run, args.stage.removeprefix("export-"))
         return 0
     if args.stage == "latents":
@@ -109,12 +110,11 @@ def main(argv: list[str] | None = None) -> int:
         method = VAEMethod(config, args.data, args.heldout, batch=args.batch, **VAE_STAGES[args.stage])
         if args.stage != "vae":
             method.continue_from(shipped("vae", config))
-    elif args.stage == "variational":
-        from flowact_ros.training.methods.variational import Variational
+    elif args.stage == "fewstep":
+        from flowact_ros.training.methods.few_step import FewStep
 
-        method = Variational(config, args.data, args.heldout, batch=args.batch)
+        method = FewStep(config, args.data, args.heldout, batch=args.batch)
         load_weights(shipped("mmdit", config), method.module, kind="mmdit", config=config.denoiser_contract())
-        method.with_recognition()
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 
@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
             run=args.run,
             steps=args.steps,
             learning_rate=args.lr,
+            warmup=args.warmup,
             minutes=args.minutes,
             seed=args.seed,
             bf16=not args.no_bf16,

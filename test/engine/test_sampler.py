@@ -13,6 +13,7 @@ from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.engine.sampler import (
     DiagonalWindow,
     chunk_noise,
+    code_for,
     denoise_chunk,
     euler_step,
     noise_for,
@@ -158,10 +159,17 @@ def test_memory_keeps_the_last_latent_of_a_chunk() -> None:
 
 def test_noise_of_a_chunk_may_be_a_code() -> None:
     full = SchedulerConfig(temperature=0.5)
-    for config in (full, replace(full, noise_dims=24)):
+    for config in (full, replace(full, code_decay=(0.9, 0.0) * 12)):
         noise = chunk_noise(config, 7, 3, 3, (64, 16, 16))
         assert noise.shape == (1, 3, 64, 16, 16)
         assert torch.equal(noise[:, 1:], chunk_noise(config, 7, 4, 2, (64, 16, 16)))  # by position, not by chunk
-        assert float(noise[:, :, :24].std()) == pytest.approx(0.5, abs=0.12)
-        assert bool((noise == noise[..., :1, :1]).all()) == bool(config.noise_dims)
-        assert bool((noise[:, :, 24:] == 0).all()) == bool(config.noise_dims)
+        assert bool((noise == noise[..., :1, :1]).all()) == bool(config.code_decay)
+        assert bool((noise[:, :, 24:] == 0).all()) == bool(config.code_decay)
+
+
+def test_a_code_glides_as_its_decay_says() -> None:
+    code = code_for(3, 0, 2000, (0.9, 0.5, 0.0))
+    assert code.mean(0).abs().max() < 0.4 and torch.allclose(code.std(0), torch.ones(3), atol=0.2)
+    steps = code.diff(dim=0).square().mean(0)
+    assert steps[0] < 0.1 * steps[1] < 0.1 * steps[2]
+    assert torch.equal(code[100:103], code_for(3, 100, 3, (0.9, 0.5, 0.0)))

@@ -11,20 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+from flowact_ros.data.behaviours import WORDINGS
+from flowact_ros.data.characters import CONTROL_NAMES
 from flowact_ros.data.store import write_clip
+from flowact_ros.engine.sampler import code_for
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import ConfigError, debug
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.latents import cell_weights, load_prepared
 from flowact_ros.training.losses import box_mask, distance, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
+from flowact_ros.training.methods.few_step import FewStep
 from flowact_ros.training.methods.vae import VAEMethod, measure_latents
-from flowact_ros.training.methods.variational import Variational
+from flowact_ros.training.movement import KINDS, LARGEST, MOVEMENTS, decays, kind_of, movements, normal_scores
 from flowact_ros.training.muon import Muon, orthogonalise
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 CONFIG = debug()
-CODED = replace(CONFIG, schedule=replace(CONFIG.schedule, noise_dims=4))
+CODED = replace(CONFIG, schedule=replace(CONFIG.schedule, code_decay=(0.5, 0.0)))
 
 
 def snippets(folder: Path, count: int = 3) -> Path:
@@ -163,59 +167,92 @@ def test_distance_counts_cells_by_weight() -> None:
     assert float(distance(far, weight)) == pytest.approx(3 * 2.5 / 8 + (9 * 2.5 / 8) ** 0.5, abs=0.03)
 
 
-def drawn(method: Variational) -> Iterator[dict]:
+def drawn(method: FewStep) -> Iterator[dict]:
     generator = torch.Generator().manual_seed(0)
     while True:
         yield method.batch(generator)
 
 
-def test_a_code_is_the_same_in_all_places_and_stops_at_its_dimensions(tmp_path: Path) -> None:
-    method = Variational(CODED, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
-    method.with_recognition()
-    batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"])
-    noise, nats = method.code(batch)
-    assert noise.shape == batch["latents"][:, 4:].shape and float(nats.min()) > 0
-    assert bool((noise == noise[..., :1, :1]).all()) and float(noise[:, :, 4:].abs().max()) == 0
-    assert float(noise[:, :, :4].abs().min()) > 0
+def coded(folder: Path) -> Path:
+    """Clips as `latents` makes them that follow a number which neither sound nor text tells, only `movement`."""
+    for path in sorted(latents(folder, clips=6).glob("*.pt")):
+        clip = torch.load(path, weights_only=True)
+        clip["movement"] = clip["audio"][:, 0, :1].float() * torch.tensor([[1.0, 0.0]])
+        clip["kind"] = torch.zeros(len(clip["audio"]), dtype=torch.long)
+        torch.save({**clip, "audio": torch.zeros_like(clip["audio"])}, path)
+    return folder
+
+
+def test_noise_tells_the_movement(tmp_path: Path) -> None:
+    """From true codes the chunk comes out right, from others it does not: what live noise draws, the picture shows."""
+    data = coded(tmp_path / "data")
+    torch.manual_seed(0)
+    method = FewStep(CODED, [data], data, batch=6)
+    Trainer(method, config(tmp_path / "run", 150)).run()
+    true, other = 0.0, 0.0
+    batches = drawn(method)
+    with torch.no_grad():
+        for _ in range(10):
+            batch = next(batches)
+            true += float(method.step(batch, 0)["error"])
+            batch["noise"] = batch["noise"].roll(1, 0)
+            other += float(method.step(batch, 0)["error"])
+    assert true < 0.4 * other
 
 
 def test_the_first_chunk_is_memory_and_gets_no_gradient(tmp_path: Path) -> None:
-    """Recognition learns from the chunk that is scored only; what the first chunk's code was changes that chunk."""
-    method = Variational(CODED, [latents(tmp_path / "data")], tmp_path / "data", batch=2)
-    method.with_recognition()
+    method = FewStep(CODED, [coded(tmp_path / "data")], tmp_path / "data", batch=2)
+    torch.manual_seed(0)
     for parameter in method.module.parameters():  # the last layer starts at zero
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     batch = next(b for b in drawn(method) if b["entries"] == 4 and b["first"] == 3)
-    batch["draw"].requires_grad_()
+    batch["exit"] = 0
+    batch["noise"] = batch["noise"].clone().requires_grad_()
     method.step(batch, 0)["loss"].backward()
-    reached = batch["draw"].grad.abs().amax((0, 2)) > 0
+    reached = batch["noise"].grad.abs().amax((0, 2, 3, 4)) > 0
     assert not reached[:3].any() and reached[3:].all()
     with torch.no_grad():
         before = method.step(batch, 0)["distance"]
-        batch["draw"][:, :3] += 5.0
+        batch["noise"][:, :3] += 5.0
         assert method.step(batch, 0)["distance"] != before
 
 
-def test_the_code_tells_what_no_condition_does(tmp_path: Path) -> None:
-    """Latents follow a random number that nothing announces: the code must, or the error stays that of the mean."""
-    data = latents(tmp_path / "data", clips=6)
-    errors = {}
-    for price in (0.001, 100.0):
-        torch.manual_seed(0)
-        method = Variational(CODED, [data], data, batch=6, price=price)
-        method.with_recognition()
-        for clip in method.clips:
-            clip["audio"] = torch.zeros_like(clip["audio"])
-        Trainer(method, config(tmp_path / f"run{price}", 150)).run()
-        with torch.no_grad():
-            batches = drawn(method)
-            errors[price] = sum(float(method.step(next(batches), 0)["error"]) for _ in range(10))
-    assert errors[0.001] < 0.5 * errors[100.0]
+def test_a_code_of_other_length_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has 0 numbers; these clips tell 2, for which it should be \("):
+        FewStep(CONFIG, [coded(tmp_path / "data")], tmp_path / "data")
 
 
-def test_a_code_needs_dimensions(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="noise_dims is 0"):
-        Variational(CONFIG, [latents(tmp_path / "data")], tmp_path / "data")
+def test_normal_scores_are_normal_within_each_behaviour() -> None:
+    torch.manual_seed(0)
+    values, kinds = torch.rand(600, 2), torch.arange(600) % 2
+    values[kinds == 1] += 10.0
+    values[:, 1] = 0.0
+    parts = normal_scores(values.split([100, 500]), kinds.split([100, 500]))
+    codes = torch.cat(parts)
+    assert [len(part) for part in parts] == [100, 500]
+    for kind in (0, 1):
+        rows = codes[kinds == kind]
+        assert float(rows.mean()) == pytest.approx(0, abs=0.02) and float(rows.std()) == pytest.approx(1, abs=0.03)
+        order = values[kinds == kind, 0].argsort()
+        assert float(rows[order[1:], 0].sub(rows[order[:-1], 0]).min()) > -0.1 and rows[order[0], 0] < -2
+    assert float(codes.abs().max()) <= LARGEST
+
+
+def test_decays_are_those_of_the_noise_that_is_drawn() -> None:
+    wanted = (0.0, 0.5, 0.8)
+    codes = [code_for(seed, 0, 400, wanted) for seed in range(6)]
+    assert decays(codes) == pytest.approx(wanted, abs=0.06)
+
+
+def test_movements_are_means_over_a_latent() -> None:
+    controls = np.zeros((9, len(CONTROL_NAMES)), np.float32)
+    controls[4:8, CONTROL_NAMES.index("blink_left")] = 0.5
+    means = movements(controls)
+    assert means.shape == (2, len(MOVEMENTS))
+    assert means[1, list(MOVEMENTS).index("lids")] == 0.25 and float(means.abs().sum()) == 0.25
+    assert KINDS[kind_of(WORDINGS["laugh"][0])] == "laugh"
+    with pytest.raises(ValueError, match="no behaviour is worded 'sing'"):
+        kind_of("sing")
 
 
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ class DiffusionForcing:
             "audio": clip["audio"][index].float(),
             "text": self.texts[clip["text"][index]],
             "weight": clip["weight"][index[entries:]].float(),
+            **({"code": clip["code"][index]} if "code" in clip else {}),
         }
 
     def _reference(self, rng: np.random.Generator, clip: dict[str, Tensor], start: int, stop: int) -> Tensor:
