@@ -235,7 +235,7 @@ def test_normal_scores_are_normal_within_each_behaviour() -> None:
         assert float(rows.mean()) == pytest.approx(0, abs=0.02) and float(rows.std()) == pytest.approx(1, abs=0.03)
         order = values[kinds == kind, 0].argsort()
         assert float(rows[order[1:], 0].sub(rows[order[:-1], 0]).min()) > -0.1 and rows[order[0], 0] < -2
-    assert float(codes.abs().max()) <= LARGEST
+    assert float(codes.abs().max()) == pytest.approx(LARGEST)
 
 
 def test_decays_are_those_of_the_noise_that_is_drawn() -> None:
