@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--lr", type=float, default=5e-4)
     top.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     top.add_argument("--batch", type=int, default=8)
+    top.add_argument("--nearby", type=float, default=0.25, help="share of references from the clip itself (fewstep)")
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
     top.add_argument("--seed", type=int, default=0)
@@ -113,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     elif args.stage == "fewstep":
         from flowact_ros.training.methods.few_step import FewStep
 
-        method = FewStep(config, args.data, args.heldout, batch=args.batch)
+        method = FewStep(config, args.data, args.heldout, batch=args.batch, nearby=args.nearby)
         load_weights(shipped("mmdit", config), method.module, kind="mmdit", config=config.denoiser_contract())
     else:
         from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing

@@ -217,9 +217,17 @@ def test_the_first_chunk_is_memory_and_gets_no_gradient(tmp_path: Path) -> None:
         assert method.step(batch, 0)["distance"] != before
 
 
+def test_without_a_code_noise_is_white_as_live(tmp_path: Path) -> None:
+    calm = replace(CONFIG, schedule=replace(CONFIG.schedule, temperature=0.3))
+    method = FewStep(calm, [coded(tmp_path / "data")], tmp_path / "data", batch=8, nearby=1.0)
+    noise = next(drawn(method))["noise"]
+    assert float(noise.std()) == pytest.approx(0.3, abs=0.02) and bool((noise != noise[..., :1, :1]).any())
+
+
 def test_a_code_of_other_length_is_refused_with_the_right_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has 0 numbers; these clips tell 2, for which it should be \("):
-        FewStep(CONFIG, [coded(tmp_path / "data")], tmp_path / "data")
+    shorter = replace(CONFIG, schedule=replace(CONFIG.schedule, code_decay=(0.5,)))
+    with pytest.raises(ConfigError, match=r"has 1 numbers; these clips tell 2, for which it should be \("):
+        FewStep(shorter, [coded(tmp_path / "data")], tmp_path / "data")
 
 
 def test_normal_scores_are_normal_within_each_behaviour() -> None:

@@ -37,12 +37,12 @@ QUICK = 0.6  # share of own first chunks that are made with one evaluation only
 
 
 class FewStep(DiffusionForcing):
-    """See the module docstring.
+    """See the module docstring. Without `schedule.code_decay` the noise is white, as live, and means nothing.
 
-    free: share of batches whose chunk follows one of the model's own; changes: weight of the changes' error.
+    free: share of batches whose chunk follows one of the model's own; changes: weight of the changes' error; nearby:
+    share of samples whose reference is a moment of the clip itself: 1 draws a calm and sharp head where the reference
+    has it, 0 has movement to learn.
     """
-
-    nearby = 0.25  # the live stream's reference is the neutral picture
 
     def __init__(
         self,
@@ -55,9 +55,12 @@ class FewStep(DiffusionForcing):
         memory_noise: float = 0.1,
         free: float = 0.5,
         changes: float = 0.7,
+        nearby: float = 0.25,
     ) -> None:
         super().__init__(config, data, heldout, batch=batch, drop=drop, memory_noise=memory_noise)
-        self.free, self.changes = free, changes
+        self.free, self.changes, self.nearby = free, changes, nearby
+        if not config.schedule.code_decay:
+            return
         codes = normal_scores([clip["movement"] for clip in self.clips], [clip["kind"] for clip in self.clips])
         if len(config.schedule.code_decay) != codes[0].shape[1]:
             raise ConfigError(
@@ -80,9 +83,13 @@ class FewStep(DiffusionForcing):
         disturbance = torch.randn(out["latents"][:, :entries].shape, generator=generator)
         # added, not blended in: a blend would shrink the motion that the chunk has to go on from
         out["memory"] = out["latents"][:, :entries] + level[..., None, None, None] * disturbance
-        code = out["code"][:, entries:]
-        code = code + CODE_NOISE * torch.randn(code.shape, generator=generator)
-        out["noise"] = code_noise(code, out["latents"].shape[2:])
+        if "code" in out:
+            code = out["code"][:, entries:]
+            code = code + CODE_NOISE * torch.randn(code.shape, generator=generator)
+            out["noise"] = code_noise(code, out["latents"].shape[2:])
+        else:
+            white = torch.randn(out["latents"][:, entries:].shape, generator=generator)
+            out["noise"] = self.config.schedule.temperature * white
         out["entries"], out["first"] = entries, first
         out["exit"] = int(rng.choice(len(EXITS), p=EXITS))
         out["quick"] = bool(rng.random() < QUICK)
