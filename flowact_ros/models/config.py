@@ -31,9 +31,9 @@ class VAEConfig:
     encoder_widths: tuple[int, int, int, int] = (32, 64, 128, 320)  # at strides 4, 8, 16, 32
     decoder_widths: tuple[int, int, int, int] = (24, 48, 96, 256)  # at strides 4, 8, 16, 32
     encoder_depths: tuple[int, int, int, int] = (1, 1, 3, 3)
-    decoder_depths: tuple[int, int, int, int] = (1, 1, 2, 3)
+    decoder_depths: tuple[int, int, int, int] = (1, 1, 3, 4)
     # a second encoder that sees what the first one's latents lack (`models.vae.Encoder`); empty: none
-    corrector_widths: tuple[int, ...] = ()
+    corrector_widths: tuple[int, ...] = (32, 64, 96, 192)
     corrector_depths: tuple[int, int, int, int] = (1, 1, 2, 2)
 
     @property
@@ -202,6 +202,8 @@ def debug() -> ModelConfig:
             decoder_widths=(8, 8, 16, 16),
             encoder_depths=(1, 1, 1, 1),
             decoder_depths=(1, 1, 1, 1),
+            corrector_widths=(8, 8, 16, 16),
+            corrector_depths=(1, 1, 1, 1),
         ),
         mmdit=MMDiTConfig(width=32, heads=2, double_blocks=2, single_blocks=2, rope_axes=(4, 6, 6)),
     )
@@ -213,7 +215,7 @@ def avatar_cpu() -> ModelConfig:
     return ModelConfig(
         name="avatar_cpu",
         memory=MemoryConfig(retain=0.5),
-        schedule=SchedulerConfig(temperature=0.3),
+        schedule=SchedulerConfig(temperature=0.1),
     )
 
 

@@ -214,11 +214,22 @@ class VAE(nn.Module):
             )
         latents, state = self.encoder(video, state or {})
         if self.corrector is not None:
-            with torch.no_grad():  # an observation, as in ReStyle: gradients reach the first encoder through the sum
-                shown, state = self._video(latents, state)
-            missing, state = self.corrector(torch.cat([video, video - shown.to(video.dtype)], 2), state)
+            if "corrector.16" not in state:
+                # as if the first latent had been on screen, so that a still picture is a fixed point; the decoder's
+                # state is settled after one pass, the corrector's outer mix after one and its inner one after two
+                state = self.decoder(latents[:, :1], state)[2]
+                for _ in range(2):
+                    state = self._correct(video[:, :time], latents[:, :1], state)[1]
+            missing, state = self._correct(video, latents, state)
             latents = latents + missing
         return self.normalise(latents), state
+
+    def _correct(self, video: Tensor, raw: Tensor, state: State) -> tuple[Tensor, State]:
+        """What raw latents lack to show `video`, and the next state of decoder and corrector."""
+        with torch.no_grad():  # an observation, as in ReStyle: gradients reach the first encoder through the sum
+            shown, state = self._video(raw, state)
+        assert self.corrector is not None
+        return self.corrector(torch.cat([video, video - shown.to(video.dtype)], 2), state)
 
     def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """latents `[B, N, C, h, w]` -> video `[B, 4N, 3, 32h, 32w]` in about [-1, 1], state for the next piece."""

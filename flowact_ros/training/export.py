@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flowact_ros.data.store import read_clips
-from flowact_ros.models.checkpoint import read_card, save_weights, weights_dir
+from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
@@ -81,13 +81,25 @@ def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, 
     return path
 
 
-def export_denoiser(config: ModelConfig, run: Path, stage: str = "stage1", out: Path | None = None) -> Path:
-    """Write `mmdit.safetensors` of `config` from `run`; the card keeps that of the weights a stage went on from."""
+def export_denoiser(
+    config: ModelConfig, run: Path, stage: str = "stage1", out: Path | None = None, *, share: float = 1.0
+) -> Path:
+    """Write `mmdit.safetensors` of `config` from `run`; the card keeps that of the weights a stage went on from.
+
+    share: of the run's weights in what is written, the rest being those it went on from (weights interpolated after
+    fine-tuning: WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    Raises ValueError for a share outside 0 (exclusive) to 1, or below 1 where nothing was gone on from.
+    """
+    if not 0 < share <= 1 or (stage == "stage1" and share < 1):
+        raise ValueError(f"share is {share:g}; it must lie in 0 (exclusive) to 1, and be 1 for stage1")
     card, ema = run_card(run, f"flowact train {stage} --data DATA --heldout HELDOUT --run RUN --preset {config.name}")
     module = MMDiT(config)
-    module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "mmdit.safetensors"
     if stage != "stage1":
-        card["continues"] = {k: v for k, v in read_card(path).items() if k not in ("kind", "config", "parameters")}
+        before = load_weights(path, module, kind="mmdit", config=config.denoiser_contract())
+        card["share"] = share
+        card["continues"] = {k: v for k, v in before.items() if k not in ("kind", "config", "parameters")}
+    old = module.state_dict()
+    module.load_state_dict({name: torch.lerp(old[name].float(), ema[name].float(), share) for name in old})
     save_weights(path, module, kind="mmdit", config=config.denoiser_contract(), card=card)
     return path

@@ -54,6 +54,7 @@ VAE_STAGES = {  # stage -> what it asks of the method
         "squares": 10.0,
         "crop": 128,
         "off_centre": 0.2,
+        "mouths": 0.5,
         "anchor": 0.1,
     },
 }
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("stage", choices=tuple(NEEDED))
     top.add_argument("--run", type=Path, help="folder of checkpoints, logs and sheets")
-    top.add_argument("--out", type=Path, help="folder that receives latents")
+    top.add_argument("--out", type=Path, help="folder that receives latents or (default: the package's) weights")
     top.add_argument("--data", type=Path, nargs="+", help="training material (see `flowact data`); one or more folders")
     top.add_argument("--heldout", type=Path, help="held-out material for the sheets")
     top.add_argument("--preset", default="avatar_cpu")
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     top.add_argument("--batch", type=int, default=8)
     top.add_argument("--nearby", type=float, default=0.25, help="share of references from the clip itself (fewstep)")
+    top.add_argument("--share", type=float, default=1.0, help="of the run's weights in what export-fewstep writes")
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
     top.add_argument("--seed", type=int, default=0)
@@ -99,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         export_refined(config, args.run)
         return 0
     if args.stage in ("export-stage1", "export-fewstep"):
-        export_denoiser(config, args.run, args.stage.removeprefix("export-"))
+        export_denoiser(config, args.run, args.stage.removeprefix("export-"), args.out, share=args.share)
         return 0
     if args.stage == "latents":
         _latents(config, args)

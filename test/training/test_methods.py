@@ -17,7 +17,9 @@ from flowact_ros.data.store import write_clip
 from flowact_ros.engine.sampler import code_for
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import ConfigError, debug
+from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
+from flowact_ros.training.export import export_denoiser
 from flowact_ros.training.latents import cell_weights, load_prepared
 from flowact_ros.training.losses import box_mask, distance, psnr, reconstruction
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
@@ -108,14 +110,15 @@ def test_an_anchored_vae_stays_near_its_latents(tmp_path: Path) -> None:
 
 def test_a_vae_grows_without_a_jump(tmp_path: Path) -> None:
     path, data = tmp_path / "vae.safetensors", snippets(tmp_path / "data")
-    small = VAE(CONFIG.vae)
-    save_weights(path, small, kind="vae", config=CONFIG.vae, card={"steps": 7})
+    plain = replace(CONFIG.vae, corrector_widths=())
+    small = VAE(plain)
+    save_weights(path, small, kind="vae", config=plain, card={"steps": 7})
     grown = {"encoder_depths": (1, 2, 2, 1), "decoder_depths": (1, 1, 1, 3), "corrector_widths": (8, 8, 8, 8)}
     deeper = replace(CONFIG, vae=replace(CONFIG.vae, **grown))
     method = VAEMethod(deeper, [data], data, decoder_only=True)
     assert method.continue_from(path)["steps"] == 7
     video = torch.rand(1, 4, 3, 128, 128) * 2 - 1
-    load_weights(path, small, kind="vae", config=CONFIG.vae)
+    load_weights(path, small, kind="vae", config=plain)
     with torch.no_grad():
         z = small.encode(video)[0]
         assert torch.equal(method.module.encode(video)[0], z)
@@ -215,6 +218,23 @@ def test_the_first_chunk_is_memory_and_gets_no_gradient(tmp_path: Path) -> None:
         before = method.step(batch, 0)["distance"]
         batch["noise"][:, :3] += 5.0
         assert method.step(batch, 0)["distance"] != before
+
+
+def test_export_may_keep_a_share_of_the_weights_before(tmp_path: Path) -> None:
+    before, after = MMDiT(CONFIG), MMDiT(CONFIG)
+    for module, value in ((before, 1.0), (after, 3.0)):
+        for parameter in module.parameters():
+            parameter.data.fill_(value)
+    contract = CONFIG.denoiser_contract()
+    save_weights(tmp_path / "mmdit.safetensors", before, kind="mmdit", config=contract, card={"steps": 7})
+    torch.save({"ema": after.state_dict(), "iteration": 5, "seconds": 1.0}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="share is 1.5"):
+        export_denoiser(CONFIG, tmp_path, "fewstep", tmp_path, share=1.5)
+    export_denoiser(CONFIG, tmp_path, "fewstep", tmp_path, share=0.25)
+    module = MMDiT(CONFIG)
+    card = load_weights(tmp_path / "mmdit.safetensors", module, kind="mmdit", config=contract)
+    assert {float(p.min()) for p in module.parameters()} == {float(p.max()) for p in module.parameters()} == {1.5}
+    assert card["share"] == 0.25 and card["continues"]["steps"] == 7 and card["steps"] == 5
 
 
 def test_without_a_code_noise_is_white_as_live(tmp_path: Path) -> None:

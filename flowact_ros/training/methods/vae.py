@@ -51,6 +51,7 @@ class VAEMethod:
         edges: float = 0.5,
         edges_from: int = 2000,
         on_features: float = 0.6,
+        mouths: float = 1 / 3,
         off_centre: float = 0.35,
         feature_weight: float = 2.0,
         squares: float = 2.0,
@@ -59,6 +60,7 @@ class VAEMethod:
     ) -> None:
         self.module = VAE(config.vae)
         self.on_features, self.feature_weight, self.decoder_only = on_features, feature_weight, decoder_only
+        self.mouths = mouths  # share among the features that crops are centred on
         self.squares, self.off_centre = squares, off_centre
         self.anchor, self.anchored = anchor, None  # the VAE whose latents are held
         if decoder_only:  # latents that a denoiser was trained on must not move any more
@@ -93,7 +95,7 @@ class VAEMethod:
             first = int(rng.integers(0, len(frames) - PIECE + 1))
             piece = slice(first, first + PIECE)
             if rng.random() < self.on_features:
-                box = boxes[first, rng.integers(3)].numpy()
+                box = boxes[first, 0 if rng.random() < self.mouths else rng.integers(1, 3)].numpy()
                 middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
                 centre = middle + rng.uniform(-self.off_centre, self.off_centre, 2) * c
             else:
