@@ -211,7 +211,7 @@ def debug() -> ModelConfig:
 
 def avatar_cpu() -> ModelConfig:
     """The embedded default: 512 x 512 canvas, 64 tokens a latent, for two CPU cores."""
-    # the undistilled stage-1 denoiser: see docs/decisions.md on temperature and retain
+    # nearly no noise and half of the motion in memory: the denoiser is not distilled yet (docs/decisions.md)
     return ModelConfig(
         name="avatar_cpu",
         memory=MemoryConfig(retain=0.5),
