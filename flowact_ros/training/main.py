@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 import torch
 
-from flowact_ros.models.checkpoint import load_weights, weights_dir
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.export import export_decoder, export_denoiser, export_refined, export_vae
@@ -85,10 +86,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 what cannot be done, with one line that says why, 2 bad command line."""
     args = parser().parse_args(argv)
     for name in NEEDED[args.stage]:
         if getattr(args, name) is None:
             parser().error(f"{args.stage} needs --{name}")
+    try:
+        return _run(args)
+    except (ValueError, OSError, CheckpointError) as error:  # sizes, weights or material that do not fit or are missing
+        print(f"flowact train: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     config = preset(args.preset)
     if args.stage == "export-vae":

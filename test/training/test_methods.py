@@ -22,6 +22,7 @@ from flowact_ros.models.vae import VAE
 from flowact_ros.training.export import export_denoiser
 from flowact_ros.training.latents import cell_weights, load_prepared
 from flowact_ros.training.losses import box_mask, distance, psnr, reconstruction
+from flowact_ros.training.main import main as train
 from flowact_ros.training.methods.diffusion_forcing import DiffusionForcing
 from flowact_ros.training.methods.few_step import FewStep
 from flowact_ros.training.methods.vae import VAEMethod, measure_latents
@@ -233,8 +234,23 @@ def test_export_may_keep_a_share_of_the_weights_before(tmp_path: Path) -> None:
     export_denoiser(CONFIG, tmp_path, "fewstep", tmp_path, share=0.25)
     module = MMDiT(CONFIG)
     card = load_weights(tmp_path / "mmdit.safetensors", module, kind="mmdit", config=contract)
-    assert {float(p.min()) for p in module.parameters()} == {float(p.max()) for p in module.parameters()} == {1.5}
+    assert all(bool((p == 1.5).all()) for p in module.parameters())
     assert card["share"] == 0.25 and card["continues"]["steps"] == 7 and card["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["export-fewstep", "--run", "nowhere", "--share", "2"], "share is 2; it must lie in 0"),
+        (["export-fewstep", "--run", "nowhere"], "nowhere"),
+        (["stage1", "--run", "r", "--data", "nothing", "--heldout", "h"], "nothing holds no prepared clips"),
+        (["fewstep", "--run", "r", "--data", "d", "--heldout", "h", "--preset", "big"], "preset 'big' does not exist"),
+    ],
+)
+def test_bad_input_gives_one_line(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(options) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("flowact train: ") and says in told and told.count("\n") == 1
 
 
 def test_without_a_code_noise_is_white_as_live(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From stage 1 to a sampler of three evaluations: noise that means something.
+"""From stage 1 towards a sampler of three evaluations, trained on what the live stream does.
 
     flowact train fewstep --data runs/latents --heldout runs/latents_validation --run runs/fewstep --minutes 10
 
-An undistilled denoiser answers pure noise with the mean over all that may come: a blur. Here the noise of a latent is
-a code of few numbers that all its places share and that, in training, tells how the character moves
-(`training.movement`); the chunk is made from it by the steps of the live stream and compared with the truth. Live, the
-code is drawn at random: every draw is one definite movement, whose picture is sharp after one evaluation.
+An undistilled denoiser answers pure noise with the mean over all that may come: a blur. With `schedule.code_decay` the
+noise of a latent is a code of few numbers that all its places share and that, in training, tells how the character
+moves (`training.movement`); the chunk is made from it by the steps of the live stream and compared with the truth.
+Live, the code is drawn at random, so that a draw can be one definite movement instead of the mean over all.
 
 Half of the chunks are second ones, whose short-term memory is this model's own first chunk (self-forcing, Huang et al.
 2025, arXiv 2506.08009), made from true codes: it has the model's errors but the truth's pose, so the second chunk
