@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from flowact_ros.data.characters.controls import CONTROL_NAMES
 from flowact_ros.data.motion import bump, drift, minimum_jerk, step
@@ -120,7 +121,7 @@ def _thinking(t: Track, span: Span, rng: np.random.Generator) -> None:
         raised = step(t.frames, 0.05, rng.uniform(0.45, 0.6))
         place = (0.5 + sign * rng.uniform(0.05, 0.09), rng.uniform(0.80, 0.84))
         t.hand(hand, place, raised, -sign * rng.uniform(0.3, 0.6), 0.25)
-        t.add(f"hand_{hand}_y", raised * np.convolve(rub, np.ones(5) / 5, mode="same"))
+        t.add(f"hand_{hand}_y", raised * uniform_filter1d(rub, 5, mode="constant"))
 
 
 def _speaking(t: Track, span: Span, rng: np.random.Generator) -> None:

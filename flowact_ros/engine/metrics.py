@@ -21,10 +21,12 @@ _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 class StreamMetrics:
     """A snapshot. Times in seconds unless named _ms; lists hold the latest values, oldest first.
 
-    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps / media time they made;
+    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their
+    start to their last frame, / media time they made; load_median: working time of the busier of denoiser and decoder /
+    media time (below 1 the stream keeps up);
     ttff_s: first push of an utterance into silence -> release of the first frame with its sound; barge_in_s:
     interrupt -> release of the first frame without the speech it cut; step_ms: median milliseconds a step by stage;
-    core_ms_per_chunk: processor time of the process while stepping, per 480 ms; ring_fill: frames made and unshown;
+    core_ms_per_chunk: processor time of the threads that make steps, per 480 ms; ring_fill: frames made and unshown;
     repeated: frames that left with the previous picture; dropped: pictures that came too late; skipped: latents never
     made because the engine was too late; remade: frames thrown away by rewinds; underruns: times speech ran dry;
     stalls: times lateness of the engine broke into speech; inserted_s: silence put inside speech; av_skew_s: p95 of
@@ -37,6 +39,7 @@ class StreamMetrics:
     fps: float = 0.0
     real_time_factor_median: float = 0.0
     real_time_factor_p95: float = 0.0
+    load_median: float = 0.0
     core_ms_per_chunk: float = 0.0
     step_ms: Mapping[str, float] = field(default_factory=dict)
     ttff_s: tuple[float, ...] = ()
@@ -101,6 +104,42 @@ class StepCost:
         return seen * (_FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near)
 
 
+class LaneCost:
+    """Expected seconds of a step whose denoising and drawing may run beside each other, from what was seen.
+
+    Called with a size: until all frames of such a step are there, when nothing is before it.
+    """
+
+    def __init__(self, initial: float) -> None:
+        self._whole, self._thought, self._drawn = StepCost(initial), StepCost(initial), StepCost(initial)
+        self._lanes = False
+
+    def whole(self, latents: int, wall: float) -> None:
+        """A step of `latents`, one half after the other, took `wall` seconds."""
+        self._lanes = False
+        self._whole.add(latents, wall)
+
+    def thought(self, latents: int, wall: float) -> None:
+        """Denoising and committing `latents` took `wall` seconds."""
+        self._lanes = True
+        self._thought.add(latents, wall)
+
+    def drew(self, wall: float) -> None:
+        """Decoding one latent took `wall` seconds."""
+        self._drawn.add(1, wall)
+
+    def __call__(self, latents: int) -> float:
+        return self._thought(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
+
+    def period(self, latents: int) -> float:
+        """Until the next step of this size could follow."""
+        return max(self._thought(latents), latents * self._drawn(1)) if self._lanes else self._whole(latents)
+
+    def queue(self, undrawn: int) -> float:
+        """How much later the frames of a step are there because so many latents wait before it."""
+        return max(0.0, undrawn * self._drawn(1) - self._thought(1)) if undrawn else 0.0
+
+
 class Reactions:
     """How long the world waits: speech until it sounds, interruptions until it stops."""
 
@@ -137,12 +176,13 @@ class Meter:
         self.identity: float | None = None
         self._stages: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
         self._factors: deque[float] = deque(maxlen=_KEPT)
+        self._loads: deque[float] = deque(maxlen=_KEPT)
         self._core_ms: deque[float] = deque(maxlen=_KEPT)
         self._released: deque[tuple[float, bool]] = deque(maxlen=4 * FRAME_RATE)
         self._skews: deque[float] = deque(maxlen=_KEPT)
 
-    def step(self, latents: int, wall: float, core: float, stages: Mapping[str, float]) -> None:
-        """One step: latents decoded, seconds of wall and processor time, milliseconds by stage."""
+    def step(self, latents: int, wall: float, busy: float, core: float, stages: Mapping[str, float]) -> None:
+        """One step: latents decoded, seconds of wall time, of its longer half, of processors, milliseconds by stage."""
         self.steps += 1
         self.latents += latents
         for stage, value in stages.items():
@@ -150,6 +190,7 @@ class Meter:
         if latents:
             media = latents * FRAMES_PER_LATENT / FRAME_RATE
             self._factors.append(wall / media)
+            self._loads.append(busy / media)
             self._core_ms.append(1000.0 * core * 0.48 / media)
 
     def release(self, now: float, repeated: bool, skew: float) -> None:
@@ -170,6 +211,7 @@ class Meter:
             "fps": fresh / span if span > 0 else 0.0,
             "real_time_factor_median": statistics.median(self._factors) if self._factors else 0.0,
             "real_time_factor_p95": percentile(self._factors, 0.95),
+            "load_median": statistics.median(self._loads) if self._loads else 0.0,
             "core_ms_per_chunk": statistics.median(self._core_ms) if self._core_ms else 0.0,
             "step_ms": {stage: statistics.median(v) for stage, v in self._stages.items() if v},
             "ttff_s": tuple(self.reactions.ttff),

@@ -26,6 +26,7 @@ from flowact_ros.engine.schedule import step_sigmas
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
+from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.models.vae import VAE, State
@@ -103,7 +104,7 @@ class AvatarPipeline:
                 f"reference image is {rgb.shape[1]} x {rgb.shape[0]} pixels; at least {MINIMUM_SIDE} a side are needed"
             )
         picture = self._fit(rgb)
-        latent = self.vae.encode_image(picture.to(self.dtype))
+        latent = encode_image(self.vae, picture.to(self.dtype), self.config.encoding_steps)
         if self.check_references:
             back = self.vae.decode(latent.unsqueeze(1))[0][0, -1].float().clamp(-1, 1)
             psnr = float(10 * torch.log10(4.0 / (back - picture[0]).square().mean().clamp_min(1e-10)))

@@ -38,15 +38,20 @@ class Situation:
     offline: bool = False
 
 
+def period(cost: Callable[[int], float], latents: int) -> float:
+    """Seconds from one step of this size to the next: less than its cost where halves of steps run side by side."""
+    return getattr(cost, "period", cost)(latents)
+
+
 def sustained(cost: Callable[[int], float], most: int) -> int:
     """The smallest step that keeps up with content time when only such steps are made; `most` if none does."""
     budget = _KEEPS_UP * SAMPLES_PER_LATENT / SAMPLE_RATE
-    return next((n for n in range(1, most + 1) if cost(n) <= budget * n), most)
+    return next((n for n in range(1, most + 1) if period(cost, n) <= budget * n), most)
 
 
 def overloaded(cost: Callable[[int], float], most: int) -> bool:
     """No step keeps up with content time: the machine is too slow, or busy with something else."""
-    return cost(most) > most * SAMPLES_PER_LATENT / SAMPLE_RATE  # larger ones are cheaper a latent
+    return period(cost, most) > most * SAMPLES_PER_LATENT / SAMPLE_RATE  # larger ones are cheaper a latent
 
 
 def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
@@ -60,9 +65,9 @@ def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
     return max(config.start_latents, sustained(cost, most) + waits)
 
 
-def in_time_from(frame: int, cost: Callable[[int], float], most: int) -> int:
-    """The first latent that can be made in time when `frame` is the next to leave."""
-    return -(-(frame + math.ceil(cost(sustained(cost, most)) * FRAME_RATE)) // FRAMES_PER_LATENT)
+def in_time_from(frame: int, cost: Callable[[int], float], most: int, queue: float = 0.0) -> int:
+    """The first latent that can be made in time when `frame` is the next to leave. queue: seconds of work before it."""
+    return -(-(frame + math.ceil((queue + cost(sustained(cost, most))) * FRAME_RATE)) // FRAMES_PER_LATENT)
 
 
 def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
@@ -71,14 +76,14 @@ def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
     One latent is made first; where steps of one do not keep up, a larger one must be ready when it has been shown.
     """
     latent = SAMPLES_PER_LATENT / SAMPLE_RATE
-    second = cost(sustained(cost, config.step_latents)) - latent
+    second = period(cost, sustained(cost, config.step_latents)) - latent
     return min(_LEAD_S[1], max(_LEAD_S[0], 1.25 * (cost(1) + max(0.0, second)) + config.margin_s))
 
 
 def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) -> tuple[int, float]:
     """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest.
 
-    cost(n): expected wall time [s] of a step of n latents.
+    cost(n): expected wall time [s] of a step of n latents; `period` of it, if it has one: until the next can follow.
     """
     most = config.step_latents
     buffered = (s.supply - s.lookahead) // SAMPLES_PER_LATENT if s.flowing and not s.bounded else most

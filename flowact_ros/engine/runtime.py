@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
 LARGEST_KEPT = 32 << 20  # [bytes] the most that glibc lets a heap serve
+ENOUGH_CORES = 5  # for two networks with two threads each, and something left for the rest
 KEPT_FREE = 256 << 20  # [bytes] of free memory at the top of the heap
 
 
@@ -28,13 +30,13 @@ def keep_freed_memory() -> bool:
 
 
 def best_threads(device: str = "cpu") -> int:
-    """Threads of the networks: one where the processor multiplies bfloat16, else two.
+    """Threads for each of denoiser and decoder, which run beside each other: two where the processor has no bfloat16
+    units and cores to spare, else one.
 
-    One keeps up with time to spare, and the second core stays free for everything else on the robot. Two threads wait
-    for each other a thousand times a step: a busy second core makes them slower than one.
+    Threads of one network wait for each other a thousand times a step: on two cores they cost more than they bring.
     """
     import torch
 
     from flowact_ros.engine.pipeline import best_dtype
 
-    return 1 if best_dtype(device) == torch.bfloat16 else 2
+    return 1 if best_dtype(device) == torch.bfloat16 or len(os.sched_getaffinity(0)) < ENOUGH_CORES else 2

@@ -6,7 +6,8 @@
         for frame in session.frames():          # 25 a second, for ever
             show(frame.rgb); play(frame.audio)
 
-One worker thread makes frames; `frames()` runs in the caller's thread; every other method may be called from any.
+Two threads make frames, one denoises while the other decodes the step before; `frames()` runs in the caller's thread;
+every other method may be called from any.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Session:
         self._intake_lock = threading.Lock()  # taken before _cond, never after it
         self._jobs: deque[tuple[Callable[[], Reference], Future[Reference]]] = deque()
         self._worker: threading.Thread | None = None
+        self._drawer: threading.Thread | None = None
         self._iterating = False
         self._closed = False
         self._error: BaseException | None = None
@@ -83,6 +85,9 @@ class Session:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="flowact-engine", daemon=True)
                 self._worker.start()
+                if self.config.overlap:
+                    self._drawer = threading.Thread(target=self._draw, name="flowact-decoder", daemon=True)
+                    self._drawer.start()
         return self
 
     def close(self) -> None:
@@ -90,16 +95,18 @@ class Session:
         with self._cond:
             self._closed = True
             self._cond.notify_all()
-            worker, jobs = self._worker, list(self._jobs)
+            threads, jobs = [t for t in (self._worker, self._drawer) if t is not None], list(self._jobs)
             self._jobs.clear()
         for _, future in jobs:
             future.set_exception(EngineError("the session was closed"))
-        if worker is not None and worker is not threading.current_thread():
-            worker.join(self.config.close_timeout_s)
-            if worker.is_alive():
-                _LOG.warning(
-                    "a step still runs after %g s: its thread is left behind", self.config.close_timeout_s
-                )
+        until = time.monotonic() + self.config.close_timeout_s
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+                if thread.is_alive():
+                    _LOG.warning(
+                        "a step still runs after %g s: its thread is left behind", self.config.close_timeout_s
+                    )
 
     def __enter__(self) -> Session:
         return self
@@ -298,7 +305,7 @@ class Session:
 
     def _work(self) -> None:
         try:
-            while not self._closed:
+            while not self._closed and self._error is None:
                 self._run_jobs()
                 with self._intake_lock:
                     late = self._intake.poll(self._stream.now())
@@ -312,14 +319,27 @@ class Session:
                     if not isinstance(plan, Step):
                         self._cond.wait(plan)
                         continue
-                self._stream.run(plan)
+                if self.config.overlap:
+                    self._stream.think(plan)
+                else:
+                    self._stream.run(plan)
         except BaseException as error:
-            _LOG.exception("the engine failed")
-            with self._cond:
-                self._error = error
-                self._cond.notify_all()
+            self._fail(error)
         finally:
             self._fail_jobs()
+
+    def _draw(self) -> None:
+        try:
+            while not self._closed and self._error is None:
+                self._stream.draw()
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        _LOG.exception("the engine failed")
+        with self._cond:
+            self._error = self._error or error
+            self._cond.notify_all()
 
     def _run_jobs(self) -> None:
         while True:

@@ -56,6 +56,7 @@ class SessionConfig:
     fade_s: float = 0.02  # fade of the sound cut off by an interruption
     urgent_above: int = 0  # instructions with a greater priority rewind
     close_timeout_s: float = 5.0  # close() waits this long for a step to end
+    overlap: bool = True  # live: denoise the next step in one thread while another decodes the one before
 
     def __post_init__(self) -> None:
         for name, (least, greatest) in _RANGES.items():
@@ -76,6 +77,8 @@ class SessionConfig:
         ):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: a whole number is needed")
+        if not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap is {self.overlap!r}: true or false is needed")
         if self.idle_frames > self.ring_frames:
             raise ValueError(
                 f"idle_frames is {self.idle_frames}: it must not exceed ring_frames ({self.ring_frames})"

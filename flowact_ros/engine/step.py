@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Pipeline, Reference
+from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Pipeline, Reference, StreamState
 from flowact_ros.engine.ring import RingEntry, Snapshot
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -44,6 +44,91 @@ class Made:
     stages: dict[str, float]
 
 
+class Carry:
+    """A decoder's state that may not exist yet: `value` is set when the latent before it has been drawn."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+
+@dataclass(eq=False)
+class Work:
+    """What a step whose halves run side by side has cost so far. thought, drawn: seconds; core: of both threads."""
+
+    step: Step
+    timed: Stopwatch
+    began: float
+    left: int  # latents to draw or to take back
+    done: int = 0  # latents drawn
+    thought: float = 0.0
+    drawn: float = 0.0
+    core: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Undrawn:
+    """A denoised latent that has no pictures yet. before.decoder: a Carry, as is `after`."""
+
+    before: Snapshot
+    after: Carry
+    work: Work
+
+    @property
+    def latent(self) -> int:
+        return self.work.step.latent + self.before.done
+
+
+class Stopwatch:
+    """Milliseconds by stage, with the parts that a pipeline has timed itself taken out of the whole."""
+
+    def __init__(self, pipeline: Pipeline, clock: Callable[[], float]) -> None:
+        self.stages: dict[str, float] = {}
+        self._pipeline, self._clock = pipeline, clock
+
+    def __call__(self, stage: str, call: Callable[[], Any]) -> Any:
+        began = self._clock()
+        result = call()
+        spent = 1000.0 * (self._clock() - began)
+        timings = getattr(self._pipeline, "timings", None) or {}
+        for part in _PARTS.get(stage, ()):
+            value = min(spent, timings.get(part, 0.0))
+            if part in timings:
+                self.stages[part] = self.stages.get(part, 0.0) + value
+            spent -= value
+        self.stages[stage] = self.stages.get(stage, 0.0) + spent
+        return result
+
+
+def think(pipeline: Pipeline, step: Step, timed: Stopwatch) -> Snapshot:
+    """Denoises a step: the snapshot before its first latent, which holds all of its latents."""
+    count, start = step.record.latents, step.before
+    if start.done:
+        start = timed("commit", lambda: resume(pipeline, step.before))
+    state, decoder = start.state, start.decoder
+    if step.record.resets != start.resets:  # a cut: from the reference alone
+        state = pipeline.start(step.reference, step.record.seed)
+        decoder = pipeline.start_decoder(step.reference)
+    if state.latent_index != step.latent:  # after a cut, or after latents that were skipped
+        state = replace(state, latent_index=step.latent)
+    latents = timed("denoise", lambda: pipeline.denoise(state, step.pcm, count, step.record.instruction))
+    return Snapshot(state, latents, 0, decoder, step.record.resets)
+
+
+def draw(pipeline: Pipeline, step: Step, before: Snapshot, timed: Stopwatch) -> tuple[RingEntry, Any]:
+    """Decodes the latent right after `before` -> its entry, and the decoder's state after it.
+
+    Raises EngineError if the pipeline gives wrong shapes.
+    """
+    frames, decoder = timed("decode", lambda: pipeline.decode(before.latents[before.done], before.decoder))
+    _check(frames, pipeline)
+    return RingEntry(step.latent + before.done, frames, before, step.record.behaviour), decoder
+
+
+def remember(pipeline: Pipeline, before: Snapshot, done: int, timed: Stopwatch) -> StreamState:
+    """Commits the first `done` latents of a step to memory."""
+    return timed("commit", lambda: pipeline.advance(before.state, before.latents[:done]))
+
+
 def make(
     pipeline: Pipeline,
     step: Step,
@@ -52,53 +137,21 @@ def make(
     stop: Callable[[int], bool] = lambda latent: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Made:
-    """Denoises, decodes latent by latent into `push`, commits what was decoded.
+    """Denoises, decodes latent by latent into `push`, commits what was decoded: one after the other.
 
     stop(latent): is it useless to go on with this latent? Raises EngineError if the pipeline gives wrong shapes.
     """
     began, core = clock(), time.process_time()
-    stages: dict[str, float] = {}
-
-    def timed(stage: str, call: Callable[[], Any]) -> Any:
-        t = clock()
-        result = call()
-        spent = 1000.0 * (clock() - t)
-        timings = getattr(pipeline, "timings", None) or {}
-        for part in _PARTS.get(stage, ()):
-            value = min(spent, timings.get(part, 0.0))
-            if part in timings:
-                stages[part] = stages.get(part, 0.0) + value
-            spent -= value
-        stages[stage] = stages.get(stage, 0.0) + spent
-        return result
-
-    count, start = step.record.latents, step.before
-    if start.done:
-        start = timed("commit", lambda: resume(pipeline, step.before))
-    state, decoder = start.state, start.decoder
-    if step.record.resets != start.resets:  # a cut: from the reference alone
-        state, decoder = (
-            pipeline.start(step.reference, step.record.seed),
-            pipeline.start_decoder(step.reference),
-        )
-    if state.latent_index != step.latent:  # after a cut, or after latents that were skipped
-        state = replace(state, latent_index=step.latent)
-    latents = timed("denoise", lambda: pipeline.denoise(state, step.pcm, count, step.record.instruction))
-    done = 0
-    while done < count and not stop(step.latent + done):
-        latent, before = latents[done], decoder
-        frames, decoder = timed(
-            "decode", lambda latent=latent, before=before: pipeline.decode(latent, before)
-        )
-        _check(frames, pipeline)
-        here = Snapshot(state, latents, done, before, step.record.resets)
-        push(RingEntry(step.latent + done, frames, here, step.record.behaviour))
-        done += 1
-    if done:
-        before_step, kept = state, latents[:done]
-        state = timed("commit", lambda: pipeline.advance(before_step, kept))
-    after = Snapshot(state, None, 0, decoder, step.record.resets)
-    return Made(done, after, clock() - began, time.process_time() - core, stages)
+    timed = Stopwatch(pipeline, clock)
+    here = think(pipeline, step, timed)
+    first = here
+    while here.done < step.record.latents and not stop(step.latent + here.done):
+        entry, decoder = draw(pipeline, step, here, timed)
+        push(entry)
+        here = replace(here, done=here.done + 1, decoder=decoder)
+    state = remember(pipeline, first, here.done, timed) if here.done else first.state
+    after = Snapshot(state, None, 0, here.decoder, here.resets)
+    return Made(here.done, after, clock() - began, time.process_time() - core, timed.stages)
 
 
 def resume(pipeline: Pipeline, snapshot: Snapshot) -> Snapshot:

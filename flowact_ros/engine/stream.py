@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The live stream itself: one history of frames, made a step ahead of the clock and taken back when the world changes.
 
-`plan` and `release` are quick and run under the lock; `run` is the heavy part and holds it only to hand over frames.
+`plan` and `release` are quick and run under the lock. The heavy part holds it only to hand over: `run` makes a step
+from its sound to its frames; or `think` denoises it while `draw`, in another thread, decodes the one before.
 No threads here: `Session` lends them, tests drive it with a clock of their own.
 """
 
@@ -10,7 +11,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,11 +22,11 @@ from flowact_ros.engine import pacing
 from flowact_ros.engine.controls import Instruction, Instructions
 from flowact_ros.engine.intake import Feed
 from flowact_ros.engine.interfaces import MAX_LOOKAHEAD, ChunkRecord, EngineError, Frame, Pipeline, Reference
-from flowact_ros.engine.metrics import Meter, StepCost
+from flowact_ros.engine.metrics import LaneCost, Meter
 from flowact_ros.engine.policy import Situation, choose, gathered, in_time_from, overloaded, shortest_lead
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.step import Step, make
+from flowact_ros.engine.step import Carry, Step, Stopwatch, Undrawn, Work, draw, make, remember, think
 from flowact_ros.engine.timeline import Timeline
 from flowact_ros.timebase import (
     FRAME_RATE,
@@ -36,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 _MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
 _FIRST_COST_S = 0.1  # of a latent, before any step was seen
 _IDENTITY_STEPS = 8  # steps between two looks at the identity
+_MOST_UNDRAWN = 2  # latents that may wait for their pictures when the next step begins
 
 
 class Stream:
@@ -58,7 +63,7 @@ class Stream:
         self.offline = False
         self.on_chunk: Callable[[ChunkRecord], None] | None = None
         self.meter = Meter()
-        self.cost = StepCost(_FIRST_COST_S)
+        self.cost = LaneCost(_FIRST_COST_S)
         self.instructions = Instructions()
         self.reference = reference
         self.resets = 0
@@ -69,6 +74,8 @@ class Stream:
         self._fade = int(config.fade_s * SAMPLE_RATE)
         self._clock = clock
         self._began = clock()
+        self.undrawn: deque[Undrawn] = deque()  # the first may be in work
+        self._steps = 0
         self._latent = 0  # the next one to make
         self._resumed = 0  # latents right before this one were skipped
         self._now = Snapshot(pipeline.start(reference, seed), None, 0, pipeline.start_decoder(reference), 0)
@@ -176,11 +183,13 @@ class Stream:
             self._rewind_wanted = False
         elif self.timeline.onset:
             self._rewind(now, self.timeline.speech_end)
+        if len(self.undrawn) > _MOST_UNDRAWN:
+            return _MAX_WAIT_S
         self._skip_lost()
         supply, bounded = self.timeline.supply()
         first = self._latent * FRAMES_PER_LATENT
         situation = Situation(
-            slack=self.leaves(first) - now,
+            slack=self.leaves(first) - now - self.cost.queue(len(self.undrawn)),
             ahead=self.ahead,
             flowing=self.timeline.flowing or self.timeline.onset,
             gathering=self.timeline.gathering,
@@ -204,7 +213,7 @@ class Stream:
         utterance = spans[-1].utterance_id if spans else ""
         instruction = self.instructions.at(utterance)
         record = ChunkRecord(
-            step=self.meter.steps,
+            step=self._steps,
             first_frame=self._latent * FRAMES_PER_LATENT,
             latents=count,
             first_sample=first,
@@ -220,6 +229,7 @@ class Stream:
         )
         self._covered = end
         self._small = False
+        self._steps += 1
         return Step(self._now, pcm, record, self.reference)
 
     def run(self, step: Step) -> None:
@@ -232,12 +242,75 @@ class Stream:
                 self.meter.rewinds += 1
                 self._take_back(self._latent)
             else:
-                self.cost.add(made.done, made.wall)
-            self.meter.step(made.done, made.wall, made.core, made.stages)
+                self.cost.whole(made.done, made.wall)
+            self.meter.step(made.done, made.wall, made.wall, made.core, made.stages)
             self.cond.notify_all()
+        self._report(step)
+
+    def think(self, step: Step) -> None:
+        """The denoiser's half of a step: its latents wait for `draw`. Does not expect the lock; one caller."""
+        work = Work(step, Stopwatch(self.pipeline, self._clock), self._clock(), left=step.record.latents)
+        core = time.thread_time()
+        before = think(self.pipeline, step, work.timed)
+        with self.cond:
+            if useless := self._abandon(step.latent):
+                work.left = 0
+                self.meter.rewinds += 1
+                self._now, self._latent = replace(before, latents=None), step.latent
+                self._take_back(self._latent)
+            else:
+                self._latent = step.latent + work.left
+                decoder = before.decoder if isinstance(before.decoder, Carry) else Carry(before.decoder)
+                for done in range(work.left):
+                    here, decoder = replace(before, done=done, decoder=decoder), Carry()
+                    self.undrawn.append(Undrawn(here, decoder, work))
+            self.cond.notify_all()
+        if not useless:
+            count = step.record.latents
+            state = remember(self.pipeline, before, count, work.timed)
+            with self.cond:
+                self._now = Snapshot(state, None, 0, decoder, before.resets)
+        with self.cond:
+            work.core += time.thread_time() - core
+            work.thought = self._clock() - work.began
+            if not useless:
+                self.cost.thought(step.record.latents, work.thought)
+            self._finish(work)
+        self._report(step)
+
+    def draw(self) -> None:
+        """The decoder's half: the next latent's pictures, or a short wait. Does not expect the lock; one caller."""
+        with self.cond:
+            if not self.undrawn or self._abandon(self.undrawn[0].latent):
+                self.cond.wait(_MAX_WAIT_S)
+                return
+            item = self.undrawn[0]
+        began, core, work = self._clock(), time.thread_time(), item.work
+        before = replace(item.before, decoder=item.before.decoder.value)
+        entry, item.after.value = draw(self.pipeline, work.step, before, work.timed)
+        with self.cond:
+            wall = self._clock() - began
+            work.core += time.thread_time() - core
+            work.drawn += wall
+            self.cost.drew(wall)
+            if self.undrawn and self.undrawn[0] is item:  # it was not taken back meanwhile
+                self.undrawn.popleft()
+                work.left -= 1
+                work.done += 1
+                self._push(entry)
+                self._finish(work)
+            self.cond.notify_all()
+
+    def _finish(self, work: Work) -> None:
+        """Counts a step once both of its halves are over."""
+        if work.left == 0 and work.thought > 0:
+            wall = self._clock() - work.began
+            self.meter.step(work.done, wall, max(work.thought, work.drawn), work.core, work.timed.stages)
+
+    def _report(self, step: Step) -> None:
         identity = getattr(self.pipeline, "identity", None)
-        if identity is not None and self.meter.steps % _IDENTITY_STEPS == 0:
-            self.meter.identity = float(identity(made.after.state))
+        if identity is not None and step.record.step % _IDENTITY_STEPS == 0:
+            self.meter.identity = float(identity(self._now.state))
         if self.on_chunk is not None:
             try:
                 self.on_chunk(step.record)
@@ -269,16 +342,20 @@ class Stream:
 
     def _rewind(self, now: float, floor: int) -> None:
         """To the first boundary that is far enough from now and not before sample `floor`."""
-        for entry in self.ring:
-            if self._target(entry.latent, now, floor):
-                self.meter.remade += (self._latent - entry.latent) * FRAMES_PER_LATENT
-                self.meter.rewinds += 1
-                snapshot = self.ring.truncate(entry.latent)
-                assert snapshot is not None  # it was just found there
-                self._now = snapshot
-                self._latent = entry.latent
-                self._take_back(entry.latent)
-                return
+        latent = next((x.latent for x in (*self.ring, *self.undrawn) if self._target(x.latent, now, floor)), None)
+        if latent is None:
+            return
+        self.meter.remade += (self._latent - latent) * FRAMES_PER_LATENT
+        self.meter.rewinds += 1
+        snapshot, undrawn = self.ring.truncate(latent), None
+        while self.undrawn and self.undrawn[-1].latent >= latent:
+            item = self.undrawn.pop()
+            undrawn = item.before
+            item.work.left -= 1
+            self._finish(item.work)
+        self._now = snapshot or undrawn or self._now
+        self._latent = latent
+        self._take_back(latent)
 
     def _take_back(self, latent: int) -> None:
         """Sound from `latent` on returns to the queue, but for what has left."""
@@ -295,7 +372,8 @@ class Stream:
         most = self.config.step_latents
         if self.offline or self.t0 is None or not (lost or overloaded(self.cost, most)):
             return
-        latent = in_time_from(self.next_frame, self.cost, most)
+        queue = self.cost.queue(len(self.undrawn))
+        latent = in_time_from(self.next_frame, self.cost, most, queue)
         if latent > self._latent:
             self.meter.skipped += latent - self._latent
             self._latent = self._resumed = latent

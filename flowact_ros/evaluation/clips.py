@@ -32,6 +32,7 @@ from flowact_ros.engine.session import Session
 from flowact_ros.evaluation.metrics import settled
 from flowact_ros.media.resample import resample
 from flowact_ros.media.wav import read_audio
+from flowact_ros.models.encoding import encode
 from flowact_ros.timebase import (
     FRAME_RATE,
     FRAMES_PER_LATENT,
@@ -153,7 +154,7 @@ def round_trip(pipeline: AvatarPipeline, frames: Tensor, piece: int = 8) -> Tens
     parts = []
     for part in frames[: len(frames) - len(frames) % FRAMES_PER_LATENT].split(piece):
         video = (part.to(pipeline.device, pipeline.dtype) / 127.5 - 1.0).unsqueeze(0)
-        latents, encoder = pipeline.vae.encode(video, encoder)
+        latents, encoder = encode(pipeline.vae, video, pipeline.config.encoding_steps, encoder)
         decoded, decoder = pipeline.vae.decode(latents, decoder)
         parts.append(to_bytes(decoded[0]))
     return torch.cat(parts)

@@ -142,6 +142,7 @@ class ModelConfig:
     width: int = 512
     lines: int = 480  # published height; the width follows
     motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
+    encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -183,6 +184,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         step, most = self.vae.spatial_stride * self.mmdit.patch, self.vae.latent_channels
         dims = len(self.schedule.code_decay)
+        _require(0 <= self.encoding_steps <= 100, f"encoding_steps is {self.encoding_steps}; the range is 0 to 100")
         _require(dims <= most, f"schedule.code_decay has {dims} numbers; a latent has {most} channels")
         for side, value in (("height", self.height), ("width", self.width)):
             _require(value % step == 0, f"{side} is {value}; it must be a multiple of {step} (VAE stride x patch)")
@@ -196,6 +198,7 @@ def debug() -> ModelConfig:
         height=128,
         width=128,
         lines=120,
+        encoding_steps=2,
         vae=VAEConfig(
             latent_channels=8,
             encoder_widths=(8, 8, 16, 16),

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from flowact_ros.data.characters import NAMED, Identity, identity_from_seed, neutral, render
 from flowact_ros.data.store import JpegFrames, StoredClip
 from flowact_ros.engine.audio_window import AudioWindow
+from flowact_ros.models.encoding import encode, encode_image
 from flowact_ros.models.vae import VAE
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.losses import box_mask
@@ -41,22 +42,23 @@ def identity_of(name: str) -> Identity:
 
 
 @torch.no_grad()
-def encode_frames(vae: VAE, frames: np.ndarray | JpegFrames, piece: int = 8) -> Tensor:
+def encode_frames(vae: VAE, frames: np.ndarray | JpegFrames, steps: int, piece: int = 8) -> Tensor:
     """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w], streamed in pieces that stay in the cache."""
     dtype = next(vae.parameters()).dtype
     usable = len(frames) - len(frames) % FRAMES_PER_LATENT
     parts, state = [], None
     for start in range(0, usable, piece):
-        latents, state = vae.encode(to_video(frames[start : min(start + piece, usable)]).to(dtype), state)
+        video = to_video(frames[start : min(start + piece, usable)]).to(dtype)
+        latents, state = encode(vae, video, steps, state)
         parts.append(latents[0].float())
     return torch.cat(parts)
 
 
-def reference_latent(vae: VAE, identity: Identity, size: int) -> Tensor:
+def reference_latent(vae: VAE, identity: Identity, size: int, steps: int) -> Tensor:
     """Latent [C, h, w] of the character's neutral picture."""
     with torch.no_grad():
         picture = to_video(render(identity, neutral(1), size=size).numpy())[0]
-        return vae.encode_image(picture.to(next(vae.parameters()).dtype))[0].float()
+        return encode_image(vae, picture.to(next(vae.parameters()).dtype), steps)[0].float()
 
 
 def cell_weights(boxes: np.ndarray, size: int, stride: int) -> Tensor:
@@ -75,10 +77,12 @@ def prepare(
     clips: Sequence[StoredClip],
     out: Path,
     *,
+    steps: int,
     shard: tuple[int, int] = (0, 1),
 ) -> None:
     """Write the latents of `clips` below `out`; clips already there are left alone. `vae` computes in its own dtype.
 
+    steps: gradient steps on each latent (`models.encoding`).
     shard: (i, n) does every n-th clip from the i-th on, so that n processes share the work.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -89,8 +93,8 @@ def prepare(
             continue
         name, size = clip.info["identity"], clip.info["size"]
         if name not in references:
-            references[name] = reference_latent(vae, identity_of(name), size)
-        latents = encode_frames(vae, clip.array("frames"))
+            references[name] = reference_latent(vae, identity_of(name), size, steps)
+        latents = encode_frames(vae, clip.array("frames"), steps)
         features = window.whole_features(np.array(clip.array("pcm"), dtype=np.float32))
         count = len(latents)
         spoken = [clip.instruction_at(FRAMES_PER_LATENT * k) for k in range(count)]

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from flowact_ros.engine.pipeline import best_dtype
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
@@ -57,8 +58,15 @@ VAE_STAGES = {  # stage -> what it asks of the method
         "off_centre": 0.2,
         "mouths": 0.5,
         "anchor": 0.1,
+        "anchor_every": 4,
+        "noise": 0.02,
     },
 }
+
+
+def kind(args: argparse.Namespace) -> torch.dtype:
+    """What the networks multiply in."""
+    return torch.float32 if args.no_bf16 else best_dtype("cpu")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
     top.add_argument("--seed", type=int, default=0)
-    top.add_argument("--no-bf16", action="store_true", help="train in float32 (processors without bf16 units)")
+    top.add_argument("--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16")
     return top
 
 
@@ -141,7 +149,7 @@ def _run(args: argparse.Namespace) -> int:
             warmup=args.warmup,
             minutes=args.minutes,
             seed=args.seed,
-            bf16=not args.no_bf16,
+            bf16=kind(args) == torch.bfloat16,
         ),
     ).run()
     return 0
@@ -160,10 +168,11 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
 
     vae = VAE(config.vae)
     load_weights(shipped("vae", config), vae, kind="vae", config=config.vae)
-    vae.eval().to(torch.float32 if args.no_bf16 else torch.bfloat16)
+    vae.eval().to(kind(args))
     window = AudioWindow(load_audio_encoder())
     clips = read_clips(*args.data)
-    prepare(vae, window, load_text_encoder(), clips, args.out, shard=tuple(args.shard))
+    steps, shard = config.encoding_steps, (args.shard[0], args.shard[1])
+    prepare(vae, window, load_text_encoder(), clips, args.out, steps=steps, shard=shard)
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
 
 

@@ -16,14 +16,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from flowact_ros.engine.pipeline import best_dtype
+
 SMALLEST_SIDE = 8  # narrower matrices are left to AdamW
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix of `[m, n]`, approximately (singular values about 0.7 to 1.2), in bf16."""
+    """Nearest semi-orthogonal matrix of `[m, n]`, approximately (singular values about 0.7 to 1.2).
+
+    In bf16, which is enough for it, where that is fast: a processor without bf16 units takes 40 times as long for it.
+    """
     a, b, c = NEWTON_SCHULZ
-    x = matrix.bfloat16()
+    x = matrix.to(best_dtype(matrix.device.type))
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step
 from flowact_ros.timebase import SAMPLE_RATE
 
+LANES = False  # do simulations decode in a thread of its own when they are not told?
 COSTS = {"denoise": (0.02, 0.03), "decode": (0.0, 0.02), "advance": (0.01, 0.0)}  # [s] fixed, per latent
 
 
@@ -24,12 +26,68 @@ def ramp(seconds: float, start: int = 1) -> np.ndarray:
     return (np.arange(start, start + count) / 2**23).astype(np.float32)
 
 
+class Hand:
+    """A thread of the session that moves only when the simulation says so. wake: when it wants to go on."""
+
+    def __init__(self, time: Callable[[], float], work: Callable[[], float]) -> None:
+        self.wake, self._time, self._work = time(), time, work
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._ended, self._error = False, None
+        self.thread = threading.Thread(target=self._loop, daemon=True)
+        self.thread.start()
+
+    def _loop(self) -> None:
+        self._go.acquire()
+        try:
+            while not self._ended:
+                self.spend(self._work())
+        except BaseException as error:
+            self._error = error
+        self._back.release()
+
+    def spend(self, seconds: float) -> None:
+        """In the hand's own thread: time passes."""
+        self.wake = self._time() + seconds
+        self._back.release()
+        self._go.acquire()
+        if self._ended:
+            raise SystemExit
+
+    def turn(self) -> None:
+        """In the simulation: let it go on until it spends time."""
+        self._go.release()
+        self._back.acquire()
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        self._ended = True
+        self._go.release()
+        self.thread.join(10)
+
+
+_HANDS: list[Hand] = []
+
+
+def end_all() -> None:
+    """Ends the threads of all simulations so far."""
+    while _HANDS:
+        _HANDS.pop().end()
+
+
 class Simulation:
     """`at` plans what happens when (seconds from the start), `run` lets time pass; `frames` is what came out."""
 
     def __init__(
-        self, config: SessionConfig | None = None, costs: dict | None = None, seed: int = 0, **options: int
+        self,
+        config: SessionConfig | None = None,
+        costs: dict | None = None,
+        seed: int = 0,
+        lanes: bool | None = None,
+        **options: int,
     ):
+        self.lanes = LANES if lanes is None else lanes
+        self.hands: list[Hand] = []
         self.time = 1000.0
         self.costs = COSTS if costs is None else costs
         self.frames: list[Frame] = []
@@ -68,21 +126,49 @@ class Simulation:
     def run(self, seconds: float) -> Simulation:
         """Lets time pass: the worker works, frames leave, planned things happen."""
         end = self.time + seconds
+        if self.lanes and not self.hands:
+            self.hands = [Hand(lambda: self.time, work) for work in (self._think, self._draw)]
+            _HANDS.extend(self.hands)
         while self.time < end:
-            self.session._run_jobs()
-            with self.stream.cond:
-                self.stream.feed(self.session._intake.poll(self.time))
-                plan = self.stream.plan()
-            if isinstance(plan, Step):
-                self.stream.run(plan)
-            else:
-                self._pass(max(1e-4, min(plan, 0.005)))
+            if not self.lanes:
+                self._pass(self._think())
+                continue
+            for hand in self.hands:
+                while hand.wake <= self.time:
+                    hand.turn()
+            self._pass(min(end, *(hand.wake for hand in self.hands)) - self.time)
         return self
+
+    def _think(self) -> float:
+        """What the session's worker does, over and over; seconds to wait then."""
+        self.session._run_jobs()
+        with self.stream.cond:
+            self.stream.feed(self.session._intake.poll(self.time))
+            plan = self.stream.plan()
+        if not isinstance(plan, Step):
+            return max(1e-4, min(plan, 0.005))
+        if self.lanes:
+            self.stream.think(plan)
+        else:
+            self.stream.run(plan)
+        return 0.0
+
+    def _draw(self) -> float:
+        """What its second thread does."""
+        undrawn = self.stream.undrawn
+        if not undrawn or self.stream._abandon(undrawn[0].latent):
+            return 0.001
+        self.stream.draw()
+        return 0.0
 
     def _spend(self, stage: str, count: int) -> None:
         fixed, each = self.costs.get(stage, (0.0, 0.0))
         if fixed + each * count > 0:
-            self._pass(fixed + each * count)
+            hand = next((h for h in self.hands if h.thread is threading.current_thread()), None)
+            if hand is not None:
+                hand.spend(fixed + each * count)
+            else:
+                self._pass(fixed + each * count)
 
     def _pass(self, seconds: float) -> None:
         end = self.time + seconds

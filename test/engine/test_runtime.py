@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -51,9 +52,13 @@ def test_a_system_without_such_a_malloc_is_left_alone(monkeypatch: pytest.Monkey
     assert keep_freed_memory() is False
 
 
-@pytest.mark.parametrize(("dtype", "threads"), [(torch.bfloat16, 1), (torch.float32, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "cores", "threads"),
+    [(torch.bfloat16, 2, 1), (torch.bfloat16, 8, 1), (torch.float32, 2, 1), (torch.float32, 8, 2)],
+)
 def test_threads_follow_the_processor(
-    dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     assert best_threads("cpu") == threads

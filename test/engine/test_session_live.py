@@ -3,19 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import simulation
 from fakes import crc, face, read_picture
 from simulation import Simulation, ramp
 
 from flowact_ros.engine.session_config import SessionConfig
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["one-thread", "two-threads"])
+def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """Every test here with steps made in one piece, and with the decoder beside the denoiser."""
+    monkeypatch.setattr(simulation, "LANES", request.param)
+    yield request.param
+    simulation.end_all()
+
+
 def push(sim: Simulation, pcm: np.ndarray, name: str = "a", **more: object):
     return lambda: sim.session.push_audio(pcm, 24000, utterance_id=name, **{"last": True, **more})
 
 
-def test_silence_gives_moving_pictures_for_ever():
+def test_silence_gives_moving_pictures_for_ever(lanes):
     sim = Simulation().run(20)
     sim.check()
     assert len(sim.frames) == pytest.approx(500, abs=5)
@@ -25,7 +36,11 @@ def test_silence_gives_moving_pictures_for_ever():
     m = sim.session.metrics()
     assert m.repeated == m.dropped == m.skipped == m.rewinds == m.underruns == 0
     assert m.ring_fill <= sim.session.config.idle_frames
-    assert m.real_time_factor_median == pytest.approx((0.02 + 0.09 + 0.06 + 0.01) / 0.48)
+    if lanes:  # the commit runs beside the decoder, which looks for work every millisecond
+        assert m.real_time_factor_median == pytest.approx((0.02 + 0.09 + 0.06) / 0.48, abs=0.005)
+        assert m.load_median == pytest.approx((0.02 + 0.09 + 0.01) / 0.48)
+    else:
+        assert m.real_time_factor_median == m.load_median == pytest.approx((0.02 + 0.09 + 0.06 + 0.01) / 0.48)
 
 
 @pytest.mark.parametrize("phase", [i * 0.037 for i in range(14)])
@@ -333,7 +348,7 @@ def test_step_sizes_large_when_calm_and_small_when_it_matters():
     assert sizes[0] == 1
     onset = next(i for i, r in enumerate(sim.records) if r.utterance_id == "a")
     assert sizes[onset] == 1
-    assert set(sizes[3 : onset - 1]) == {3}
+    assert set(sizes[4 : onset - 1]) == {3}
     assert max(sizes[onset:]) == 3
     for record in sim.records:
         assert len(record.pcm) == record.latents * 3840 + 1920 + (

@@ -11,12 +11,18 @@ import pytest
 from fakes import FakePipeline, face
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import Simulation, ramp
+from simulation import Simulation, end_all, ramp
 
 from flowact_ros.engine.interfaces import EngineError
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.replay import replay
 from flowact_ros.engine.session_config import SessionConfig
+
+
+@pytest.fixture(autouse=True)
+def threads_end():
+    yield
+    end_all()
 
 
 def references() -> dict:
@@ -43,7 +49,7 @@ def check_replay(sim: Simulation) -> None:
 def test_any_history(data):
     """Speech (whole, live, in pieces), interruptions, instructions, cuts and hiccups at any time."""
     config = SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0, 0.15])))
-    sim = Simulation(config, seed=data.draw(st.integers(0, 5)))
+    sim = Simulation(config, seed=data.draw(st.integers(0, 5)), lanes=data.draw(st.booleans()))
     usual, said, interrupted, at = sim.costs, 0, False, 0.3
     pieces: list[np.ndarray] = []
     for number in range(data.draw(st.integers(1, 6))):
@@ -155,7 +161,8 @@ def test_missing_records_are_named():
 @given(st.data())
 def test_a_recording_that_began_late_is_replayed_from_its_first_cut(data):
     """Cuts, rewinds over them, and sound across them; the recording starts at any step."""
-    sim = Simulation(SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0]))), seed=3)
+    config = SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0])))
+    sim = Simulation(config, seed=3, lanes=data.draw(st.booleans()))
     sim.at(0.5, lambda: sim.session.push_audio(ramp(6.0), 24000, utterance_id="a", last=True))
     at = data.draw(st.floats(2.0, 3.0))
     sim.at(at, sim.session.reset_memory)
@@ -182,10 +189,11 @@ def test_a_recording_that_began_late_is_replayed_from_its_first_cut(data):
             assert (live.utterance_id, live.behaviour) == (frame.utterance_id, frame.behaviour)
 
 
+@pytest.mark.parametrize("lanes", [False, True])
 @pytest.mark.parametrize("phase", [i * 0.047 for i in range(12)])
-def test_rewinds_of_a_machine_that_has_just_become_slow(phase):
+def test_rewinds_of_a_machine_that_has_just_become_slow(phase, lanes):
     """No lead and slow commits: frames leave between the decision to rewind and the rewind, and some are skipped."""
-    sim = Simulation(SessionConfig(lead_s=0.0))
+    sim = Simulation(SessionConfig(lead_s=0.0), lanes=lanes)
     speech = ramp(3.0)
     sim.at(1, lambda: sim.session.push_audio(speech, 24000, utterance_id="a", last=True))
     for i in range(3):

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two threads of a live session: the denoiser works while the decoder does, and neither dies unheard."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from fakes import FakePipeline, face
+from simulation import ramp
+
+from flowact_ros.engine.interfaces import EngineError
+from flowact_ros.engine.session import Session
+from flowact_ros.engine.session_config import SessionConfig
+
+
+def test_a_step_is_denoised_while_the_one_before_is_decoded():
+    met, denoising, decoding = threading.Event(), threading.Event(), threading.Event()
+
+    def hook(stage: str, count: int) -> None:
+        mine, other = {"denoise": (denoising, decoding), "decode": (decoding, denoising)}.get(stage, (None, None))
+        if mine is None or other is None or met.is_set():
+            return
+        mine.set()
+        if other.wait(0.2):  # both are at work at the same time
+            met.set()
+        mine.clear()
+
+    with Session(FakePipeline(hook=hook), face()) as session:
+        session.start()
+        assert met.wait(30)
+
+
+def test_one_after_the_other_when_told_so():
+    inside, most = [], []
+    lock = threading.Lock()
+
+    def hook(stage: str, count: int) -> None:
+        with lock:
+            inside.append(stage)
+            most.append(len(inside))
+        threading.Event().wait(0.002)
+        with lock:
+            inside.remove(stage)
+
+    with Session(FakePipeline(hook=hook), face(), config=SessionConfig(overlap=False)) as session:
+        frames = session.frames()
+        for _ in range(30):
+            next(frames)
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize("stage", ["denoise", "decode", "advance"])
+def test_an_error_in_either_thread_reaches_the_reader(stage):
+    calls = []
+
+    def hook(name: str, count: int) -> None:
+        calls.append(name)
+        if name == stage and calls.count(name) > 3:
+            raise MemoryError(f"{stage} has no memory")
+
+    with (
+        Session(FakePipeline(hook=hook), face()) as session,
+        pytest.raises(EngineError, match=f"MemoryError: {stage} has no memory"),
+    ):
+        for _ in session.frames():
+            pass
+
+
+def test_live_speech_arrives_whole_beside_interruptions_of_others():
+    """Real threads, real clock: what must hold is the content."""
+    speech = ramp(1.2)
+    with Session(FakePipeline(hook=lambda stage, count: threading.Event().wait(0.003)), face()) as session:
+        frames = session.frames()
+        seen = [next(frames) for _ in range(10)]
+        session.push_audio(np.full(24000, 0.5, np.float32), 24000, utterance_id="cut", last=True)
+        seen += [next(frames) for _ in range(15)]
+        assert session.interrupt("cut")
+        session.push_audio(speech, 24000, utterance_id="whole", last=True)
+        seen += [next(frames) for _ in range(90)]
+    assert [f.index for f in seen] == list(range(len(seen)))
+    said = np.concatenate([f.audio for f in seen if f.utterance_id == "whole"])
+    np.testing.assert_array_equal(said[said != 0][-len(speech) :], speech)
