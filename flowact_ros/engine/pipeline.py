@@ -21,8 +21,10 @@ from torch.nn import functional as F
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
 from flowact_ros.engine.memory import Condition, MemoryBank
+from flowact_ros.engine.references import picture_id
 from flowact_ros.engine.sampler import chunk_noise, denoise_chunk
 from flowact_ros.engine.schedule import step_sigmas
+from flowact_ros.engine.shelf import load_shelf
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
@@ -88,6 +90,7 @@ class AvatarPipeline:
         self.sigmas = step_sigmas(config.schedule)
         self.check_references = check_references
         self.timings: dict[str, float] = {}
+        self.shelf: dict[str, Tensor] = {}  # latents of known pictures, by `picture_id`
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
     @torch.inference_mode()
@@ -103,6 +106,10 @@ class AvatarPipeline:
             raise ReferenceError_(
                 f"reference image is {rgb.shape[1]} x {rgb.shape[0]} pixels; at least {MINIMUM_SIDE} a side are needed"
             )
+        latent = self.shelf.get(picture_id(rgb))
+        if latent is not None:  # a shipped character
+            latent = latent[None].to(self.device, self.dtype)
+            return Reference(rgb=rgb, latent=latent, extra=MemoryBank.start(self.denoiser, latent))
         picture = self._fit(rgb)
         latent = encode_image(self.vae, picture.to(self.dtype), self.config.encoding_steps)
         if self.check_references:
@@ -261,7 +268,7 @@ def build_pipeline(
     folder = Path(weights) if weights else weights_dir() / config.name
     load_weights(folder / "vae.safetensors", vae, kind="vae", config=config.vae)
     load_weights(folder / "mmdit.safetensors", denoiser, kind="mmdit", config=config.denoiser_contract())
-    return AvatarPipeline(
+    pipeline = AvatarPipeline(
         config,
         vae,
         denoiser,
@@ -270,3 +277,5 @@ def build_pipeline(
         device=device,
         dtype=kind,
     )
+    pipeline.shelf = load_shelf(folder)
+    return pipeline

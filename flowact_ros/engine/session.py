@@ -15,9 +15,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 
 import numpy as np
@@ -67,7 +66,7 @@ class Session:
         self._cond = self._stream.cond
         self._intake = Intake(self.config)
         self._intake_lock = threading.Lock()  # taken before _cond, never after it
-        self._jobs: deque[tuple[Callable[[], Reference], Future[Reference]]] = deque()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="flowact-reference")
         self._worker: threading.Thread | None = None
         self._drawer: threading.Thread | None = None
         self._iterating = False
@@ -95,10 +94,8 @@ class Session:
         with self._cond:
             self._closed = True
             self._cond.notify_all()
-            threads, jobs = [t for t in (self._worker, self._drawer) if t is not None], list(self._jobs)
-            self._jobs.clear()
-        for _, future in jobs:
-            future.set_exception(EngineError("the session was closed"))
+            threads = [t for t in (self._worker, self._drawer) if t is not None]
+        self._encoder.shutdown(wait=False, cancel_futures=True)
         until = time.monotonic() + self.config.close_timeout_s
         for thread in threads:
             if thread is not threading.current_thread():
@@ -168,21 +165,22 @@ class Session:
         """One clean cut to another character. Returns its id. Raises ReferenceError_ if the image cannot become one."""
         with self._cond:
             self._alive()
-            worker = self._worker
-            future: Future[Reference] = Future()
-            if worker is not None and worker is not threading.current_thread():
-                self._jobs.append((lambda: self._load(reference, reference_id), future))
-                self._cond.notify_all()
-        if worker is None or worker is threading.current_thread():
-            loaded = self._load(reference, reference_id)
-        else:  # the worker encodes it: two threads inside the networks would slow each other down
+            live = self._worker is not None
+        if live:  # beside the stream, which goes on meanwhile
             try:
-                loaded = future.result(_REFERENCE_TIMEOUT_S)
+                loaded = self._encoder.submit(self._load, reference, reference_id).result(_REFERENCE_TIMEOUT_S)
             except FutureTimeout:
                 raise EngineError(
                     f"the reference was not encoded within {_REFERENCE_TIMEOUT_S:g} s"
                 ) from None
+            except (CancelledError, RuntimeError) as error:
+                with self._cond:
+                    self._alive()  # closed meanwhile: nothing is submitted any more
+                raise error
+        else:
+            loaded = self._load(reference, reference_id)
         with self._cond:
+            self._alive()
             self._stream.reset(loaded)
         return loaded.id
 
@@ -306,7 +304,6 @@ class Session:
     def _work(self) -> None:
         try:
             while not self._closed and self._error is None:
-                self._run_jobs()
                 with self._intake_lock:
                     late = self._intake.poll(self._stream.now())
                     if late:
@@ -325,8 +322,6 @@ class Session:
                     self._stream.run(plan)
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._fail_jobs()
 
     def _draw(self) -> None:
         try:
@@ -340,21 +335,3 @@ class Session:
         with self._cond:
             self._error = self._error or error
             self._cond.notify_all()
-
-    def _run_jobs(self) -> None:
-        while True:
-            with self._cond:
-                if not self._jobs:
-                    return
-                job, future = self._jobs.popleft()
-            try:
-                future.set_result(job())
-            except Exception as error:  # the caller's: it waits for this future
-                future.set_exception(error)
-
-    def _fail_jobs(self) -> None:
-        with self._cond:
-            jobs = list(self._jobs)
-            self._jobs.clear()
-        for _, future in jobs:
-            future.set_exception(EngineError("the engine stopped"))

@@ -61,7 +61,7 @@ def change_character(session: Session | None, request: SetReference.Request) -> 
         raise Refused(CODES.NOT_ACTIVE, "the avatar is not active")
     chosen = picture_of(request)
     try:
-        # The session's worker encodes it: two threads inside the networks would slow each other down.
+        # A thread of the session encodes it; the stream goes on meanwhile.
         return Chosen(chosen.rgb, session.set_reference(chosen.rgb, chosen.name))
     except ReferenceError_ as error:
         raise Refused(CODES.NOT_REPRESENTABLE, str(error)) from None

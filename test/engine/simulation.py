@@ -141,7 +141,6 @@ class Simulation:
 
     def _think(self) -> float:
         """What the session's worker does, over and over; seconds to wait then."""
-        self.session._run_jobs()
         with self.stream.cond:
             self.stream.feed(self.session._intake.poll(self.time))
             plan = self.stream.plan()
