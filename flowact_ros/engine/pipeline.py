@@ -31,7 +31,7 @@ from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
-from flowact_ros.models.vae import VAE, State
+from flowact_ros.models.vae import VAE, State, Window
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
@@ -141,7 +141,8 @@ class AvatarPipeline:
     @torch.inference_mode()
     def start_decoder(self, reference: Reference) -> State:
         """Decoder state as if the reference picture had been on screen for ever."""
-        return self.vae.decode(reference.latent.unsqueeze(1))[1]
+        still = self.vae.settle(reference.latent)
+        return {**still, **{f"still.{name}": tensor for name, tensor in still.items()}}
 
     @torch.inference_mode()
     def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Chunk:
@@ -171,15 +172,22 @@ class AvatarPipeline:
         return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
 
     @torch.inference_mode()
-    def decode(self, latent: tuple[Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
+    def decode(
+        self, latent: tuple[Tensor, Tensor], decoder_state: State, every: int = 1
+    ) -> tuple[np.ndarray, State]:
         """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
         relative, reference = latent
         absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
-        pictures, decoder_state = self.vae.decode_rgb(absolute.unsqueeze(1), decoder_state)
+        still = {k.removeprefix("still."): x for k, x in decoder_state.items() if k.startswith("still.")}
+        window = moving(relative, self.config.still)
+        if window is None:
+            pictures, after = self.vae.decode_rgb(absolute.unsqueeze(1), decoder_state, every)
+        else:
+            pictures, after = self.vae.decode_part(absolute.unsqueeze(1), decoder_state, window, still, every)
         began = time.perf_counter()
-        frames = resize(pictures[0], (self.height, self.width)).cpu().numpy()
+        frames = resize(pictures[0], (self.height, self.width)).cpu().numpy().repeat(every, 0)
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
-        return frames, decoder_state
+        return frames, after
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
@@ -199,6 +207,23 @@ class AvatarPipeline:
             if len(self._texts) > TEXT_CACHE:
                 self._texts.popitem(last=False)
         return self._texts[text]
+
+
+def moving(relative: Tensor, still: float) -> Window | None:
+    """What of a reference-relative latent `[C, h, w]` has to be drawn: cells that move by `still` or more, in the mean
+    over their channels, and half a cell around them. None: everything.
+
+    A talking head fills half of the picture; where nothing moves the decoder would draw the reference again.
+    """
+    if still <= 0:
+        return None
+    height, width = relative.shape[-2:]
+    cells = relative.float().abs().mean(0) >= still
+    rows, columns = cells.any(1).nonzero().flatten().tolist(), cells.any(0).nonzero().flatten().tolist()
+    if not rows:  # some part has to be drawn: the middle
+        rows, columns = [height // 2], [width // 2]
+    window = Window(2 * rows[0], 2 * rows[-1] + 2, 2 * columns[0], 2 * columns[-1] + 2)
+    return window.grown(1, 2 * height, 2 * width)
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

@@ -175,6 +175,7 @@ class Stream:
         now = self.now()
         self.timeline.close_orphan(now - self.config.orphan_s)
         if not self.offline:
+            self.cost.adapt(self.config.step_latents, SAMPLES_PER_LATENT / SAMPLE_RATE)
             least = gathered(self.cost, self.config)
             self.timeline.start_samples = least * SAMPLES_PER_LATENT + self.pipeline.lookahead_samples
         if self._rewind_wanted:
@@ -183,6 +184,8 @@ class Stream:
             self._rewind_wanted = False
         elif self.timeline.onset:
             self._rewind(now, self.timeline.speech_end)
+        elif self.undrawn and self.next_frame >= (self.undrawn[0].latent + 1) * FRAMES_PER_LATENT:
+            self._go_back(self.undrawn[0].latent)  # drawing is so late that none of its pictures would be seen
         if len(self.undrawn) > _MOST_UNDRAWN:
             return _MAX_WAIT_S
         self._skip_lost()
@@ -226,6 +229,7 @@ class Stream:
             resets=self.resets,
             pcm=np.concatenate([self.timeline.read(first, end), look]),
             spans=spans,
+            drawn_every=1 if self.offline else self.cost.every,
         )
         self._covered = end
         self._small = False
@@ -292,7 +296,7 @@ class Stream:
             wall = self._clock() - began
             work.core += time.thread_time() - core
             work.drawn += wall
-            self.cost.drew(wall)
+            self.cost.drew(wall, work.step.record.drawn_every)
             if self.undrawn and self.undrawn[0] is item:  # it was not taken back meanwhile
                 self.undrawn.popleft()
                 work.left -= 1
@@ -343,8 +347,11 @@ class Stream:
     def _rewind(self, now: float, floor: int) -> None:
         """To the first boundary that is far enough from now and not before sample `floor`."""
         latent = next((x.latent for x in (*self.ring, *self.undrawn) if self._target(x.latent, now, floor)), None)
-        if latent is None:
-            return
+        if latent is not None:
+            self._go_back(latent)
+
+    def _go_back(self, latent: int) -> None:
+        """To the boundary before a latent that was made or is undrawn."""
         self.meter.remade += (self._latent - latent) * FRAMES_PER_LATENT
         self.meter.rewinds += 1
         snapshot, undrawn = self.ring.truncate(latent), None
@@ -409,12 +416,14 @@ class Stream:
         self.meter.stalls += timeline.commit_silence(end)
         entry = self.ring.entry(k)
         if picture is not None and entry is not None:
-            self._picture, self._picture_frame, self._behaviour = picture, k, entry.behaviour
+            drawn = k - k % FRAMES_PER_LATENT % entry.every
+            self._picture, self._picture_frame, self._behaviour = picture, drawn, entry.behaviour
         assert self._picture is not None  # the clock starts with a picture
         owners = timeline.owners(start, end)
         if not self.offline:
             self.meter.reactions.sounding(now, [owner for owner, _ in owners])
-        self.meter.release(now, picture is None, (k - self._picture_frame) / FRAME_RATE)
+        again = picture is None or self._picture_frame < k
+        self.meter.release(now, again, (k - self._picture_frame) / FRAME_RATE)
         frame = Frame(
             index=k,
             pts=pacing.stamp(k, self.t0 or 0.0),
@@ -423,7 +432,7 @@ class Stream:
             utterance_id=max(owners, key=lambda o: o[1])[0].name if owners else "",
             behaviour=self._behaviour or ("speaking" if owners else "idle"),
             speaking=bool(owners),
-            repeated=picture is None,
+            repeated=again,
         )
         self.next_frame = k + 1
         self.ring.drop_before(k + 1)

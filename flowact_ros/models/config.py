@@ -143,6 +143,8 @@ class ModelConfig:
     lines: int = 480  # published height; the width follows
     motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
     encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
+    # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
+    still: float = 0.05
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -184,6 +186,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         step, most = self.vae.spatial_stride * self.mmdit.patch, self.vae.latent_channels
         dims = len(self.schedule.code_decay)
+        _require(0 <= self.still <= 1, f"still is {self.still}; the range is 0 to 1")
         _require(0 <= self.encoding_steps <= 100, f"encoding_steps is {self.encoding_steps}; the range is 0 to 100")
         _require(dims <= most, f"schedule.code_decay has {dims} numbers; a latent has {most} channels")
         for side, value in (("height", self.height), ("width", self.width)):
@@ -199,6 +202,7 @@ def debug() -> ModelConfig:
         width=128,
         lines=120,
         encoding_steps=2,
+        still=0.0,
         vae=VAEConfig(
             latent_channels=8,
             encoder_widths=(8, 8, 16, 16),

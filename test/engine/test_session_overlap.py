@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 from fakes import FakePipeline, face
-from simulation import ramp
+from simulation import COSTS, Simulation, end_all, ramp
+from test_session_replay import check_replay
 
 from flowact_ros.engine.interfaces import EngineError
 from flowact_ros.engine.session import Session
@@ -82,3 +83,56 @@ def test_live_speech_arrives_whole_beside_interruptions_of_others():
     assert [f.index for f in seen] == list(range(len(seen)))
     said = np.concatenate([f.audio for f in seen if f.utterance_id == "whole"])
     np.testing.assert_array_equal(said[said != 0][-len(speech) :], speech)
+
+
+SLOW = {"denoise": (0.1, 0.06), "decode": (0.0, 0.19), "advance": (0.02, 0.0)}  # 0.57 s of drawing for 0.48 s
+
+
+def test_a_machine_too_slow_for_every_picture_draws_every_second_one():
+    sim = Simulation(costs=SLOW, lanes=True)
+    speech = ramp(4.0)
+    sim.at(6, lambda: sim.session.push_audio(speech, 24000, utterance_id="a", last=True))
+    sim.run(14)
+    end_all()
+    sim.check()
+    np.testing.assert_array_equal(sim.said(), speech)
+    assert {record.drawn_every for record in sim.records} == {1, 2}
+    late = sim.frames[200:]  # it has found out
+    assert [f.repeated for f in late] == [f.index % 2 == 1 for f in late]
+    assert sim.session.metrics().load_median < 1
+    check_replay(sim)
+
+
+def test_all_pictures_are_drawn_again_when_the_machine_has_time_again():
+    sim = Simulation(costs=SLOW, lanes=True)
+    sim.run(8)
+    assert sim.records[-1].drawn_every == 2
+    sim.costs = COSTS
+    sim.run(8)
+    end_all()
+    sim.check()
+    assert sim.records[-1].drawn_every == 1
+    assert not any(f.repeated for f in sim.frames[-50:])
+
+
+def test_offline_every_picture_is_drawn():
+    with Session(FakePipeline(), face()) as session:
+        session._stream.cost.every = 2
+        frames = session.frames(realtime=False)
+        assert not any(next(frames).repeated for _ in range(30))
+
+
+def test_what_comes_too_late_to_be_seen_is_not_drawn():
+    """The decoder stops for two seconds: what waits for it is given up, and pictures are in time again soon after."""
+    sim = Simulation(lanes=True)
+    sim.run(5)
+    sim.costs = {**COSTS, "decode": (2.0, 0.0)}
+    sim.run(0.6)
+    sim.costs = {"denoise": (0.02, 0.06), "decode": (0.0, 0.13), "advance": (0.01, 0.0)}  # catching up would take long
+    sim.run(4)
+    end_all()
+    sim.check()
+    m = sim.session.metrics()
+    assert m.skipped > 0 and m.dropped <= 8
+    assert not any(f.repeated for f in sim.frames[-40:])
+    check_replay(sim)
