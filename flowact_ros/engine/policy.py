@@ -95,13 +95,14 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
     room = (limit - s.ahead) // FRAMES_PER_LATENT
     if room < 1:
         return 0, 1.0 / FRAME_RATE
-    deadline = s.slack - cost(1) - config.margin_s  # a step of one latent must start before this has passed
+    least = sustained(cost, most)  # smaller ones would only make it later
     if s.gathering or buffered < 1:
+        n = least if s.gathering and not slow else 1
+        deadline = s.slack - cost(n) - config.margin_s  # such a step must start before this has passed
         unstarted = math.isinf(s.slack) and s.ahead == 0  # the first picture waits for nothing
-        return (1, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
+        return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
     if s.small and not slow:
         return 1, 0.0
-    least = sustained(cost, most)  # smaller ones would only make it later
     in_time = max((n for n in range(least, most + 1) if cost(n) + config.margin_s <= s.slack), default=least)
     n = min(in_time, room, buffered)
     if n < in_time:  # room or speech is missing for a larger one: wait while that is safe
