@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
-from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
+from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, moving, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
+from flowact_ros.models.vae import Window
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,14 @@ def test_pictures_are_resized_as_bytes() -> None:
     assert found.dtype == torch.uint8 and found.shape == (2, 45, 60, 3) and found.is_contiguous()
     assert (found.permute(0, 3, 1, 2) - wanted).abs().max() <= 1.0
     assert torch.equal(resize(pictures, (48, 64)), pictures)
+
+
+def test_what_moves_is_found_with_half_a_cell_around_it() -> None:
+    latent = torch.zeros(8, 16, 16)
+    assert moving(latent, 0.0) is None  # switched off: everything is drawn
+    assert moving(latent, 0.05) == Window(15, 19, 15, 19)  # something has to be drawn
+    latent[:, 4, 3], latent[:, 9, 12] = 0.06, -0.2
+    latent[:, 0, 0] = 0.04  # too little
+    assert moving(latent, 0.05) == Window(7, 21, 5, 27)
+    latent[:, 15, 15] = 1.0
+    assert moving(latent, 0.05) == Window(7, 32, 5, 32)
