@@ -75,6 +75,7 @@ class Stream:
         self._clock = clock
         self._began = clock()
         self.undrawn: deque[Undrawn] = deque()  # the first may be in work
+        self._drew = False  # since something was given up: else a machine that is always late would show nothing
         self._steps = 0
         self._latent = 0  # the next one to make
         self._resumed = 0  # latents right before this one were skipped
@@ -184,8 +185,9 @@ class Stream:
             self._rewind_wanted = False
         elif self.timeline.onset:
             self._rewind(now, self.timeline.speech_end)
-        elif self.undrawn and self.next_frame >= (self.undrawn[0].latent + 1) * FRAMES_PER_LATENT:
+        elif self._drew and self.undrawn and self.next_frame >= (self.undrawn[0].latent + 1) * FRAMES_PER_LATENT:
             self._go_back(self.undrawn[0].latent)  # drawing is so late that none of its pictures would be seen
+            self._drew = False
         if len(self.undrawn) > _MOST_UNDRAWN:
             return _MAX_WAIT_S
         self._skip_lost()
@@ -301,6 +303,7 @@ class Stream:
                 self.undrawn.popleft()
                 work.left -= 1
                 work.done += 1
+                self._drew = True
                 self._push(entry)
                 self._finish(work)
             self.cond.notify_all()
@@ -436,7 +439,8 @@ class Stream:
         )
         self.next_frame = k + 1
         self.ring.drop_before(k + 1)
-        kept = min(self._latent * SAMPLES_PER_LATENT, self._covered, end) - self.pipeline.context_samples
+        first = self.undrawn[0].latent if self.undrawn else self._latent  # the earliest that a step may begin with
+        kept = min(first * SAMPLES_PER_LATENT, self._covered, end) - self.pipeline.context_samples
         timeline.trim(kept)
         self.cond.notify_all()
         return frame
