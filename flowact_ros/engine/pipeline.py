@@ -36,6 +36,7 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
 LEAST_PSNR = 20.0  # [dB] of the VAE round trip below which a reference image is refused
+REST = 0.9  # of a cell's movement is remembered from latent to latent: what has moved is drawn for a while
 TEXT_CACHE = 256  # instructions whose embedding is kept
 
 
@@ -142,7 +143,8 @@ class AvatarPipeline:
     def start_decoder(self, reference: Reference) -> State:
         """Decoder state as if the reference picture had been on screen for ever."""
         still = self.vae.settle(reference.latent)
-        return {**still, **{f"still.{name}": tensor for name, tensor in still.items()}}
+        moves = torch.zeros(reference.latent.shape[-2:], device=self.device)
+        return {**still, **{f"still.{name}": tensor for name, tensor in still.items()}, "moves": moves}
 
     @torch.inference_mode()
     def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Chunk:
@@ -179,7 +181,8 @@ class AvatarPipeline:
         relative, reference = latent
         absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
         still = {k.removeprefix("still."): x for k, x in decoder_state.items() if k.startswith("still.")}
-        window = moving(relative, self.config.still)
+        moves = torch.maximum(relative.float().abs().mean(0), REST * decoder_state["moves"])
+        window = moving(moves, self.config.still)
         if window is None:
             pictures, after = self.vae.decode_rgb(absolute.unsqueeze(1), decoder_state, every)
         else:
@@ -187,7 +190,7 @@ class AvatarPipeline:
         began = time.perf_counter()
         frames = resize(pictures[0], (self.height, self.width)).cpu().numpy().repeat(every, 0)
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
-        return frames, after
+        return frames, {**after, "moves": moves}
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
@@ -209,16 +212,15 @@ class AvatarPipeline:
         return self._texts[text]
 
 
-def moving(relative: Tensor, still: float) -> Window | None:
-    """What of a reference-relative latent `[C, h, w]` has to be drawn: cells that move by `still` or more, in the mean
-    over their channels, and half a cell around them. None: everything.
+def moving(moves: Tensor, still: float) -> Window | None:
+    """What has to be drawn: cells `[h, w]` that move by `still` or more, and half a cell around them. None: everything.
 
     A talking head fills half of the picture; where nothing moves the decoder would draw the reference again.
     """
     if still <= 0:
         return None
-    height, width = relative.shape[-2:]
-    cells = relative.float().abs().mean(0) >= still
+    height, width = moves.shape
+    cells = moves >= still
     rows, columns = cells.any(1).nonzero().flatten().tolist(), cells.any(0).nonzero().flatten().tolist()
     if not rows:  # some part has to be drawn: the middle
         rows, columns = [height // 2], [width // 2]

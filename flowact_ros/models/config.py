@@ -144,7 +144,7 @@ class ModelConfig:
     motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
     encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
     # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
-    still: float = 0.05
+    still: float = 0.03
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

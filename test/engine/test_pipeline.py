@@ -137,11 +137,11 @@ def test_pictures_are_resized_as_bytes() -> None:
 
 
 def test_what_moves_is_found_with_half_a_cell_around_it() -> None:
-    latent = torch.zeros(8, 16, 16)
-    assert moving(latent, 0.0) is None  # switched off: everything is drawn
-    assert moving(latent, 0.05) == Window(15, 19, 15, 19)  # something has to be drawn
-    latent[:, 4, 3], latent[:, 9, 12] = 0.06, -0.2
-    latent[:, 0, 0] = 0.04  # too little
-    assert moving(latent, 0.05) == Window(7, 21, 5, 27)
-    latent[:, 15, 15] = 1.0
-    assert moving(latent, 0.05) == Window(7, 32, 5, 32)
+    moves = torch.zeros(16, 16)
+    assert moving(moves, 0.0) is None  # switched off: everything is drawn
+    assert moving(moves, 0.05) == Window(15, 19, 15, 19)  # something has to be drawn
+    moves[4, 3], moves[9, 12] = 0.06, 0.2
+    moves[0, 0] = 0.04  # too little
+    assert moving(moves, 0.05) == Window(7, 21, 5, 27)
+    moves[15, 15] = 1.0
+    assert moving(moves, 0.05) == Window(7, 32, 5, 32)

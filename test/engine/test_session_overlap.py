@@ -130,7 +130,7 @@ def test_what_comes_too_late_to_be_seen_is_not_drawn():
     sim.costs = {**COSTS, "decode": (2.0, 0.0)}
     sim.run(0.6)
     sim.costs = {"denoise": (0.02, 0.06), "decode": (0.0, 0.13), "advance": (0.01, 0.0)}  # catching up would take long
-    sim.run(4)
+    sim.run(8)
     end_all()
     sim.check()
     np.testing.assert_array_equal(sim.said(), ramp(6.0)[: len(sim.said())])
