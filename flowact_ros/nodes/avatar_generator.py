@@ -65,7 +65,7 @@ class AvatarGenerator(FlowactNode):
         ),
         Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
         Param("schedule", "sequential", "How denoising steps are spent", choices=("sequential", "diagonal")),
-        Param("threads", 0, "CPU threads of each, denoiser and decoder; 0: what is best on this processor", range=(0, 64)),
+        Param("threads", 0, "CPU threads of denoiser and decoder each; 0: what is best here", range=(0, 64)),
         Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
         Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
         Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
