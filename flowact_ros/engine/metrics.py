@@ -118,6 +118,7 @@ class LaneCost:
         self._whole, self._thought = StepCost(initial), StepCost(initial)
         self._drawn = {1: StepCost(initial), 2: StepCost(_HALF_COST * initial)}
         self._lanes = False
+        self._latest = 1  # size of the newest step
         self.every = 1
 
     def whole(self, latents: int, wall: float) -> None:
@@ -127,7 +128,7 @@ class LaneCost:
 
     def thought(self, latents: int, wall: float) -> None:
         """Denoising and committing `latents` took `wall` seconds."""
-        self._lanes = True
+        self._lanes, self._latest = True, latents
         self._thought.add(latents, wall)
 
     def drew(self, wall: float, every: int = 1) -> None:
@@ -146,15 +147,17 @@ class LaneCost:
         return max(0.0, undrawn * self._draw() - self._thought(1)) if undrawn else 0.0
 
     def adapt(self, most: int, content: float) -> None:
-        """Draw every second picture if steps of `most` latents of `content` seconds do not keep up otherwise.
+        """Draw every second picture if steps as the newest one, of latents of `content` seconds, do not keep up else.
 
-        Back to all of them when there seems to be room: half of the pictures cost about `_HALF_COST` of all.
+        Back to all of them when there seems to be room: half of the pictures cost about `_HALF_COST` of all. An engine
+        that is late makes its largest steps; what those took long ago says nothing when it makes smaller ones.
         """
+        n = self._latest
         if not self._lanes:
             return
-        if self.every == 1 and self.period(most) > most * content:
+        if self.every == 1 and self.period(n) > n * content and self.period(most) > most * content:
             self.every = 2
-        elif self.every == 2 and max(self._thought(most), most * self._draw() / _HALF_COST) < _ROOM * most * content:
+        elif self.every == 2 and max(self._thought(n), n * self._draw() / _HALF_COST) < _ROOM * n * content:
             self.every = 1
 
     def _draw(self) -> float:

@@ -115,6 +115,16 @@ def test_all_pictures_are_drawn_again_when_the_machine_has_time_again():
     assert not any(f.repeated for f in sim.frames[-50:])
 
 
+def test_one_slow_step_is_not_held_against_all_that_follow():
+    sim = Simulation(lanes=True)
+    sim.at(0.925, lambda: setattr(sim, "costs", {**COSTS, "denoise": (1.0, 0.0)}))
+    sim.at(1.325, lambda: setattr(sim, "costs", COSTS))
+    sim.run(10)
+    end_all()
+    sim.check()
+    assert not any(f.repeated for f in sim.frames[-100:])
+
+
 def test_offline_every_picture_is_drawn():
     with Session(FakePipeline(), face()) as session:
         session._stream.cost.every = 2
