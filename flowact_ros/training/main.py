@@ -67,8 +67,6 @@ VAE_STAGES = {  # stage -> what it asks of the method
         "off_centre": 0.2,
         "mouths": 0.5,
         "anchor": 0.1,
-        "anchor_every": 4,
-        "noise": 0.02,
     },
 }
 

@@ -103,7 +103,8 @@ class Trainer:
         """Train until `steps` are done or the slice of `minutes` is over, then save."""
         config, method = self.config, self.method
         began, last = time.monotonic(), time.monotonic()
-        totals: dict[str, list[float]] = {}
+        totals: dict[str, float] = {}
+        count = 0
         device = next(method.module.parameters()).device
         stopped = []  # a polite stop (SIGTERM) ends the slice and saves
         previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
@@ -122,15 +123,16 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self._update_ema()
             self.iteration += 1
+            count += 1
             for name, value in {**losses, "grad_norm": norm}.items():
-                totals.setdefault(name, []).append(float(value.detach()))  # not every step has every figure
+                totals[name] = totals.get(name, 0.0) + float(value.detach())
             if self.iteration % config.log_every == 0:
                 now = time.monotonic()
                 self.seconds += now - last
                 row = {"step": self.iteration, "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
-                row |= {name: mean_of(values) for name, values in totals.items()}
+                row |= {name: total / count for name, total in totals.items()}
                 self._log("log.csv", row)
-                totals, last = {}, now
+                totals, count, last = {}, 0, now
             if self.iteration % config.save_every == 0:
                 self.save()
             if self.iteration % config.sheet_every == 0:

@@ -56,7 +56,6 @@ class VAEMethod:
         feature_weight: float = 2.0,
         squares: float = 2.0,
         anchor: float = 0.0,
-        anchor_every: int = 1,
         decoder_only: bool = False,
     ) -> None:
         self.module = VAE(config.vae)
@@ -64,7 +63,6 @@ class VAEMethod:
         self.mouths = mouths  # share among the features that crops are centred on
         self.squares, self.off_centre = squares, off_centre
         self.anchor, self.anchored = anchor, None  # the VAE whose latents are held
-        self.anchor_every = anchor_every  # steps: the old encoder costs a third of one
         if decoder_only:  # latents that a denoiser was trained on must not move any more
             self.module.encoder.requires_grad_(False)
         self.data, self.crop, self.batch_size = data, crop, batch
@@ -130,11 +128,11 @@ class VAEMethod:
             "feature_psnr": 10 * torch.log10(4.0 / (error[inside].sum() / inside.sum().clamp_min(1)).clamp_min(1e-10)),
             "latent_std": latents.detach().float().std(),
         }
-        if self.anchored is not None and iteration % self.anchor_every == 0:
+        if self.anchored is not None:
             with torch.no_grad():
                 before, _ = self.anchored.encode(video)
             moved = (latents - before).float().square().mean()
-            loss = loss + self.anchor_every * self.anchor * moved
+            loss = loss + self.anchor * moved
             figures["moved"] = moved.detach()
         return {"loss": loss, **figures}
 
