@@ -81,7 +81,8 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             self, noisy: Tensor, sigma: Tensor, still: Tensor, condition: Tensor, vec: Tensor, *past: Tensor
         ):
             pairs = list(zip(past[::2], past[1::2]))
-            return (self.model.predict(Context(still, condition, vec, self.window, pairs), noisy, sigma)[0],)
+            context = Context(still, self.model.place, condition, vec, self.window, pairs)
+            return (self.model.predict(context, noisy, sigma)[0],)
 
     class Decoding(nn.Module):
         def __init__(self, vae: nn.Module) -> None:

@@ -94,11 +94,8 @@ class Pipeline(Protocol):
         """Commit latents [1..3, C, h, w] to memory; returns the state after them."""
         ...
 
-    def decode(self, latent: Any, decoder_state: Any, every: int = 1) -> tuple[np.ndarray, Any]:
-        """One latent [C, h, w] -> (uint8 [4, height, width, 3], decoder state after it).
-
-        every: 2 draws every second picture only and shows it twice; the state after it is the same.
-        """
+    def decode(self, latent: Any, decoder_state: Any) -> tuple[np.ndarray, Any]:
+        """One latent [C, h, w] -> (uint8 [4, height, width, 3], decoder state after it)."""
         ...
 
 
@@ -109,7 +106,7 @@ class Frame:
     index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3];
     audio: float32 [960] at 24 kHz; utterance_id: whose speech sounds in it ("" for none); behaviour: "idle",
     "listening", "thinking", "speaking" or "reacting"; speaking: speech sounds in it; repeated: the picture is the
-    previous one because the engine was late, or draws every second one only (the audio is always that of frame k).
+    previous one because the engine was late (the audio is always that of frame k).
     """
 
     index: int
@@ -137,8 +134,7 @@ class ChunkRecord:
 
     A record whose first_sample lies before the end of the one before it is a rewind to there (a latent's boundary);
     one whose first_frame lies after its own first_sample skips what is between (the engine was late). `resets`
-    changes when the step starts from the reference alone (set_reference, reset_memory). drawn_every: 2 where every
-    second picture was drawn and shown twice, on a machine that is too slow for all of them. pcm: float32 at 24 kHz from
+    changes when the step starts from the reference alone (set_reference, reset_memory). pcm: float32 at 24 kHz from
     `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what earlier
     records hold.
     """
@@ -156,4 +152,3 @@ class ChunkRecord:
     resets: int
     pcm: np.ndarray
     spans: tuple[SpeechSpan, ...] = ()
-    drawn_every: int = 1

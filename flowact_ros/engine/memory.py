@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowact_ros.engine.kv_cache import Cache, entry_cache, join, read_positions, reference_cache
 from flowact_ros.engine.schedule import add_noise
+from flowact_ros.engine.settling import Settling
 from flowact_ros.models.mmdit import Context, MMDiT
 
 
@@ -60,9 +61,16 @@ class MemoryBank:
     def entries(self) -> tuple[Entry, ...]:
         return self.long_term if self.short_term is None else (*self.long_term, self.short_term)
 
-    def predictor(self, model: MMDiT, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
-        """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`."""
-        return _predictor(model, self.context(model, condition))
+    def predictor(
+        self, model: MMDiT, condition: Condition, settled: float = 0.0
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`.
+
+        settled: tokens that the first evaluation moves by less than this (mean of a channel) are left out of those
+        that follow (`engine.settling`); 0: all take part in all.
+        """
+        context = self.context(model, condition)
+        return Settling(model, context, settled) if settled > 0 else _predictor(model, context)
 
     def context(self, model: MMDiT, condition: Condition) -> Context:
         """What the evaluations of a stream chunk share."""

@@ -14,8 +14,6 @@ from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 STAGES = ("audio", "text", "denoise", "commit", "decode", "output")
 _COSTS_KEPT = 16  # steps of a size that its expected time comes from
 _FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
-_HALF_COST = 0.6  # of drawing half of the pictures instead of all
-_ROOM = 0.85  # of content time that drawing all pictures again may take
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 
 
@@ -29,8 +27,7 @@ class StreamMetrics:
     ttff_s: first push of an utterance into silence -> release of the first frame with its sound; barge_in_s:
     interrupt -> release of the first frame without the speech it cut; step_ms: median milliseconds a step by stage;
     core_ms_per_chunk: processor time of the threads that make steps, per 480 ms; ring_fill: frames made and unshown;
-    repeated: frames that left with the previous picture (half of them where every second one is drawn); dropped:
-    pictures that came too late; skipped: latents never
+    repeated: frames that left with the previous picture; dropped: pictures that came too late; skipped: latents never
     made because the engine was too late; remade: frames thrown away by rewinds; underruns: times speech ran dry;
     stalls: times lateness of the engine broke into speech; inserted_s: silence put inside speech; av_skew_s: p95 of
     |time of the picture shown - time of the sound beside it|; identity: cosine to the reference, if known.
@@ -110,16 +107,12 @@ class StepCost:
 class LaneCost:
     """Expected seconds of a step whose denoising and drawing may run beside each other, from what was seen.
 
-    Called with a size: until all frames of such a step are there, when nothing is before it. every: 2 while the machine
-    is too slow to draw every picture (`adapt`).
+    Called with a size: until all frames of such a step are there, when nothing is before it.
     """
 
     def __init__(self, initial: float) -> None:
-        self._whole, self._thought = StepCost(initial), StepCost(initial)
-        self._drawn = {1: StepCost(initial), 2: StepCost(_HALF_COST * initial)}
+        self._whole, self._thought, self._drawn = StepCost(initial), StepCost(initial), StepCost(initial)
         self._lanes = False
-        self._latest = 1  # size of the newest step
-        self.every = 1
 
     def whole(self, latents: int, wall: float) -> None:
         """A step of `latents`, one half after the other, took `wall` seconds."""
@@ -128,40 +121,23 @@ class LaneCost:
 
     def thought(self, latents: int, wall: float) -> None:
         """Denoising and committing `latents` took `wall` seconds."""
-        self._lanes, self._latest = True, latents
+        self._lanes = True
         self._thought.add(latents, wall)
 
-    def drew(self, wall: float, every: int = 1) -> None:
-        """Decoding one latent, each `every`-th picture of it, took `wall` seconds."""
-        self._drawn[every].add(1, wall)
+    def drew(self, wall: float) -> None:
+        """Decoding one latent took `wall` seconds."""
+        self._drawn.add(1, wall)
 
     def __call__(self, latents: int) -> float:
-        return self._thought(latents) + latents * self._draw() if self._lanes else self._whole(latents)
+        return self._thought(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
 
     def period(self, latents: int) -> float:
         """Until the next step of this size could follow."""
-        return max(self._thought(latents), latents * self._draw()) if self._lanes else self._whole(latents)
+        return max(self._thought(latents), latents * self._drawn(1)) if self._lanes else self._whole(latents)
 
     def queue(self, undrawn: int) -> float:
         """How much later the frames of a step are there because so many latents wait before it."""
-        return max(0.0, undrawn * self._draw() - self._thought(1)) if undrawn else 0.0
-
-    def adapt(self, most: int, content: float) -> None:
-        """Draw every second picture if steps as the newest one, of latents of `content` seconds, do not keep up else.
-
-        Back to all of them when there seems to be room: half of the pictures cost about `_HALF_COST` of all. An engine
-        that is late makes its largest steps; what those took long ago says nothing when it makes smaller ones.
-        """
-        n = self._latest
-        if not self._lanes:
-            return
-        if self.every == 1 and self.period(n) > n * content and self.period(most) > most * content:
-            self.every = 2
-        elif self.every == 2 and max(self._thought(n), n * self._draw() / _HALF_COST) < _ROOM * n * content:
-            self.every = 1
-
-    def _draw(self) -> float:
-        return self._drawn[self.every](1)
+        return max(0.0, undrawn * self._drawn(1) - self._thought(1)) if undrawn else 0.0
 
 
 class Reactions:

@@ -25,18 +25,19 @@ from flowact_ros.engine.references import picture_id
 from flowact_ros.engine.sampler import chunk_noise, denoise_chunk
 from flowact_ros.engine.schedule import step_sigmas
 from flowact_ros.engine.shelf import load_shelf
+from flowact_ros.models import decoding
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
-from flowact_ros.models.vae import VAE, State, Window
+from flowact_ros.models.vae import VAE, State
+from flowact_ros.models.winograd import use_winograd
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
 LEAST_PSNR = 20.0  # [dB] of the VAE round trip below which a reference image is refused
-REST = 0.9  # of a cell's movement is remembered from latent to latent: what has moved is drawn for a while
 TEXT_CACHE = 256  # instructions whose embedding is kept
 
 
@@ -82,6 +83,8 @@ class AvatarPipeline:
     ) -> None:
         self.config, self.device, self.dtype = config, torch.device(device), dtype
         self.vae = vae.to(self.device, dtype).eval().requires_grad_(False)
+        if self.device.type == "cpu" and dtype == torch.float32:  # bfloat16 has faster kernels of its own
+            use_winograd(self.vae.decoder)
         self.denoiser = denoiser.to(self.device, dtype).eval().requires_grad_(False)
         self.text_encoder = text_encoder
         self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
@@ -142,9 +145,7 @@ class AvatarPipeline:
     @torch.inference_mode()
     def start_decoder(self, reference: Reference) -> State:
         """Decoder state as if the reference picture had been on screen for ever."""
-        still = self.vae.settle(reference.latent)
-        moves = torch.zeros(reference.latent.shape[-2:], device=self.device)
-        return {**still, **{f"still.{name}": tensor for name, tensor in still.items()}, "moves": moves}
+        return decoding.settle(self.vae, reference.latent)
 
     @torch.inference_mode()
     def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Chunk:
@@ -162,7 +163,7 @@ class AvatarPipeline:
         bank: MemoryBank = state.memory
         shape = tuple(bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
-        predict = bank.predictor(self.denoiser, condition)
+        predict = bank.predictor(self.denoiser, condition, self.config.schedule.settled)
         latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
         return Chunk(latents, condition, bank)
@@ -174,23 +175,17 @@ class AvatarPipeline:
         return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
 
     @torch.inference_mode()
-    def decode(
-        self, latent: tuple[Tensor, Tensor], decoder_state: State, every: int = 1
-    ) -> tuple[np.ndarray, State]:
+    def decode(self, latent: tuple[Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
         """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
         relative, reference = latent
         absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
-        still = {k.removeprefix("still."): x for k, x in decoder_state.items() if k.startswith("still.")}
-        moves = torch.maximum(relative.float().abs().mean(0), REST * decoder_state["moves"])
-        window = moving(moves, self.config.still)
-        if window is None:
-            pictures, after = self.vae.decode_rgb(absolute.unsqueeze(1), decoder_state, every)
-        else:
-            pictures, after = self.vae.decode_part(absolute.unsqueeze(1), decoder_state, window, still, every)
+        pictures, after = decoding.decode(
+            self.vae, absolute, decoder_state, still=self.config.still, calm=self.config.calm
+        )
         began = time.perf_counter()
-        frames = resize(pictures[0], (self.height, self.width)).cpu().numpy().repeat(every, 0)
+        frames = resize(pictures, (self.height, self.width)).cpu().numpy()
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
-        return frames, {**after, "moves": moves}
+        return frames, after
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
@@ -210,22 +205,6 @@ class AvatarPipeline:
             if len(self._texts) > TEXT_CACHE:
                 self._texts.popitem(last=False)
         return self._texts[text]
-
-
-def moving(moves: Tensor, still: float) -> Window | None:
-    """What has to be drawn: cells `[h, w]` that move by `still` or more, and half a cell around them. None: everything.
-
-    A talking head fills half of the picture; where nothing moves the decoder would draw the reference again.
-    """
-    if still <= 0:
-        return None
-    height, width = moves.shape
-    cells = moves >= still
-    rows, columns = cells.any(1).nonzero().flatten().tolist(), cells.any(0).nonzero().flatten().tolist()
-    if not rows:  # some part has to be drawn: the middle
-        rows, columns = [height // 2], [width // 2]
-    window = Window(2 * rows[0], 2 * rows[-1] + 2, 2 * columns[0], 2 * columns[-1] + 2)
-    return window.grown(1, 2 * height, 2 * width)
 
 
 def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:

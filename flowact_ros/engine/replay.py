@@ -106,7 +106,6 @@ def replay(
         now = make(pipeline, Step(now, pcm, record, reference), ring.push).after
         while shown < end:
             entry: RingEntry | None = ring.entry(shown)
-            again = entry is None or shown % FRAMES_PER_LATENT % entry.every > 0
             if entry is not None:
                 picture, behaviour = entry.frames[shown % FRAMES_PER_LATENT], entry.behaviour
             if picture is None:  # after a cut from which latents were skipped: what was repeated lies before it
@@ -122,7 +121,7 @@ def replay(
                 utterance_id=who or "",
                 behaviour=behaviour or ("idle" if who is None else "speaking"),
                 speaking=who is not None,
-                repeated=again,
+                repeated=entry is None,
             )
             shown += 1
         ring.drop_before(shown)

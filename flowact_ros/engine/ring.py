@@ -37,7 +37,6 @@ class RingEntry:
     frames: np.ndarray  # uint8 [4, H, W, 3]
     before: Snapshot
     behaviour: str
-    every: int = 1  # each picture is shown for so many frames
 
 
 class Ring:

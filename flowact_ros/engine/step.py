@@ -119,15 +119,9 @@ def draw(pipeline: Pipeline, step: Step, before: Snapshot, timed: Stopwatch) -> 
 
     Raises EngineError if the pipeline gives wrong shapes.
     """
-    every = step.record.drawn_every
-
-    def draw_it() -> Any:
-        latent = before.latents[before.done]
-        return pipeline.decode(latent, before.decoder, every) if every > 1 else pipeline.decode(latent, before.decoder)
-
-    frames, decoder = timed("decode", draw_it)
+    frames, decoder = timed("decode", lambda: pipeline.decode(before.latents[before.done], before.decoder))
     _check(frames, pipeline)
-    return RingEntry(step.latent + before.done, frames, before, step.record.behaviour, every), decoder
+    return RingEntry(step.latent + before.done, frames, before, step.record.behaviour), decoder
 
 
 def remember(pipeline: Pipeline, before: Snapshot, done: int, timed: Stopwatch) -> StreamState:

@@ -176,7 +176,6 @@ class Stream:
         now = self.now()
         self.timeline.close_orphan(now - self.config.orphan_s)
         if not self.offline:
-            self.cost.adapt(self.config.step_latents, SAMPLES_PER_LATENT / SAMPLE_RATE)
             least = gathered(self.cost, self.config)
             self.timeline.start_samples = least * SAMPLES_PER_LATENT + self.pipeline.lookahead_samples
         if self._rewind_wanted:
@@ -231,7 +230,6 @@ class Stream:
             resets=self.resets,
             pcm=np.concatenate([self.timeline.read(first, end), look]),
             spans=spans,
-            drawn_every=1 if self.offline else self.cost.every,
         )
         self._covered = end
         self._small = False
@@ -298,7 +296,7 @@ class Stream:
             wall = self._clock() - began
             work.core += time.thread_time() - core
             work.drawn += wall
-            self.cost.drew(wall, work.step.record.drawn_every)
+            self.cost.drew(wall)
             if self.undrawn and self.undrawn[0] is item:  # it was not taken back meanwhile
                 self.undrawn.popleft()
                 work.left -= 1
@@ -419,14 +417,12 @@ class Stream:
         self.meter.stalls += timeline.commit_silence(end)
         entry = self.ring.entry(k)
         if picture is not None and entry is not None:
-            drawn = k - k % FRAMES_PER_LATENT % entry.every
-            self._picture, self._picture_frame, self._behaviour = picture, drawn, entry.behaviour
+            self._picture, self._picture_frame, self._behaviour = picture, k, entry.behaviour
         assert self._picture is not None  # the clock starts with a picture
         owners = timeline.owners(start, end)
         if not self.offline:
             self.meter.reactions.sounding(now, [owner for owner, _ in owners])
-        again = picture is None or self._picture_frame < k
-        self.meter.release(now, again, (k - self._picture_frame) / FRAME_RATE)
+        self.meter.release(now, picture is None, (k - self._picture_frame) / FRAME_RATE)
         frame = Frame(
             index=k,
             pts=pacing.stamp(k, self.t0 or 0.0),
@@ -435,7 +431,7 @@ class Stream:
             utterance_id=max(owners, key=lambda o: o[1])[0].name if owners else "",
             behaviour=self._behaviour or ("speaking" if owners else "idle"),
             speaking=bool(owners),
-            repeated=again,
+            repeated=picture is None,
         )
         self.next_frame = k + 1
         self.ring.drop_before(k + 1)

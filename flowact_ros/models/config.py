@@ -117,6 +117,8 @@ class SchedulerConfig:
     # noise of a latent as a code of few numbers, the same in all its places (`training.movement`): each one's decay
     # from latent to latent; empty: white noise, every place and channel its own
     code_decay: tuple[float, ...] = ()
+    # tokens that the first step moves by less than this (mean of a channel) take no part in later ones; 0: all do
+    settled: float = 0.0
     temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class SchedulerConfig:
         )
         for decay in self.code_decay:
             _require(0 <= decay < 1, f"schedule.code_decay holds {decay}; the range is 0 to 1 (exclusive)")
+        _require(0 <= self.settled <= 1, f"schedule.settled is {self.settled}; the range is 0 to 1")
         _require(0 <= self.temperature <= 1.5, f"schedule.temperature is {self.temperature}; the range is 0 to 1.5")
         _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
 
@@ -145,6 +148,7 @@ class ModelConfig:
     encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
     # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
     still: float = 0.03
+    calm: float = 0.08  # cells that change by less than this from latent to latent are drawn once in four pictures
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
@@ -187,6 +191,7 @@ class ModelConfig:
         step, most = self.vae.spatial_stride * self.mmdit.patch, self.vae.latent_channels
         dims = len(self.schedule.code_decay)
         _require(0 <= self.still <= 1, f"still is {self.still}; the range is 0 to 1")
+        _require(0 <= self.calm <= 1, f"calm is {self.calm}; the range is 0 to 1")
         _require(0 <= self.encoding_steps <= 100, f"encoding_steps is {self.encoding_steps}; the range is 0 to 100")
         _require(dims <= most, f"schedule.code_decay has {dims} numbers; a latent has {most} channels")
         for side, value in (("height", self.height), ("width", self.width)):
@@ -222,7 +227,7 @@ def avatar_cpu() -> ModelConfig:
     return ModelConfig(
         name="avatar_cpu",
         memory=MemoryConfig(retain=0.5),
-        schedule=SchedulerConfig(temperature=0.1),
+        schedule=SchedulerConfig(temperature=0.1, settled=0.03),
     )
 
 

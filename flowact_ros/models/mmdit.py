@@ -14,7 +14,7 @@ the previous latent after 600 steps (same error with the true one and with none)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -66,16 +66,26 @@ class Context:
     """All of a forward pass that depends neither on noise nor on its level: made once for the evaluations of a chunk.
 
     still:     what is concatenated to the noisy video tokens, `[B, S, P, 2 channels]`: reference and short-term latent
+    place:     what is added to them for their place in the picture `[P, d]`
     condition: text and audio tokens `[B, S, Q, d]`
     vec:       slot vectors without their noise level `[B, S, d]`
     past:      per layer, keys of cached slots, rotated to where they stand in `window`, and values; None without any
     """
 
     still: Tensor
+    place: Tensor
     condition: Tensor
     vec: Tensor
     window: Window
     past: list[KeyValue] | None
+
+    def only(self, tokens: Tensor) -> Context:
+        """With nothing but the video tokens of these indices `[P']`, where everything may be seen."""
+        slots, condition = self.condition.shape[1:3]
+        every = torch.cat([torch.arange(condition, device=tokens.device), condition + tokens])
+        cos, sin = (table.unflatten(0, (slots, -1))[:, every].flatten(0, 1) for table in self.window.rotary)
+        window = replace(self.window, rotary=(cos, sin))
+        return replace(self, still=self.still[:, :, tokens], place=self.place[tokens], window=window)
 
 
 class MMDiT(nn.Module):
@@ -145,16 +155,19 @@ class MMDiT(nn.Module):
         if self.guidance_in is not None:
             scale = torch.ones(len(audio), device=audio.device) if guidance is None else guidance
             vec = vec + self.guidance_in(timestep_embedding(scale, 256, 100.0).to(audio.dtype))[:, None]
-        return Context(
-            torch.cat([anchor, before], -1), condition, vec, window, rotate_past(past, window) if past else None
-        )
+        past = rotate_past(past, window) if past else None
+        return Context(torch.cat([anchor, before], -1), self.place, condition, vec, window, past)
 
     def predict(self, context: Context, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, list[KeyValue]]:
         """One evaluation: noisy `[B, S, C, h, w]` at levels sigma `[B, S]` -> what `forward` returns."""
+        clean, made = self.evaluate(context, patchify(noisy, self.config.mmdit.patch), sigma)
+        return unpatchify(clean, self.config.mmdit.patch, self.config.grid), made
+
+    def evaluate(self, context: Context, tokens: Tensor, sigma: Tensor) -> tuple[Tensor, list[KeyValue]]:
+        """The same of tokens `[B, S, P, C p p]`, which may be some of them (`Context.only`)."""
         c, condition, window = self.config.mmdit, context.condition, context.window
-        tokens = patchify(noisy, c.patch)
-        video = self.video_in(torch.cat([tokens, context.still], -1)) + self.place
-        vec = context.vec + self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype))
+        video = self.video_in(torch.cat([tokens, context.still], -1)) + context.place
+        vec = context.vec + self.time_in(timestep_embedding(sigma, 256).to(tokens.dtype))
         past = context.past or [None] * (c.double_blocks + c.single_blocks)
         made: list[KeyValue] = []
         for double, cached in zip(self.double_blocks, past):
@@ -165,8 +178,7 @@ class MMDiT(nn.Module):
             x, own = single(x, vec, window, cached)
             made.append(own)
         before = context.still[..., tokens.shape[-1] :]
-        clean = self.last(x[:, :, self.condition_tokens :], vec) + self.keep * before
-        return unpatchify(clean, c.patch, self.config.grid), made
+        return self.last(x[:, :, self.condition_tokens :], vec) + self.keep * before, made
 
     def forward(
         self,

@@ -20,43 +20,15 @@ Alaluf et al. 2021, arXiv 2104.02699). Encoding is not part of the live stream, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.config import VAEConfig
+from flowact_ros.models.window import HALF_CELL, HALO, Window
 
 State = dict[str, Tensor]
-HALF_CELL = 16  # [px] a side
-HALO = 2  # [half cells] drawn around a window and thrown away: what its borders cannot see is not shown
-
-
-@dataclass(frozen=True)
-class Window:
-    """Part of a picture in half cells, positions at stride 16: rows [top, bottom), columns [left, right)."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def grown(self, by: int, height: int, width: int) -> Window:
-        """With a border, as far as a picture of so many half cells has room for it."""
-        return Window(
-            max(0, self.top - by), min(height, self.bottom + by), max(0, self.left - by), min(width, self.right + by)
-        )
-
-    def whole_cells(self) -> Window:
-        """The smallest one around it with even borders."""
-        return Window(self.top // 2 * 2, -(-self.bottom // 2) * 2, self.left // 2 * 2, -(-self.right // 2) * 2)
-
-    def of(self, x: Tensor, scale: float = 1.0, inside: Window | None = None) -> Tensor:
-        """The part `[..., rows, columns]` of `x`, which has `scale` values a half cell and covers `inside` (or all)."""
-        top, left = (inside.top, inside.left) if inside is not None else (0, 0)
-        rows = slice(round((self.top - top) * scale), round((self.bottom - top) * scale))
-        return x[..., rows, round((self.left - left) * scale) : round((self.right - left) * scale)]
 
 
 def interleave(parameter: Tensor, factor: int, frames: int = 1) -> Tensor:
@@ -181,47 +153,63 @@ class Decoder(nn.Module):
         self.colour = nn.Conv2d(config.latent_channels, 3, 1, bias=False)
         nn.init.zeros_(self.colour.weight)
 
-    def forward(
-        self, latents: Tensor, state: State, window: Window | None = None, every: int = 1
-    ) -> tuple[Tensor, Tensor, State]:
-        """Patches `[B * N, 4 / every, p * p * 3, H/p, W/p]`, their tint `[B * N, 1, ...]` to be added, the next state.
+    def forward(self, latents: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Patches `[B * N, 4, p * p * 3, H/p, W/p]`, their tint `[B * N, 1, ...]` to be added, the next state.
 
-        `spread` makes pictures of the sum. From stride 16 on, where the work is, only `window` is drawn (N = 1), and
-        only each `every`-th frame from the first one on.
+        `spread` makes pictures of the sum.
         """
-        config, batch = self.config, latents.shape[0]
-        latents = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x, past32 = self.mix32(self.stem(latents), batch, state.get("decoder.32"))
+        x, state = self.trunk(latents, state)
+        return self.body(x).unflatten(0, (-1, self.config.temporal_stride)), self.tint(latents), state
+
+    def trunk(self, latents: Tensor, state: State, window: Window | None = None) -> tuple[Tensor, State]:
+        """Features `[B * 4N, C, H/16, W/16]` of the frames of latents `[B, N, C, h, w]`, and the next state.
+
+        window: of whole cells; where frames are told apart, only this part is made (N = 1).
+        """
+        batch, past16 = latents.shape[0], state.get("decoder.16")
+        x = self.stem(latents.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        x, past32 = self.mix32(x, batch, state.get("decoder.32"))
         for block in self.stages[3]:
             x = block(x)
-        past16 = state.get("decoder.16")
         if window is not None:
-            wide = window.grown(HALO, 2 * x.shape[-2], 2 * x.shape[-1]).whole_cells()
-            x = wide.of(x, 0.5).contiguous(memory_format=torch.channels_last)
-            past16 = None if past16 is None else wide.of(past16)
-        x = enlarge(F.silu(x), self.unfold, 2, config.temporal_stride)  # [B*T, C, 2h, 2w]: frames from here on
+            x = window.of(x, 0.5).contiguous(memory_format=torch.channels_last)
+            past16 = None if past16 is None else window.of(past16)
+        x = enlarge(F.silu(x), self.unfold, 2, self.config.temporal_stride)  # frames from here on
         x, past16 = self.mix16(x, batch, past16)
-        if every > 1:
-            x = x[::every].contiguous(memory_format=torch.channels_last)
+        return x, {**state, "decoder.32": past32, "decoder.16": past16}
+
+    def body(self, x: Tensor, window: Window | None = None, inside: Window | None = None) -> Tensor:
+        """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work.
+
+        window: the part to draw of what `x` covers, which is `inside`.
+        """
+        wide = None
+        if window is not None and inside is not None:
+            wide = window.wide(inside)
+            x = wide.of(x, 1.0, inside)
+        x = x.contiguous(memory_format=torch.channels_last)
         for level in (2, 1, 0):
             for block in self.stages[level]:
                 x = block(x)
-            if window is not None and level == 2:  # what is left to see takes half of the border
-                narrow = window.grown(HALO // 2, 2 * latents.shape[-2], 2 * latents.shape[-1])
+            if wide is not None and level == 2:  # what is left to see takes half of the border
+                narrow = window.grown(HALO // 2, wide)
                 x = narrow.of(x, 1.0, wide).contiguous(memory_format=torch.channels_last)
             if level > 0:
                 x = enlarge(x, self.up[level - 1], 2)
-        weight, bias = interleave(self.head.weight, config.stem_patch), interleave(self.head.bias, config.stem_patch)
+        patch = self.config.stem_patch
+        weight, bias = interleave(self.head.weight, patch), interleave(self.head.bias, patch)
         x = F.conv2d(F.silu(x), weight, bias, padding=self.head.padding)
-        # one tint a patch and latent: for all its pixels, and for four frames
-        tint = self.colour(latents).repeat(1, config.stem_patch**2, 1, 1).contiguous(memory_format=torch.channels_last)
-        patches = HALF_CELL // config.stem_patch  # of a side of a half cell
-        tint = F.interpolate(tint, scale_factor=2 * patches, mode="bilinear")
-        if window is not None:
-            x, tint = window.of(x, patches, narrow), window.of(tint, patches)
-        tint = tint.unsqueeze(1)
-        x = x.unflatten(0, (-1, config.temporal_stride // every))
-        return x, tint, {**state, "decoder.32": past32, "decoder.16": past16}
+        return x if wide is None else window.of(x, HALF_CELL // patch, narrow)
+
+    def tint(self, latents: Tensor) -> Tensor:
+        """The colour of latents `[B, N, C, h, w]`, to be added to their patches `[B * N, 1, p * p * 3, H/p, W/p]`.
+
+        One a latent: for all pixels of a patch, and for four frames.
+        """
+        patch = self.config.stem_patch
+        tint = self.colour(latents.flatten(0, 1)).repeat(1, patch**2, 1, 1)
+        tint = tint.contiguous(memory_format=torch.channels_last)
+        return F.interpolate(tint, scale_factor=2 * HALF_CELL // patch, mode="bilinear").unsqueeze(1)
 
 
 class VAE(nn.Module):
@@ -280,42 +268,19 @@ class VAE(nn.Module):
 
     def decode(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """latents `[B, N, C, h, w]` -> video `[B, 4N, 3, 32h, 32w]` in about [-1, 1], state for the next piece."""
-        return self._video(self._raw(latents), state or {})
+        return self._video(self.raw(latents), state or {})
 
     def _video(self, raw: Tensor, state: State) -> tuple[Tensor, State]:
         patches, tint, state = self.decoder(raw, state)
         video = spread((patches + tint).flatten(0, 1), self.config.stem_patch)
         return video.unflatten(0, (len(raw), -1)), state
 
-    def decode_rgb(self, latents: Tensor, state: State | None = None, every: int = 1) -> tuple[Tensor, State]:
-        """As `decode`, to pictures uint8 `[B, 4N, 32h, 32w, 3]`: rounded first, so that little memory is moved.
+    def decode_rgb(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """As `decode`, to pictures uint8 `[B, 4N, 32h, 32w, 3]`: rounded first, so that little memory is moved."""
+        patches, tint, state = self.decoder(self.raw(latents), state or {})
+        return self.pictures(patches, tint).unflatten(0, (len(latents), -1)), state
 
-        every: 1, or 2 for every second picture, half as many, at little more than half of the cost.
-        """
-        patches, tint, state = self.decoder(self._raw(latents), state or {}, every=every)
-        return self._pictures(patches, tint).unflatten(0, (len(latents), -1)), state
-
-    def decode_part(
-        self, latent: Tensor, state: State, window: Window, still: State, every: int = 1
-    ) -> tuple[Tensor, State]:
-        """As `decode_rgb` of one latent `[1, 1, C, h, w]` where only what lies in `window` moves.
-
-        still: what `settle` gives, shown and remembered everywhere else.
-        """
-        patches, tint, after = self.decoder(self._raw(latent), state, window, every)
-        pictures, past16 = still["pictures"][::every].clone(), still["decoder.16"].clone()
-        moved = self._pictures(patches, tint)
-        window.of(pictures.movedim(-1, 1), HALF_CELL).copy_(moved.movedim(-1, 1))
-        wide = window.grown(HALO, *past16.shape[-2:]).whole_cells()
-        wide.of(past16).copy_(after["decoder.16"])
-        return pictures[None], {**after, "decoder.16": past16}
-
-    def settle(self, latent: Tensor) -> State:
-        """Decoder state, and `pictures` uint8 `[4, 32h, 32w, 3]`, when latent `[1, C, h, w]` was on screen for ever."""
-        pictures, state = self.decode_rgb(latent.unsqueeze(1))
-        return {**state, "pictures": pictures[0]}
-
-    def _pictures(self, patches: Tensor, tint: Tensor) -> Tensor:
+    def pictures(self, patches: Tensor, tint: Tensor) -> Tensor:
         """Patches and tints of the decoder -> pictures uint8 `[B * N * 4, rows, columns, 3]`."""
         levels = torch.empty_like(patches, dtype=torch.uint8)
         for latent, base in enumerate(127.5 * tint[:, 0].float() + 128.0):  # half a level more: bytes are cut off
@@ -323,7 +288,8 @@ class VAE(nn.Module):
                 levels[latent, frame] = (127.5 * patch.float()).add_(base).clamp_(0.0, 255.0)
         return spread(levels.flatten(0, 1), self.config.stem_patch).permute(0, 2, 3, 1)
 
-    def _raw(self, latents: Tensor) -> Tensor:
+    def raw(self, latents: Tensor) -> Tensor:
+        """Normalised latents `[B, N, C, h, w]` -> what the decoder takes."""
         if latents.shape[2] != self.config.latent_channels:
             raise ValueError(f"latents have {latents.shape[2]} channels; this VAE has {self.config.latent_channels}")
         return self.denormalise(latents)

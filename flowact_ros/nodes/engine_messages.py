@@ -24,7 +24,7 @@ from flowact_ros.timebase import (
 if TYPE_CHECKING:
     from flowact_ros.engine import metrics
 
-_NUMBERS = ("step", "first_frame", "latents", "first_sample", "seed", "rewinds", "resets", "drawn_every")
+_NUMBERS = ("step", "first_frame", "latents", "first_sample", "seed", "rewinds", "resets")
 _TEXTS = ("instruction", "utterance_id", "reference_id")
 
 
@@ -81,8 +81,6 @@ def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
             f"{what} has {message.latents} latents from frame {message.first_frame} on: 1 … {MAX_STEP_LATENTS} latents "
             f"from a multiple of {FRAMES_PER_LATENT} on are needed"
         )
-    if message.drawn_every not in (1, 2):
-        raise ConversionError(f"{what} says that drawn_every is {message.drawn_every}: 1 or 2 is needed")
     end = message.first_frame * SAMPLES_PER_FRAME + message.latents * SAMPLES_PER_LATENT
     least = end - message.first_sample
     if not 0 < least <= MAX_CHUNK_S * SAMPLE_RATE or not least <= message.samples <= least + interfaces.MAX_LOOKAHEAD:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
-from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, moving, resize
+from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
-from flowact_ros.models.vae import Window
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +135,13 @@ def test_pictures_are_resized_as_bytes() -> None:
     assert torch.equal(resize(pictures, (48, 64)), pictures)
 
 
-def test_what_moves_is_found_with_half_a_cell_around_it() -> None:
-    moves = torch.zeros(16, 16)
-    assert moving(moves, 0.0) is None  # switched off: everything is drawn
-    assert moving(moves, 0.05) == Window(15, 19, 15, 19)  # something has to be drawn
-    moves[4, 3], moves[9, 12] = 0.06, 0.2
-    moves[0, 0] = 0.04  # too little
-    assert moving(moves, 0.05) == Window(7, 21, 5, 27)
-    moves[15, 15] = 1.0
-    assert moving(moves, 0.05) == Window(7, 32, 5, 32)
+def test_what_stands_still_keeps_the_picture_of_the_reference(picture: np.ndarray) -> None:
+    pipeline = build_pipeline("debug", overrides={"still": 0.03, "calm": 0.08})
+    reference = pipeline.load_reference(picture)
+    chunk = pipeline.denoise(pipeline.start(reference, 0), sound(pipeline, 1), 1, "speaking")
+    relative = torch.zeros_like(chunk.latents[0, 0])
+    relative[:, 0, 0] = 0.5
+    frames, _ = pipeline.decode((relative, reference.latent), pipeline.start_decoder(reference))
+    shown = pipeline.decode((0 * relative, reference.latent), pipeline.start_decoder(reference))[0]
+    changed = (frames[0] != shown[0]).any(-1)
+    assert changed[:40, :40].any() and not changed[60:].any() and not changed[:, 60:].any()

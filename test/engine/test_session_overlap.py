@@ -85,36 +85,6 @@ def test_live_speech_arrives_whole_beside_interruptions_of_others():
     np.testing.assert_array_equal(said[said != 0][-len(speech) :], speech)
 
 
-SLOW = {"denoise": (0.1, 0.06), "decode": (0.0, 0.19), "advance": (0.02, 0.0)}  # 0.57 s of drawing for 0.48 s
-
-
-def test_a_machine_too_slow_for_every_picture_draws_every_second_one():
-    sim = Simulation(costs=SLOW, lanes=True)
-    speech = ramp(4.0)
-    sim.at(6, lambda: sim.session.push_audio(speech, 24000, utterance_id="a", last=True))
-    sim.run(14)
-    end_all()
-    sim.check()
-    np.testing.assert_array_equal(sim.said(), speech)
-    assert {record.drawn_every for record in sim.records} == {1, 2}
-    late = sim.frames[200:]  # it has found out
-    assert [f.repeated for f in late] == [f.index % 2 == 1 for f in late]
-    assert sim.session.metrics().load_median < 1
-    check_replay(sim)
-
-
-def test_all_pictures_are_drawn_again_when_the_machine_has_time_again():
-    sim = Simulation(costs=SLOW, lanes=True)
-    sim.run(8)
-    assert sim.records[-1].drawn_every == 2
-    sim.costs = COSTS
-    sim.run(8)
-    end_all()
-    sim.check()
-    assert sim.records[-1].drawn_every == 1
-    assert not any(f.repeated for f in sim.frames[-50:])
-
-
 def test_one_slow_step_is_not_held_against_all_that_follow():
     sim = Simulation(lanes=True)
     sim.at(0.925, lambda: setattr(sim, "costs", {**COSTS, "denoise": (1.0, 0.0)}))
@@ -123,13 +93,6 @@ def test_one_slow_step_is_not_held_against_all_that_follow():
     end_all()
     sim.check()
     assert not any(f.repeated for f in sim.frames[-100:])
-
-
-def test_offline_every_picture_is_drawn():
-    with Session(FakePipeline(), face()) as session:
-        session._stream.cost.every = 2
-        frames = session.frames(realtime=False)
-        assert not any(next(frames).repeated for _ in range(30))
 
 
 def test_what_comes_too_late_to_be_seen_is_not_drawn():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from flowact_ros.models.config import debug
-from flowact_ros.models.vae import VAE, Window, enlarge
+from flowact_ros.models.vae import VAE, enlarge
 
 
 def make_vae(**sizes: tuple[int, ...]) -> VAE:
@@ -128,40 +128,3 @@ def test_pictures_are_the_rounded_video() -> None:
     following = vae.decode_rgb(latents[:, 2:], same)[0]
     whole = vae.decode_rgb(latents)[0][:, 8:]
     assert (following.int() - whole.int()).abs().max() <= 1
-
-
-def test_a_window_of_everything_is_the_whole_picture() -> None:
-    vae = make_vae()
-    still, moved = vae.settle(torch.randn(1, 8, 2, 3)), torch.randn(1, 1, 8, 2, 3)
-    whole, state = vae.decode_rgb(moved, still)
-    part, after = vae.decode_part(moved, still, Window(0, 4, 0, 6), still)
-    assert part.shape == whole.shape == (1, 4, 64, 96, 3)
-    assert int((part.int() - whole.int()).abs().max()) <= 1
-    for name in ("decoder.16", "decoder.32"):
-        torch.testing.assert_close(after[name], state[name], rtol=1e-4, atol=1e-5)
-
-
-def test_outside_of_its_window_the_still_picture_is_shown_and_remembered() -> None:
-    vae, height, width = make_vae(), 16, 20  # half cells
-    still = vae.settle(torch.randn(1, 8, height // 2, width // 2))
-    window = Window(6, 10, 8, 13)
-    pictures, after = vae.decode_part(torch.randn(1, 1, 8, height // 2, width // 2), still, window, still)
-    changed = (pictures[0] != still["pictures"]).any(0).any(-1).nonzero()
-    assert changed.amin(0).tolist() >= [96, 128] and changed.amax(0).tolist() < [160, 208]
-    assert len(changed) > 0.9 * 64 * 80
-    moved = (after["decoder.16"] != still["decoder.16"])[0].any(0).nonzero()
-    assert moved.amin(0).tolist() == [4, 6] and moved.amax(0).tolist() == [11, 15]  # with its border, in whole cells
-
-
-@pytest.mark.parametrize("window", [None, Window(2, 6, 2, 5)])
-def test_every_second_picture_is_the_same_picture(window: Window | None) -> None:
-    vae = make_vae()
-    still, moved = vae.settle(torch.randn(1, 8, 4, 4)), torch.randn(1, 1, 8, 4, 4)
-    if window is None:
-        (all_of_them, state), (half, after) = vae.decode_rgb(moved, still), vae.decode_rgb(moved, still, 2)
-    else:
-        all_of_them, state = vae.decode_part(moved, still, window, still)
-        half, after = vae.decode_part(moved, still, window, still, 2)
-    assert half.shape[1] == 2
-    assert int((half.int() - all_of_them[:, ::2].int()).abs().max()) <= 1
-    torch.testing.assert_close(after["decoder.16"], state["decoder.16"])

@@ -76,7 +76,7 @@ def opening(mouths: np.ndarray) -> np.ndarray:
 def movement(rows: Shown, part: np.ndarray) -> float:
     """Mean change of the mouth's square from one new picture to the next within 0.2 s, in grey levels.
 
-    The next is the one after on a slow machine, which draws every second picture, and later when it is late as well.
+    Where the machine was late, the next is not the next frame.
     """
     new = np.flatnonzero(part)
     pairs = np.flatnonzero(np.diff(rows.pts[new]) < 0.2)

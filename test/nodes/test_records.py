@@ -83,7 +83,6 @@ def records(draw: st.DrawFn) -> interfaces.ChunkRecord:
         seed=draw(st.integers(-(2**63), 2**63 - 1)),
         rewinds=draw(st.integers(0, 2**32 - 1)),
         resets=draw(st.integers(0, 2**32 - 1)),
-        drawn_every=draw(st.integers(1, 2)),
         pcm=pcm,
         spans=tuple(draw(st.lists(spans, max_size=3))),
     )
@@ -101,7 +100,7 @@ def test_a_record_is_the_same_after_the_way(record: interfaces.ChunkRecord) -> N
 
 def plain(**changes: object) -> ChunkRecord:
     """A record of three silent latents from frame 12 on, with 1920 samples of look-ahead."""
-    message = ChunkRecord(step=7, first_frame=12, latents=3, first_sample=11520, samples=11520 + 1920, drawn_every=1)
+    message = ChunkRecord(step=7, first_frame=12, latents=3, first_sample=11520, samples=11520 + 1920)
     for name, value in changes.items():
         setattr(message, name, value)
     return message
@@ -127,7 +126,6 @@ def test_silence_costs_nothing() -> None:
         ({"first_frame": 2**40, "samples": 2**32 - 1}, "has 4294967295 samples"),
         ({"pcm": [0.1] * 13441}, "holds 13441 samples of sound: at most 13440"),
         ({"pcm": [0.1, float("nan")]}, "all finite"),
-        ({"drawn_every": 3}, "drawn_every is 3: 1 or 2 is needed"),
         ({"behaviour": 5}, "behaviour is 5: must be 0 … 4"),
     ],
 )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""3 x 3 convolutions with a quarter of the multiplications (Winograd, F(4 x 4, 3 x 3)), for processors whose
+multiplications are what a decoder waits for.
+
+Y = A^T [(G g G^T) * (B^T d B)] A over tiles d of 6 x 6 that overlap by two (Lavin and Gray 2016, arXiv 1509.09308,
+section 4). The two transforms are products with constant matrices, the middle is 36 products of matrices: all of it
+runs at the speed of the processor's matrix library. It pays for many channels, where the middle is most of the work.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TILE = 4  # rows and columns of results a tile
+LEAST_CHANNELS = 64  # below, the transforms cost more than they save
+
+# Lavin and Gray, section 4.3: points 0, 1, -1, 2, -2 and infinity
+_INPUT = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)  # B^T
+_KERNEL = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)  # G
+_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))  # A^T
+
+
+class WinogradConv2d(nn.Module):
+    """`conv`, 3 x 3 with a padding of one, for inference: `[N, C, H, W]`, channels last, to the same size.
+
+    Results differ by rounding, about 1e-5 of their size in float32. Raises ValueError for other convolutions.
+    """
+
+    kernel: Tensor
+    bias: Tensor
+    before: Tensor
+    after: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        form = (conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups)
+        if form != ((3, 3), (1, 1), (1, 1), (1, 1), 1) or conv.bias is None:
+            raise ValueError(f"{conv} cannot be done by tiles: 3 x 3, padding 1 and a bias are needed")
+        weight = conv.weight.detach().double()
+        g, b, a = (torch.tensor(m, dtype=torch.float64, device=weight.device) for m in (_KERNEL, _INPUT, _OUTPUT))
+        kernel = torch.einsum("ij,ocjk,lk->ilco", g, weight, g).flatten(0, 1)  # [36, C in, C out]
+        self.register_buffer("kernel", kernel.to(conv.weight.dtype).contiguous(), persistent=False)
+        self.register_buffer("bias", conv.bias.detach(), persistent=False)
+        # the transform of rows and that of columns as one matrix
+        self.register_buffer("before", torch.kron(b, b).to(conv.weight.dtype), persistent=False)
+        self.register_buffer("after", torch.kron(a, a).to(conv.weight.dtype), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        rows, columns, size = -(-height // TILE), -(-width // TILE), TILE + 2
+        border = (0, 0, 1, TILE * columns + 1 - width, 1, TILE * rows + 1 - height)
+        padded = F.pad(x.permute(0, 2, 3, 1), border)
+        image, row, column, _ = padded.stride()
+        tiles = padded.as_strided(
+            (size, size, n, rows, columns, channels), (row, column, image, TILE * row, TILE * column, 1)
+        )
+        moved = torch.mm(self.before, tiles.reshape(size**2, -1)).view(size**2, -1, channels)
+        product = torch.bmm(moved, self.kernel)
+        y = torch.mm(self.after, product.flatten(1)).view(TILE, TILE, n, rows, columns, -1)
+        y = y.permute(2, 3, 0, 4, 1, 5).reshape(n, TILE * rows, TILE * columns, -1)
+        return y[:, :height, :width].add_(self.bias).permute(0, 3, 1, 2)
+
+
+def use_winograd(module: nn.Module) -> int:
+    """Puts it in place of the 3 x 3 convolutions of `module` that have channels enough. Returns how many."""
+    count = 0
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3):
+            if min(child.in_channels, child.out_channels) >= LEAST_CHANNELS:
+                setattr(module, name, WinogradConv2d(child))
+                count += 1
+        else:
+            count += use_winograd(child)
+    return count

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Later evaluations of a chunk are made where the first one moved something."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowact_ros.engine.memory import Condition, MemoryBank
+from flowact_ros.engine.sampler import denoise_chunk
+from flowact_ros.models.config import debug
+from flowact_ros.models.mmdit import Context, MMDiT, patchify
+
+CONFIG = debug()
+SIGMAS = (1.0, 0.8, 0.5, 0.0)
+
+
+class Watched(MMDiT):
+    """Notes how many video tokens of a slot each evaluation has."""
+
+    def evaluate(self, context: Context, tokens: Tensor, sigma: Tensor):  # type: ignore[no-untyped-def]
+        self.__dict__.setdefault("seen", []).append(tokens.shape[2])
+        return super().evaluate(context, tokens, sigma)
+
+
+def make() -> tuple[Watched, MemoryBank, Condition, Tensor]:
+    torch.manual_seed(3)
+    model = Watched(CONFIG).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    shape = (CONFIG.vae.latent_channels, *CONFIG.latent_size)
+    condition = Condition(torch.randn(1, 2, 4, 384), torch.randn(1, 2, 1, 384))
+    bank = MemoryBank.start(model, torch.randn(1, *shape)).commit(model, torch.randn(1, 2, *shape), condition)
+    model.seen = []
+    return model, bank, condition, torch.randn(1, 2, *shape)
+
+
+def test_where_all_moves_nothing_changes() -> None:
+    model, bank, condition, noise = make()
+    whole = denoise_chunk(bank.predictor(model, condition), noise, SIGMAS)
+    same = denoise_chunk(bank.predictor(model, condition, settled=1e-6), noise, SIGMAS)
+    torch.testing.assert_close(same, whole)
+    assert model.seen == 6 * [CONFIG.tokens_per_latent]
+
+
+def test_what_stands_still_keeps_what_the_first_evaluation_said() -> None:
+    model, bank, condition, noise = make()
+    patch = CONFIG.mmdit.patch
+    first = patchify(denoise_chunk(bank.predictor(model, condition), noise, SIGMAS, exit_at=0), patch)
+    moves = first.abs().mean(-1).amax((0, 1))
+    settled = float(moves.sort().values[len(moves) // 2 - 1 : len(moves) // 2 + 1].mean())
+    model.seen = []
+    some = patchify(denoise_chunk(bank.predictor(model, condition, settled=settled), noise, SIGMAS), patch)
+    half = CONFIG.tokens_per_latent // 2
+    assert model.seen == [2 * half, half, half]  # three evaluations, whatever they are made of
+    kept = moves < settled
+    torch.testing.assert_close(some[:, :, kept], first[:, :, kept])
+    assert not torch.allclose(some[:, :, ~kept], first[:, :, ~kept])
+
+
+def test_where_nothing_moves_the_first_evaluation_is_the_answer() -> None:
+    model, bank, condition, noise = make()
+    predict = bank.predictor(model, condition, settled=1e6)
+    first = predict(noise, torch.ones(1, 2))
+    assert torch.equal(predict(noise, torch.full((1, 2), 0.5)), first)
+    assert model.seen == [CONFIG.tokens_per_latent]
+
+
+def test_some_tokens_alone_are_a_smaller_picture() -> None:
+    """A permutation of tokens changes nothing but their order: places and rotations go with them."""
+    model, bank, condition, noise = make()
+    context, sigma = bank.context(model, condition), torch.full((1, 2), 0.7)
+    tokens = patchify(noise, CONFIG.mmdit.patch)
+    order = torch.randperm(CONFIG.tokens_per_latent)
+    whole = model.evaluate(context, tokens, sigma)[0]
+    moved = model.evaluate(context.only(order), tokens[:, :, order], sigma)[0]
+    torch.testing.assert_close(moved, whole[:, :, order], rtol=1e-4, atol=1e-5)
