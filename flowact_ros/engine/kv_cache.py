@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowact_ros.models.layers import KeyValue
-from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.mmdit import MMDiT, patchify
 
 Cache = list[KeyValue]  # one pair per layer, each [B, H, slots * tokens, D]
 
@@ -47,19 +47,31 @@ def reference_cache(model: MMDiT, reference: Tensor) -> Cache:
 
 
 def entry_cache(
-    model: MMDiT, anchor: Cache, reference: Tensor, latent: Tensor, sigma: Tensor, audio: Tensor, text: Tensor
+    model: MMDiT,
+    anchor: Cache,
+    reference: Tensor,
+    latent: Tensor,
+    sigma: Tensor,
+    audio: Tensor,
+    text: Tensor,
+    tokens: Tensor | None = None,
 ) -> Cache:
     """Cache of one memory entry a batch row.
 
     anchor:    the reference's cache, batch B
     reference: `[B, C, h, w]`; latent: `[B, n, C, h, w]` (n = entry_latents); sigma: `[B, n]` its noise level
     audio:     `[B, n, 4, 384]`; text: `[B, n, text_tokens, 384]`
+    tokens:    video tokens `[P']` that the entry has; None: all
     """
     short = model.config.memory.long_term + 1
     device = latent.device
     positions = torch.full((latent.shape[1],), float(short), device=device)
     window = model.window(positions, torch.zeros(1, device=device), None)
-    return model(latent, reference, sigma, audio, text, window, anchor)[1]
+    context = model.context(reference, audio, text, window, anchor)
+    video = patchify(latent, model.config.mmdit.patch)
+    if tokens is not None:
+        context, video = context.only(tokens), video[:, :, tokens]
+    return model.evaluate(context, video, sigma)[1]
 
 
 def read_positions(

@@ -16,7 +16,7 @@ from torch import Tensor
 from flowact_ros.engine.kv_cache import Cache, entry_cache, join, read_positions, reference_cache
 from flowact_ros.engine.schedule import add_noise
 from flowact_ros.engine.settling import Settling
-from flowact_ros.models.mmdit import Context, MMDiT
+from flowact_ros.models.mmdit import Context, MMDiT, moving, patchify
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class Entry:
-    """One memory entry: clean reference-relative latents `[B, n, C, h, w]`, their condition, their cache."""
+    """One memory entry: clean reference-relative latents `[B, n, C, h, w]`, their condition, their cache.
+
+    tokens: video tokens `[P']` that the cache has of each latent; None: all
+    """
 
     latents: Tensor
     condition: Condition
     cache: Cache
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,7 @@ class MemoryBank:
         sizes = model.config.memory
         keep = min(sizes.entry_latents, latents.shape[1])
         stop = latents.shape[1]
-        kept = sizes.retain * latents[:, stop - keep :]  # pulled towards the reference, so errors die out
-        entry = self._entry(model, kept, condition.slots(stop - keep, stop))
+        entry = self._entry(model, latents[:, stop - keep :], condition.slots(stop - keep, stop), sizes.retain)
         queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
         bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1)
         if sizes.refine_interval and bank.commits % sizes.refine_interval == 0:
@@ -109,10 +112,14 @@ class MemoryBank:
         clean = predict(add_noise(entry.latents, noise, sigma).to(entry.latents), sigma)
         return replace(self, short_term=self._entry(model, clean, entry.condition))
 
-    def _entry(self, model: MMDiT, latents: Tensor, condition: Condition) -> Entry:
-        sigma = latents.new_full(latents.shape[:2], model.config.schedule.memory_sigma)
-        cache = entry_cache(model, self.anchor, self.reference, latents, sigma, condition.audio, condition.text)
-        return Entry(latents, condition, cache)
+    def _entry(self, model: MMDiT, latents: Tensor, condition: Condition, retain: float = 1.0) -> Entry:
+        """retain: pulls them towards the reference, so errors die out."""
+        config = model.config
+        kept, still = retain * latents, config.memory.still
+        tokens = moving(patchify(latents, config.mmdit.patch), still) if still > 0 else None
+        sigma = latents.new_full(latents.shape[:2], config.schedule.memory_sigma)
+        cache = entry_cache(model, self.anchor, self.reference, kept, sigma, condition.audio, condition.text, tokens)
+        return Entry(kept, condition, cache, tokens)
 
 
 def _context(
@@ -121,7 +128,8 @@ def _context(
     past = join([anchor, *(entry.cache for entry in entries)])
     slots = condition.audio.shape[1]
     cached, stream = memory_positions(model, entries, slots, reference.device)
-    window = model.window(stream, cached, None)
+    held = [None, *(entry.tokens for entry in entries for _ in range(entry.latents.shape[1]))]
+    window = model.window(stream, cached, None, held)
     recent = entries[-1].latents[:, -1:].expand(-1, slots, -1, -1, -1) if entries else None
     return model.context(reference, condition.audio, condition.text, window, past, recent=recent)
 

@@ -30,6 +30,7 @@ from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_en
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.encoding import encode_image
+from flowact_ros.models.int8 import has_int8, use_int8
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.models.vae import VAE, State
@@ -38,6 +39,7 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
 LEAST_PSNR = 20.0  # [dB] of the VAE round trip below which a reference image is refused
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 TEXT_CACHE = 256  # instructions whose embedding is kept
 
 
@@ -67,7 +69,10 @@ class Chunk:
 
 
 class AvatarPipeline:
-    """`engine.interfaces.Pipeline` on real networks. All tensors are batch 1 on `device`."""
+    """`engine.interfaces.Pipeline` on real networks. All tensors are batch 1 on `device`.
+
+    kind: "float32", "bfloat16" or "int8", see `build_pipeline`.
+    """
 
     def __init__(
         self,
@@ -78,14 +83,17 @@ class AvatarPipeline:
         text_encoder: Any,
         *,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        kind: str = "float32",
         check_references: bool = True,
     ) -> None:
-        self.config, self.device, self.dtype = config, torch.device(device), dtype
+        self.config, self.device = config, torch.device(device)
+        self.dtype = dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
         self.vae = vae.to(self.device, dtype).eval().requires_grad_(False)
         if self.device.type == "cpu" and dtype == torch.float32:  # bfloat16 has faster kernels of its own
             use_winograd(self.vae.decoder)
         self.denoiser = denoiser.to(self.device, dtype).eval().requires_grad_(False)
+        if kind == "int8":
+            use_int8(self.denoiser)
         self.text_encoder = text_encoder
         self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
         self.context_samples = self.window.context_samples
@@ -220,6 +228,15 @@ def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     return planes.permute(0, 2, 3, 1).contiguous()
 
 
+def best_kind(device: str) -> str:
+    """What the networks compute in: "bfloat16" as `best_dtype` has it; else "int8" for the denoiser's large products,
+    where there are kernels, and float32 for all that is left; else "float32".
+    """
+    if best_dtype(device) == torch.bfloat16:
+        return "bfloat16"
+    return "int8" if has_int8() else "float32"
+
+
 def best_dtype(device: str) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, any CUDA GPU), else float32."""
     if device != "cpu":
@@ -252,7 +269,7 @@ def build_pipeline(
     """Build the pipeline of a preset with its shipped weights (random ones for `debug`).
 
     weights: folder with vae.safetensors and mmdit.safetensors; default is the package's folder of the preset.
-    dtype:   "auto", "float32" or "bfloat16".
+    dtype:   "auto" (`best_kind`), "float32", "bfloat16", or "int8" (of the denoiser's large layers, on a CPU).
     Raises ConfigError, CheckpointError or ValueError with one line that names what is wrong.
     """
     config = preset(preset_name, overrides)
@@ -262,9 +279,11 @@ def build_pipeline(
             "the live stream runs the sequential schedule, for which the weights were trained; "
             "the diagonal one is there for rollouts (engine.sampler.DiagonalWindow)"
         )
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"dtype {dtype!r} does not exist; use auto, float32 or bfloat16")
-    kind = best_dtype(device) if dtype == "auto" else getattr(torch, dtype)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} does not exist; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    kind = best_kind(device) if dtype == "auto" else dtype
+    if kind == "int8" and (device != "cpu" or not has_int8()):
+        raise ValueError("dtype 'int8' needs a CPU with AVX2 and a torch with kernels for it; auto takes what there is")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the debug preset's random weights are the same everywhere
         vae, denoiser = VAE(config.vae), MMDiT(config)
@@ -281,7 +300,7 @@ def build_pipeline(
         load_audio_encoder(audio_backend, audio_path),
         load_text_encoder(text_backend, text_path),
         device=device,
-        dtype=kind,
+        kind=kind,
     )
     pipeline.shelf = load_shelf(folder)
     return pipeline

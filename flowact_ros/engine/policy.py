@@ -99,7 +99,7 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
     if s.gathering or buffered < 1:
         n = least if s.gathering and not slow else 1
         deadline = s.slack - cost(n) - config.margin_s  # such a step must start before this has passed
-        unstarted = math.isinf(s.slack) and s.ahead == 0  # the first picture waits for nothing
+        unstarted = math.isinf(s.slack)  # the first pictures wait for nothing
         return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
     if s.small and not slow:
         return 1, 0.0

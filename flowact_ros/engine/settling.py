@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowact_ros.models.mmdit import Context, MMDiT, patchify, unpatchify
+from flowact_ros.models.mmdit import Context, MMDiT, moving, patchify, unpatchify
 
 
 class Settling:
@@ -32,13 +32,11 @@ class Settling:
         tokens = patchify(noisy, config.mmdit.patch)
         if self._clean is None:
             clean = self._model.evaluate(self._context, tokens, sigma)[0]
-            moves = clean.float().abs().mean(-1).amax((0, 1))
-            self._clean, self._moving = clean, (moves >= self._settled).nonzero().flatten()
+            self._clean, self._moving = clean, moving(clean, self._settled)
             self._context = self._context.only(self._moving)
         elif len(self._moving):
             clean = self._clean.clone()
-            moving = self._model.evaluate(self._context, tokens[:, :, self._moving], sigma)[0]
-            clean[:, :, self._moving] = moving
+            clean[:, :, self._moving] = self._model.evaluate(self._context, tokens[:, :, self._moving], sigma)[0]
         else:
             clean = self._clean
         return unpatchify(clean, config.mmdit.patch, config.grid)

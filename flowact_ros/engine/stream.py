@@ -40,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 _MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
 _FIRST_COST_S = 0.1  # of a latent, before any step was seen
 _IDENTITY_STEPS = 8  # steps between two looks at the identity
+_HEAD_START = 12  # frames made before the first one leaves: nobody knows yet what a step costs
 _MOST_UNDRAWN = 2  # latents that may wait for their pictures when the next step begins
 
 
@@ -71,6 +72,8 @@ class Stream:
         self.ring = Ring()
         self.next_frame = 0  # the next one to leave
         self.t0: float | None = None
+        least = FRAMES_PER_LATENT  # whatever the ring may hold
+        self._head_start = min(_HEAD_START, max(least, config.idle_frames // least * least))
         self._fade = int(config.fade_s * SAMPLE_RATE)
         self._clock = clock
         self._began = clock()
@@ -393,7 +396,7 @@ class Stream:
         now = self.now()
         picture = self.ring.picture(self.next_frame)
         if self.t0 is None:
-            if picture is None:
+            if picture is None or (not self.offline and FRAMES_PER_LATENT * len(self.ring) < self._head_start):
                 return _MAX_WAIT_S
             self.t0 = now + self.config.output_lead_s
             self.meter.first_frame_s = None if self.offline else now - self._began

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--random-weights", action="store_true", help="with --engine-only: speed needs no training"
     )
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument(

@@ -101,11 +101,10 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pipeline(args: argparse.Namespace) -> Any:
-    from flowact_ros.engine.pipeline import AvatarPipeline, best_dtype, build_pipeline
+    from flowact_ros.engine.pipeline import AvatarPipeline, best_kind, build_pipeline
 
     if not args.random_weights:
         return build_pipeline(args.preset, args.device, weights=args.weights or None, dtype=args.dtype)
-    import torch
 
     from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder
     from flowact_ros.models.config import preset
@@ -114,9 +113,9 @@ def _pipeline(args: argparse.Namespace) -> Any:
     from flowact_ros.models.vae import VAE
 
     config = preset(args.preset)
-    kind = best_dtype(args.device) if args.dtype == "auto" else getattr(torch, args.dtype)
+    kind = best_kind(args.device) if args.dtype == "auto" else args.dtype
     parts = VAE(config.vae), MMDiT(config), EmbeddedAudioEncoder(), EmbeddedTextEncoder()
-    return AvatarPipeline(config, *parts, device=args.device, dtype=kind, check_references=False)
+    return AvatarPipeline(config, *parts, device=args.device, kind=kind, check_references=False)
 
 
 def _picture(name: str, size: int) -> tuple[Any, str]:

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     quick.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
     quick.add_argument("--device", default="cpu", help="cpu or cuda")
-    quick.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    quick.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
     quick.add_argument(
         "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
     )

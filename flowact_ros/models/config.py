@@ -61,6 +61,7 @@ class MemoryConfig:
     entry_latents: int = 1  # latents kept of a chunk: its last one
     refine_interval: int = 0  # renew the short-term latent every so many chunks; 0 = never
     refine_sigma: float = 0.3  # noise level of that renewal
+    still: float = 0.0  # tokens that move by less than this (mean of a channel) are not kept; 0: all are
     retain: float = 1.0  # share of the motion (distance to the reference) that a committed latent keeps
 
     @property
@@ -72,6 +73,7 @@ class MemoryConfig:
         _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
         _require(self.refine_interval >= 0, f"memory.refine_interval is {self.refine_interval}; use 0 or more chunks")
         _require(0 < self.retain <= 1, f"memory.retain is {self.retain}; the range is 0 (exclusive) to 1")
+        _require(0 <= self.still <= 1, f"memory.still is {self.still}; the range is 0 to 1")
         _require(0 < self.refine_sigma < 1, f"memory.refine_sigma is {self.refine_sigma}; the range is 0 to 1")
         _require(self.entry_latents in (1, 3), f"memory.entry_latents is {self.entry_latents}; use 1 or 3")
 
@@ -226,7 +228,7 @@ def avatar_cpu() -> ModelConfig:
     # nearly no noise and half of the motion in memory: the denoiser is not distilled yet (docs/decisions.md)
     return ModelConfig(
         name="avatar_cpu",
-        memory=MemoryConfig(retain=0.5),
+        memory=MemoryConfig(retain=0.5, still=0.03),
         schedule=SchedulerConfig(temperature=0.1, settled=0.03),
     )
 

@@ -14,6 +14,7 @@ the previous latent after 600 steps (same error with the true one and with none)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,6 +47,18 @@ def unpatchify(tokens: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     b, s, _, channels = tokens.shape
     x = tokens.reshape(b, s, *grid, channels // patch**2, patch, patch)
     return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, s, -1, grid[0] * patch, grid[1] * patch)
+
+
+def moving(tokens: Tensor, least: float) -> Tensor:
+    """Indices `[P']` of the tokens `[B, S, P, channels]` that are `least` or more, in the mean of a channel and in any
+    slot: reference-relative, they are where something moves.
+    """
+    return (tokens.float().abs().mean(-1).amax((0, 1)) >= least).nonzero().flatten()
+
+
+def in_slot(tokens: Tensor, condition_tokens: int) -> Tensor:
+    """Indices of a slot's condition tokens and of these of its video tokens, among all tokens of the slot."""
+    return torch.cat([torch.arange(condition_tokens, device=tokens.device), condition_tokens + tokens])
 
 
 def fake_causal(memory_slots: int, stream_slots: int) -> Tensor:
@@ -82,8 +95,8 @@ class Context:
     def only(self, tokens: Tensor) -> Context:
         """With nothing but the video tokens of these indices `[P']`, where everything may be seen."""
         slots, condition = self.condition.shape[1:3]
-        every = torch.cat([torch.arange(condition, device=tokens.device), condition + tokens])
-        cos, sin = (table.unflatten(0, (slots, -1))[:, every].flatten(0, 1) for table in self.window.rotary)
+        kept = in_slot(tokens, condition)
+        cos, sin = (table.unflatten(0, (slots, -1))[:, kept].flatten(0, 1) for table in self.window.rotary)
         window = replace(self.window, rotary=(cos, sin))
         return replace(self, still=self.still[:, :, tokens], place=self.place[tokens], window=window)
 
@@ -120,21 +133,26 @@ class MMDiT(nn.Module):
     def tokens_per_slot(self) -> int:
         return self.condition_tokens + self.config.tokens_per_latent
 
-    def window(self, slots: Tensor, cached: Tensor | None, mask: Tensor | None) -> Window:
+    def window(
+        self, slots: Tensor, cached: Tensor | None, mask: Tensor | None, held: Sequence[Tensor | None] | None = None
+    ) -> Window:
         """Rotations and token mask for queries at time positions `slots` `[S]` and keys at `cached` `[M]` + `slots`.
 
-        mask: slot mask bool `[S, M + S]`, or None when everything may be seen.
+        mask: slot mask bool `[S, M + S]`, or None when everything may be seen
+        held: which video tokens each of the M cached slots has (None: all), where `mask` is None
         """
         c = self.config.mmdit
 
-        def rotary(positions: Tensor) -> tuple[Tensor, Tensor]:
-            tokens = token_positions(positions, self.config.grid, self.condition_tokens)
-            return rotation(tokens.flatten(0, 1), c.rope_axes, c.rope_theta)
+        def rotary(positions: Tensor, held: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+            places = token_positions(positions, self.config.grid, self.condition_tokens)
+            rows = [x if t is None else x[in_slot(t, self.condition_tokens)] for x, t in zip(places, held)]
+            return rotation(torch.cat(rows), c.rope_axes, c.rope_theta)
 
         if mask is not None:
             n = self.tokens_per_slot
             mask = mask.to(slots.device).repeat_interleave(n, 0).repeat_interleave(n, 1)
-        return Window(rotary(slots), None if cached is None else rotary(cached), mask)
+        past = None if cached is None else rotary(cached, held or [None] * len(cached))
+        return Window(rotary(slots, [None] * len(slots)), past, mask)
 
     def context(
         self,

@@ -117,8 +117,8 @@ def test_missing_weights_and_names_are_one_line(tmp_path: Path) -> None:
         build_pipeline("nobody")
     with pytest.raises(ConfigError, match="live stream runs the sequential schedule"):
         build_pipeline("debug", overrides={"schedule": {"order": "diagonal"}})
-    with pytest.raises(ValueError, match="dtype 'int8'"):
-        build_pipeline("debug", dtype="int8")
+    with pytest.raises(ValueError, match="dtype 'int4'"):
+        build_pipeline("debug", dtype="int4")
     for device in ("banana", "cuda:99"):
         with pytest.raises(ValueError, match=f"device '{device}' cannot be used .+; cpu always can") as told:
             build_pipeline("debug", device=device)

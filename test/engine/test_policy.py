@@ -55,7 +55,7 @@ def situation(**changes: object) -> Situation:
         ({"flowing": True, "bounded": False, "supply": 10, "slack": 0.12}, 1),  # the deadline: underrun
         ({"flowing": True, "bounded": True, "supply": 10}, 3),  # the end of speech needs no more
         ({"slack": math.inf, "ahead": 0, "gathering": True}, 1),  # the first picture waits for nothing
-        ({"slack": math.inf, "ahead": 4, "gathering": True}, 0),
+        ({"slack": math.inf, "ahead": 4, "gathering": True}, 1),  # nor do the others that the clock starts with
         ({"offline": True, "slack": math.inf, "ahead": 100}, 3),
         ({"offline": True, "flowing": True, "bounded": False, "supply": 2 * LATENT + LOOK}, 2),
         ({"offline": True, "flowing": True, "bounded": False, "supply": 5}, 1),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from flowact_ros.engine.kv_cache import entry_cache, join, read_positions, reference_cache
 from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.models.config import ModelConfig, debug
-from flowact_ros.models.mmdit import MMDiT, fake_causal, patchify, unpatchify
+from flowact_ros.models.mmdit import MMDiT, fake_causal, in_slot, patchify, unpatchify
 
 CONFIG = debug()
 
@@ -138,3 +140,34 @@ def test_the_evaluations_of_a_chunk_share_their_context() -> None:
         whole, _ = model(x, reference, sigma, audio, text, window, past, recent=recent)
         torch.testing.assert_close(predict(x, sigma), whole)
     torch.testing.assert_close(past[0][0][:, :, : model.tokens_per_slot], bank.anchor[0][0])  # still un-rotated
+
+
+def test_memory_keeps_the_tokens_that_move() -> None:
+    """An entry without the tokens that stand still holds what a pass over the others alone makes of them."""
+    config = replace(CONFIG, memory=replace(CONFIG.memory, still=0.2))
+    model, patch, n = make_model(config), CONFIG.mmdit.patch, CONFIG.tokens_per_latent
+    latents, reference, _, audio, text = inputs(4)
+    tokens = patchify(latents, patch)
+    tokens[:, :2, n // 2 :] *= 0.01
+    latents = unpatchify(tokens, patch, CONFIG.grid)
+    bank = MemoryBank.start(model, reference)
+    for k in range(4):
+        bank = bank.commit(model, latents[:, k : k + 1], Condition(audio[:, k : k + 1], text[:, k : k + 1]))
+    assert [len(entry.tokens) for entry in bank.entries] == [n // 2, n // 2, n, n]
+    held = [entry.cache[0][0].shape[2] - model.condition_tokens for entry in bank.entries]
+    assert held == [n // 2, n // 2, n, n]
+    condition, sigma = Condition(audio[:, :2], text[:, :2]), torch.full((1, 2), 0.7)
+    found = bank.predictor(model, condition)(latents[:, 2:], sigma)
+    full = MemoryBank.start(model, reference)
+    model.config = CONFIG
+    for entry in bank.entries:
+        full = full.commit(model, entry.latents, entry.condition)
+    whole = full.predictor(model, condition)(latents[:, 2:], sigma)
+    assert not torch.allclose(found, whole)
+    # keys of the last two entries are those of a bank that keeps all, rotated to the same places
+    mine, others = bank.context(model, condition).past, full.context(model, condition).past
+    last = 2 * model.tokens_per_slot
+    torch.testing.assert_close(mine[0][0][:, :, -last:], others[0][0][:, :, -last:])
+    kept = in_slot(torch.arange(n // 2), model.condition_tokens)
+    start = model.tokens_per_slot  # behind the reference
+    torch.testing.assert_close(mine[0][0][:, :, start : start + len(kept)], others[0][0][:, :, start + kept])
