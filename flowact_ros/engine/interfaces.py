@@ -7,6 +7,7 @@ threads. Nodes, benchmark, evaluation and command line touch only the session an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,8 +87,13 @@ class Pipeline(Protocol):
         """Decoder state before the first latent."""
         ...
 
-    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Any:
-        """pcm float32 [context + n*3840 + lookahead] at 24 kHz -> latents [n, C, h, w]."""
+    def denoise(
+        self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str, stop: Callable[[], bool] | None = None
+    ) -> Any:
+        """pcm float32 [context + n*3840 + lookahead] at 24 kHz -> latents [n, C, h, w].
+
+        stop: asked before each evaluation of the network; once it says yes, the answer is None.
+        """
         ...
 
     def advance(self, state: StreamState, latents: Any) -> StreamState:

