@@ -80,6 +80,7 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
         load_before=load_before,
         character=name,
         real_time_factor=(figures.real_time_factor_median, figures.real_time_factor_p95),
+        load=figures.load_median,
         repeated=figures.repeated,
         dropped=figures.dropped,
         frames=figures.frames,

@@ -21,6 +21,7 @@ def result_table(
     load_before: float,
     character: str,
     real_time_factor: tuple[float, float],
+    load: float,
     repeated: int,
     dropped: int,
     frames: int,
@@ -46,6 +47,7 @@ def result_table(
         "machine": {**machine(), "threads": args.threads, "load_before": round(load_before, 2)},
         "seconds": round(seconds, 1),
         "real_time_factor": {"median": round(real_time_factor[0], 3), "p95": round(real_time_factor[1], 3)},
+        "load": round(load, 3),
         "ttff_s": percentiles(times.ttff),
         "ttff_live_s": percentiles(times.ttff_live),
         "barge_in_s": percentiles(times.barge_in),
@@ -88,6 +90,7 @@ def show(result: dict[str, Any]) -> None:
     add("fps", "frames a second", number("fps"), least=24.9, digits=2)
     add("rtf", "real-time factor, median", number("real_time_factor", "median"), most=0.5)
     add("rtf95", "real-time factor, p95", number("real_time_factor", "p95"), most=0.7)
+    add("load", "working time of the busier network ÷ media time, median", number("load"))
     add("core", "processor time a chunk of 480 ms", number("core_ms_per_chunk"), "ms", digits=0)
     add("repeated", "frames repeated", number("repeated_frames"), most=0, digits=0)
     add("dropped", "frames dropped", number("dropped_frames"), most=0, digits=0)

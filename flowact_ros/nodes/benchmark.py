@@ -284,6 +284,7 @@ def _play(
         "times": vars(driver.times),
         "character": order["character"],
         "real_time_factor": [figures.real_time_factor, figures.real_time_factor_p95],
+        "load": figures.load,
         "repeated": figures.repeated_frames,
         "dropped": figures.dropped_frames,
         "frames": figures.frames,

@@ -36,6 +36,7 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.fps = float(published_fps)
     message.real_time_factor = figures.real_time_factor_median if stepped else math.nan
     message.real_time_factor_p95 = figures.real_time_factor_p95 if stepped else math.nan
+    message.load = figures.load_median if stepped else math.nan
     message.ttff = figures.ttff_s[-1] if figures.ttff_s else math.nan
     message.step_ms = float(sum(stages.values())) if stages else math.nan
     message.stage_names = list(stages)

@@ -125,6 +125,7 @@ class KioskBridge(FlowactNode):
         self._state["fps"] = round(float(message.fps), 1)
         for name, value in (
             ("real_time_factor", message.real_time_factor),
+            ("load", message.load),
             ("ttff", message.ttff),
             ("step_ms", message.step_ms),
         ):

@@ -11,6 +11,7 @@ from flowact_ros.evaluation import bench
 
 PROMISED = {
     "real_time_factor": {"median", "p95"},
+    "load": None,
     "ttff_s": {"p50", "p95"},
     "barge_in_s": {"p50", "p95"},
     "step_ms": {"audio", "denoise", "decode"},
