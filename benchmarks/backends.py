@@ -70,7 +70,9 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
     from flowact_ros.engine.characters import list_characters, load_character
     from flowact_ros.engine.pipeline import build_pipeline
+    from flowact_ros.models.checkpoint import load_weights, weights_dir
     from flowact_ros.models.mmdit import Context
+    from flowact_ros.models.vae import VAE
 
     class Evaluation(nn.Module):
         def __init__(self, model: nn.Module, context: Context) -> None:
@@ -120,9 +122,12 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             context.vec,
             *pasts,
         ),
-        "decoder": (latent, decoder["decoder.32"], decoder["decoder.16"]),
+        "decoder": (latent, pipeline.vae.decoder.widen(pipeline.vae.raw(latent)[0]), decoder["16"]),
     }
-    modules = {"denoiser": Evaluation(pipeline.denoiser, context), "decoder": Decoding(pipeline.vae)}
+    vae = VAE(pipeline.config.vae)  # as it is: the pipeline's own has other convolutions (models/winograd.py)
+    if preset != "debug":
+        load_weights(weights_dir() / preset / "vae.safetensors", vae, kind="vae", config=vae.config)
+    modules = {"denoiser": Evaluation(pipeline.denoiser, context), "decoder": Decoding(vae)}
     kind = getattr(torch, dtype)
     out = {}
     for part, module in modules.items():

@@ -66,8 +66,8 @@ class StreamState:
 class Pipeline(Protocol):
     """The networks as the session sees them. Every method is deterministic and free of side effects.
 
-    Optional members: `timings: dict[str, float]`, milliseconds of the last call by stage ("audio", "text" inside
-    `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference.
+    Optional members: `timings: dict[str, float]`, milliseconds of the last call by stage ("audio", "text", "deepen"
+    inside `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference.
     """
 
     context_samples: int  # at 24 kHz: past audio wanted before the first frame of a step

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flowact_ros.engine.utterance import Utterance
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
-STAGES = ("audio", "text", "denoise", "commit", "decode", "output")
+STAGES = ("audio", "text", "denoise", "deepen", "commit", "decode", "output")
 _COSTS_KEPT = 16  # steps of a size that its expected time comes from
 _FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks

@@ -48,12 +48,14 @@ TEXT_CACHE = 256  # instructions whose embedding is kept
 class Chunk:
     """Clean reference-relative latents `[1, n, C, h, w]` of a chunk, with the condition they were made from.
 
-    `chunk[:i]` is the chunk cut after i latents, `chunk[i]` one latent to decode.
+    deep: the decoder's first layers of them (`decoding.deepen`). `chunk[:i]` is the chunk cut after i latents,
+    `chunk[i]` one latent to decode.
     """
 
     latents: Tensor
     condition: Condition
     bank: MemoryBank
+    deep: Tensor
 
     def __len__(self) -> int:
         return self.latents.shape[1]
@@ -63,10 +65,12 @@ class Chunk:
             start, stop, step = index.indices(len(self))
             if step != 1:
                 raise ValueError(f"a chunk is cut into consecutive latents; step {step} was asked for")
-            return Chunk(self.latents[:, start:stop], self.condition.slots(start, stop), self.bank)
+            condition = self.condition.slots(start, stop)
+            return Chunk(self.latents[:, start:stop], condition, self.bank, self.deep[start:stop])
         if not -len(self) <= index < len(self):
             raise IndexError(f"latent {index} of a chunk of {len(self)}")
-        return self.latents[0, index], self.bank.reference
+        index %= len(self)
+        return self.latents[0, index], self.bank.reference, self.deep[index : index + 1]
 
 
 class AvatarPipeline:
@@ -184,7 +188,16 @@ class AvatarPipeline:
             latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         except Stopped:
             return None
-        return Chunk(latents, condition, bank)
+        return Chunk(latents, condition, bank, self._deepen(latents, bank))
+
+    def _deepen(self, latents: Tensor, bank: MemoryBank) -> Tensor:
+        # here rather than in `decode`: all latents of a step at once, in the thread that has more time
+        began, scale = time.perf_counter(), self.config.motion_scale
+        absolute = bank.reference.unsqueeze(1) + scale * latents
+        before = bank.reference if bank.newest is None else bank.reference + scale * bank.newest
+        deep = decoding.deepen(self.vae, absolute, before)
+        self.timings["deepen"] = 1e3 * (time.perf_counter() - began)
+        return deep
 
     @torch.inference_mode()
     def advance(self, state: StreamState, latents: Chunk) -> StreamState:
@@ -193,12 +206,12 @@ class AvatarPipeline:
         return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
 
     @torch.inference_mode()
-    def decode(self, latent: tuple[Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
+    def decode(self, latent: tuple[Tensor, Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
         """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
-        relative, reference = latent
+        relative, reference, deep = latent
         absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
         pictures, after = decoding.decode(
-            self.vae, absolute, decoder_state, still=self.config.still, calm=self.config.calm
+            self.vae, absolute, deep, decoder_state, still=self.config.still, calm=self.config.calm
         )
         began = time.perf_counter()
         frames = resize(pictures, (self.height, self.width)).cpu().numpy()

@@ -15,7 +15,7 @@ from flowact_ros.engine.ring import RingEntry, Snapshot
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
 # parts of a call that a pipeline may have timed itself (Pipeline.timings)
-_PARTS = {"denoise": ("audio", "text"), "decode": ("output",)}
+_PARTS = {"denoise": ("audio", "text", "deepen"), "decode": ("output",)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,31 +20,41 @@ REST = 0.9  # of a cell's movement is remembered from latent to latent: what has
 LULL = 0.7  # the same of its pace
 
 
+def deepen(vae: VAE, latents: Tensor, before: Tensor) -> Tensor:
+    """The decoder's layers that see whole latents `[1, N, C, h, w]`, which follow `before` `[1, C, h, w]`: `[N, ...]`.
+
+    What `decode` needs of each of them. For all of a step at once their large weights are read once.
+    """
+    past = vae.decoder.widen(vae.raw(before.unsqueeze(1)).flatten(0, 1))
+    return vae.decoder.deep(vae.raw(latents), past)[0]
+
+
 def settle(vae: VAE, latent: Tensor) -> State:
     """State of `decode` as if latent `[1, C, h, w]`, the reference's, had been on screen for ever."""
     pictures, state = vae.decode_rgb(latent.unsqueeze(1))
     picture, none = pictures[0, -1], torch.zeros_like(latent[0, 0], dtype=torch.float32)
-    still = {"still.latent": latent, "still.picture": picture, "still.16": state["decoder.16"]}
-    return {**state, **still, "latent": latent, "picture": picture, "moves": none, "pace": none}
+    now = {"latent": latent, "picture": picture, "16": state["decoder.16"]}
+    return {**now, **{f"still.{name}": tensor for name, tensor in now.items()}, "moves": none, "pace": none}
 
 
 def decode(
-    vae: VAE, latent: Tensor, state: State, *, still: float, calm: float
+    vae: VAE, latent: Tensor, deep: Tensor, state: State, *, still: float, calm: float
 ) -> tuple[Tensor, State]:
     """latent `[1, C, h, w]` after `state` -> pictures uint8 `[4, 32h, 32w, 3]` and the next state.
 
+    deep:  what `deepen` says of it `[1, ...]`
     still: cells nearer to the reference than this (mean distance of a channel) show its picture; 0: all is drawn
     calm:  cells that change by less than this from latent to latent are drawn once and faded to
     """
+    decoder, tint = vae.decoder, vae.decoder.tint(vae.raw(latent.unsqueeze(1)))
     if still <= 0:
-        pictures, after = vae.decode_rgb(latent.unsqueeze(1), state)
-        return pictures[0], after
+        x, past16 = decoder.frames(deep, 1, state["16"])
+        return vae.pictures(decoder.body(x).unsqueeze(0), tint), {**state, "16": past16}
     moves = torch.maximum(_distance(latent, state["still.latent"]), REST * state["moves"])
     pace = torch.maximum(_distance(latent, state["latent"]), LULL * state["pace"])
     drawn, quick = regions(moves, pace, still, calm)
-    whole, decoder, raw = Window.whole(latent), vae.decoder, vae.raw(latent.unsqueeze(1))
-    wide, tint = drawn.wide(whole), decoder.tint(raw)
-    x, after = decoder.trunk(raw, state, wide)
+    wide = drawn.wide(Window.whole(latent))
+    x, seen16 = decoder.frames(deep, 1, state["16"], wide)
 
     def draw(frames: Tensor, window: Window) -> Tensor:
         patches = decoder.body(frames, window, wide).unsqueeze(0)
@@ -53,11 +63,11 @@ def decode(
     last = state["still.picture"].clone()
     _paste(draw(x[-1:], drawn), last.unsqueeze(0), drawn)
     past16 = state["still.16"].clone()
-    wide.of(past16).copy_(after["decoder.16"])
+    wide.of(past16).copy_(seen16)
     pictures = fade(state["picture"], last)
     if quick is not None:
         _paste(draw(x[:-1], quick), pictures[:-1], quick)
-    return pictures, {**after, "decoder.16": past16, "latent": latent, "picture": last, "moves": moves, "pace": pace}
+    return pictures, {**state, "latent": latent, "picture": last, "16": past16, "moves": moves, "pace": pace}
 
 
 def regions(moves: Tensor, pace: Tensor, still: float, calm: float) -> tuple[Window, Window | None]:

@@ -158,25 +158,33 @@ class Decoder(nn.Module):
 
         `spread` makes pictures of the sum.
         """
-        x, state = self.trunk(latents, state)
-        return self.body(x).unflatten(0, (-1, self.config.temporal_stride)), self.tint(latents), state
+        x, past32 = self.deep(latents, state.get("decoder.32"))
+        x, past16 = self.frames(x, len(latents), state.get("decoder.16"))
+        patches = self.body(x).unflatten(0, (-1, self.config.temporal_stride))
+        return patches, self.tint(latents), {**state, "decoder.32": past32, "decoder.16": past16}
 
-    def trunk(self, latents: Tensor, state: State, window: Window | None = None) -> tuple[Tensor, State]:
-        """Features `[B * 4N, C, H/16, W/16]` of the frames of latents `[B, N, C, h, w]`, and the next state.
+    def widen(self, latents: Tensor) -> Tensor:
+        """Latents `[n, C, h, w]` -> the first layer's `[n, width, h, w]`, which `deep` remembers of the last one."""
+        return self.stem(latents.contiguous(memory_format=torch.channels_last))
 
-        window: of whole cells; where frames are told apart, only this part is made (N = 1).
-        """
-        batch, past16 = latents.shape[0], state.get("decoder.16")
-        x = self.stem(latents.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-        x, past32 = self.mix32(x, batch, state.get("decoder.32"))
+    def deep(self, latents: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Layers at the latents' own stride: latents `[B, N, C, h, w]` -> `[B * N, width, h, w]`, the next `past`."""
+        x, past = self.mix32(self.widen(latents.flatten(0, 1)), len(latents), past)
         for block in self.stages[3]:
             x = block(x)
+        return F.silu(x), past
+
+    def frames(
+        self, x: Tensor, batch: int, past: Tensor | None, window: Window | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `deep` gives -> features `[B * 4N, C, H/16, W/16]` of single frames, the next `past`.
+
+        window: only this part of it, of whole cells.
+        """
         if window is not None:
             x = window.of(x, 0.5).contiguous(memory_format=torch.channels_last)
-            past16 = None if past16 is None else window.of(past16)
-        x = enlarge(F.silu(x), self.unfold, 2, self.config.temporal_stride)  # frames from here on
-        x, past16 = self.mix16(x, batch, past16)
-        return x, {**state, "decoder.32": past32, "decoder.16": past16}
+            past = None if past is None else window.of(past)
+        return self.mix16(enlarge(x, self.unfold, 2, self.config.temporal_stride), batch, past)
 
     def body(self, x: Tensor, window: Window | None = None, inside: Window | None = None) -> Tensor:
         """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work.

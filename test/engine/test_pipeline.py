@@ -13,6 +13,7 @@ from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
+from flowact_ros.models.decoding import deepen
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +142,13 @@ def test_what_stands_still_keeps_the_picture_of_the_reference(picture: np.ndarra
     chunk = pipeline.denoise(pipeline.start(reference, 0), sound(pipeline, 1), 1, "speaking")
     relative = torch.zeros_like(chunk.latents[0, 0])
     relative[:, 0, 0] = 0.5
-    frames, _ = pipeline.decode((relative, reference.latent), pipeline.start_decoder(reference))
-    shown = pipeline.decode((0 * relative, reference.latent), pipeline.start_decoder(reference))[0]
+
+    def show(relative: torch.Tensor) -> np.ndarray:
+        absolute = (reference.latent + relative).unsqueeze(1)
+        latent = (relative, reference.latent, deepen(pipeline.vae, absolute, reference.latent))
+        return pipeline.decode(latent, pipeline.start_decoder(reference))[0]
+
+    frames, shown = show(relative), show(0 * relative)
     changed = (frames[0] != shown[0]).any(-1)
     assert changed[:40, :40].any() and not changed[60:].any() and not changed[:, 60:].any()
 
@@ -159,3 +165,20 @@ def test_a_chunk_can_be_given_up_between_evaluations(pipeline: AvatarPipeline, p
     assert len(asked) == 3
     whole = pipeline.denoise(state, sound(pipeline, 2), 2, "speaking", lambda: False)
     assert torch.equal(whole.latents, pipeline.denoise(state, sound(pipeline, 2), 2, "speaking").latents)
+
+
+def test_pictures_are_those_of_all_latents_in_a_row(pipeline: AvatarPipeline, picture: np.ndarray) -> None:
+    """Also where a chunk was cut: the decoder's memory of the latent before comes from the stream's."""
+    reference = pipeline.load_reference(picture)
+    state, decoder = pipeline.start(reference, 0), pipeline.start_decoder(reference)
+    drawn, latents = [], [reference.latent]
+    for n, kept in ((3, 1), (2, 2), (3, 3)):
+        chunk = pipeline.denoise(state, sound(pipeline, n, n), n, "speaking")
+        for i in range(kept):
+            frames, decoder = pipeline.decode(chunk[i], decoder)
+            drawn.append(frames)
+            latents.append(reference.latent + chunk.latents[:, i])
+        state = pipeline.advance(state, chunk[:kept])
+    whole = pipeline.vae.decode_rgb(torch.stack(latents, 1))[0][0, 4:]
+    wanted = resize(whole, (pipeline.height, pipeline.width)).numpy().astype(int)
+    assert np.abs(np.concatenate(drawn) - wanted).max() <= 1

@@ -6,13 +6,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from flowact_ros.models.config import debug
-from flowact_ros.models.decoding import decode, fade, regions, settle
-from flowact_ros.models.vae import VAE
+from flowact_ros.models.decoding import decode, deepen, fade, regions, settle
+from flowact_ros.models.vae import VAE, State
 from flowact_ros.models.window import Window
 
 STILL, CALM = 0.03, 0.08
+
+
+def show(vae: VAE, latent: Tensor, state: State, still: float = STILL, calm: float = CALM) -> tuple[Tensor, State]:
+    """`decode` of latent `[1, C, h, w]` after `state`."""
+    deep = deepen(vae, latent.unsqueeze(1), state["latent"])
+    return decode(vae, latent, deep, state, still=still, calm=calm)
 
 
 def make_vae() -> VAE:
@@ -40,23 +47,31 @@ def test_where_all_is_quick_all_is_drawn() -> None:
     vae = make_vae()
     latents = torch.randn(1, 4, 8, 4, 3)
     state = settle(vae, latents[:, 0])
-    plain = {name: state[name] for name in ("decoder.16", "decoder.32")}
+    plain = vae.decode_rgb(latents[:, :1])[1]
     for k in range(1, 4):
         whole, plain = vae.decode_rgb(latents[:, k : k + 1], plain)
-        pictures, state = decode(vae, latents[:, k], state, still=STILL, calm=CALM)
+        pictures, state = show(vae, latents[:, k], state)
         assert pictures.shape == (4, 128, 96, 3) and pictures.dtype == torch.uint8
         assert int((pictures.int() - whole[0].int()).abs().max()) <= 1
         assert torch.equal(state["picture"], pictures[-1])
-        for name, tensor in plain.items():
-            torch.testing.assert_close(state[name], tensor, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(state["16"], plain["decoder.16"], rtol=1e-4, atol=1e-4)
+
+
+def test_layers_of_whole_latents_may_be_made_for_a_step_at_once() -> None:
+    vae, latents = make_vae(), torch.randn(1, 4, 8, 4, 3)
+    together = deepen(vae, latents[:, 1:], latents[:, 0])
+    single = [deepen(vae, latents[:, k : k + 1], latents[:, k - 1]) for k in (1, 2, 3)]
+    torch.testing.assert_close(together, torch.cat(single), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(single[1], deepen(vae, latents[:, 2:3], latents[:, 0]))  # the one before matters
 
 
 def test_switched_off_it_is_the_plain_decoder() -> None:
     vae, latents = make_vae(), torch.randn(1, 2, 8, 4, 3)
     state = settle(vae, latents[:, 0])
-    pictures, after = decode(vae, latents[:, 1], state, still=0.0, calm=CALM)
-    whole, plain = vae.decode_rgb(latents[:, 1:], state)
-    assert torch.equal(pictures, whole[0]) and torch.equal(after["decoder.16"], plain["decoder.16"])
+    pictures, after = show(vae, latents[:, 1], state, still=0.0)
+    whole, plain = vae.decode_rgb(latents[:, 1:], vae.decode_rgb(latents[:, :1])[1])
+    assert (pictures.int() - whole[0].int()).abs().max() <= 1
+    torch.testing.assert_close(after["16"], plain["decoder.16"], rtol=1e-4, atol=1e-4)
 
 
 def test_what_stands_still_is_shown_and_remembered_as_it_was() -> None:
@@ -64,11 +79,11 @@ def test_what_stands_still_is_shown_and_remembered_as_it_was() -> None:
     still = settle(vae, latent)
     moved = latent.clone()
     moved[..., 3:5, 4:6] += torch.randn(8, 2, 2)
-    pictures, after = decode(vae, moved, still, still=STILL, calm=CALM)
+    pictures, after = show(vae, moved, still)
     changed = (pictures != still["picture"]).any(0).any(-1).nonzero()
     assert changed.amin(0).tolist() >= [80, 112] and changed.amax(0).tolist() < [176, 208]
     assert len(changed) > 0.5 * 96 * 96
-    kept = (after["decoder.16"] != still["decoder.16"])[0].any(0).nonzero()
+    kept = (after["16"] != still["16"])[0].any(0).nonzero()
     assert kept.amin(0).tolist() == [2, 4] and kept.amax(0).tolist() == [
         13,
         15,
@@ -81,14 +96,14 @@ def test_slow_movement_is_faded_to_and_quick_movement_drawn() -> None:
     sway = latent.clone()
     sway[..., 1:3, 1:3] += 0.05
     sway[..., 5:7, 6:9] += torch.randn(8, 2, 3)
-    pictures, after = decode(vae, sway, still, still=STILL, calm=CALM)
+    pictures, after = show(vae, sway, still)
     first, last = still["picture"].float(), pictures[-1].float()
     assert torch.equal(after["picture"], pictures[-1])
     way = torch.stack([torch.lerp(first, last, share) for share in (0.25, 0.5, 0.75)])
     off = (pictures[:-1] - way).abs().amax(-1)
     assert off[:, :128, :128].max() <= 1 and (last - first)[:128, :128].abs().max() > 1
     assert off[:, 176:208, 208:272].max() > 8  # the pictures between are no mixture
-    again = decode(vae, sway, still, still=STILL, calm=CALM)[0]
+    again = show(vae, sway, still)[0]
     assert torch.equal(again, pictures)  # nothing of a state is written in place
 
 
@@ -96,9 +111,9 @@ def test_what_has_moved_is_drawn_for_a_while() -> None:
     vae, latent = make_vae(), torch.randn(1, 8, 8, 8)
     moved = latent.clone()
     moved[..., 2, 2] += 1.0
-    state, seen = decode(vae, moved, settle(vae, latent), still=STILL, calm=CALM)[1], []
+    state, seen = show(vae, moved, settle(vae, latent))[1], []
     for _ in range(40):
-        state = decode(vae, latent, state, still=STILL, calm=CALM)[1]
+        state = show(vae, latent, state)[1]
         seen.append((bool(state["moves"][2, 2] >= STILL), bool(state["pace"][2, 2] >= CALM)))
     drawn, quick = ([pair[i] for pair in seen] for i in (0, 1))
     assert drawn.index(False) == 33 and not any(drawn[33:])  # 0.9 ** 34 < 0.03
