@@ -132,6 +132,13 @@ class LaneCost:
     def __call__(self, latents: int) -> float:
         return self._handed(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
 
+    def first(self, latents: int) -> float:
+        """How long before its first frame leaves such a step must begin, so that all of its latents are in time."""
+        if not self._lanes:
+            return self._whole(latents)
+        late = self._drawn(1) - FRAMES_PER_LATENT / FRAME_RATE  # more with each latent, where drawing is that slow
+        return self._handed(latents) + self._drawn(1) + (latents - 1) * max(0.0, late)
+
     def period(self, latents: int) -> float:
         """Until the next step of this size could follow."""
         return max(self._thought(latents), latents * self._drawn(1)) if self._lanes else self._whole(latents)

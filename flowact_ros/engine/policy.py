@@ -16,6 +16,7 @@ from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE, SAM
 
 _KEEPS_UP = 0.9  # share of content time that a step may take to count as keeping up
 _LEAD_S = (0.08, 0.8)  # least and greatest lead of a rewind
+_LATENT_S = SAMPLES_PER_LATENT / SAMPLE_RATE
 _COMFORT_S = 0.08  # slack beyond a step with which it is better to wait for a larger one
 
 
@@ -45,13 +46,13 @@ def period(cost: Callable[[int], float], latents: int) -> float:
 
 def sustained(cost: Callable[[int], float], most: int) -> int:
     """The smallest step that keeps up with content time when only such steps are made; `most` if none does."""
-    budget = _KEEPS_UP * SAMPLES_PER_LATENT / SAMPLE_RATE
+    budget = _KEEPS_UP * _LATENT_S
     return next((n for n in range(1, most + 1) if period(cost, n) <= budget * n), most)
 
 
 def overloaded(cost: Callable[[int], float], most: int) -> bool:
     """No step keeps up with content time: the machine is too slow, or busy with something else."""
-    return period(cost, most) > most * SAMPLES_PER_LATENT / SAMPLE_RATE  # larger ones are cheaper a latent
+    return period(cost, most) > most * _LATENT_S  # larger ones are cheaper a latent
 
 
 def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
@@ -67,7 +68,8 @@ def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
 
 def in_time_from(frame: int, cost: Callable[[int], float], most: int, queue: float = 0.0) -> int:
     """The first latent that can be made in time when `frame` is the next to leave. queue: seconds of work before it."""
-    return -(-(frame + math.ceil((queue + cost(sustained(cost, most))) * FRAME_RATE)) // FRAMES_PER_LATENT)
+    seconds = queue + getattr(cost, "first", cost)(sustained(cost, most))
+    return -(-(frame + math.ceil(seconds * FRAME_RATE)) // FRAMES_PER_LATENT)
 
 
 def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
@@ -75,8 +77,7 @@ def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
 
     One latent is made first; where steps of one do not keep up, a larger one must be ready when it has been shown.
     """
-    latent = SAMPLES_PER_LATENT / SAMPLE_RATE
-    second = period(cost, sustained(cost, config.step_latents)) - latent
+    second = period(cost, sustained(cost, config.step_latents)) - _LATENT_S
     return min(_LEAD_S[1], max(_LEAD_S[0], 1.25 * (cost(1) + max(0.0, second)) + config.margin_s))
 
 
@@ -101,8 +102,8 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
         deadline = s.slack - cost(n) - config.margin_s  # such a step must start before this has passed
         unstarted = math.isinf(s.slack)  # the first pictures wait for nothing
         return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
-    if s.small and not slow:
-        return 1, 0.0
+    if s.small and not slow and s.slack - cost(1) + _LATENT_S >= cost(least):
+        return 1, 0.0  # and the step that follows is there when its latent has been shown
     in_time = max((n for n in range(least, most + 1) if cost(n) + config.margin_s <= s.slack), default=least)
     n = min(in_time, room, buffered)
     if n < in_time:  # room or speech is missing for a larger one: wait while that is safe

@@ -20,6 +20,7 @@ from flowact_ros.timebase import SAMPLE_RATE
 
 PIECE_S = 0.04  # [s] of a chunk of speech
 REST_S = 1.5  # [s] of silence after an interruption: whether the lips come to rest is read from its pictures
+PAUSE_S = 0.4  # [s] without its sound end an utterance: an engine that is late may tear a word for a moment
 ANSWER_S = 10.0  # an utterance that is not seen after this long is lost
 
 
@@ -103,7 +104,8 @@ class Driver:
         self._cond = threading.Condition()
         self._sounding = ""  # utterance of the newest frame
         self._newest = 0.0  # when it came
-        self._first: dict[str, float] = {}
+        self._first: dict[str, float] = {}  # when an utterance sounded first, and last
+        self._last: dict[str, float] = {}
         self._stop = False
         self._thread = threading.Thread(target=self._guarded, name="benchmark-speech", daemon=True)
 
@@ -127,6 +129,7 @@ class Driver:
             self._sounding = utterance_id
             if utterance_id:
                 self._first.setdefault(utterance_id, self._newest)
+                self._last[utterance_id] = self._newest
             self._cond.notify_all()
 
     def _guarded(self) -> None:
@@ -171,7 +174,14 @@ class Driver:
                 self.times.barge_in.append(stopped - asked)
             self._sleep(asked + REST_S - time.monotonic())
             return
-        self._silent(name, began, item.seconds + ANSWER_S)
+        self._over(name, item.seconds + ANSWER_S)
+
+    def _over(self, name: str, timeout: float) -> None:
+        """Waits until this speech has not sounded for a while."""
+        until = time.monotonic() + timeout
+        with self._cond:
+            while not self._stop and (now := time.monotonic()) < min(until, self._last[name] + PAUSE_S):
+                self._cond.wait(min(until, self._last[name] + PAUSE_S) - now)
 
     def _silent(self, name: str, since: float, timeout: float) -> float | None:
         """When the first frame after `since` without this speech came; None if none did."""

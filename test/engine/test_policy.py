@@ -43,6 +43,7 @@ def situation(**changes: object) -> Situation:
         ({"slack": 0.15, "ahead": 2}, 1),
         ({"slack": -1.0, "ahead": 0}, 1),
         ({"small": True}, 1),
+        ({"small": True, "slack": 0.05, "ahead": 2}, 1),  # late anyway, and steps of one keep up
         ({"gathering": True}, 0),  # speech arrives: stay free
         ({"gathering": True, "slack": 0.12, "ahead": 1}, 1),  # until the deadline
         ({"flowing": True, "bounded": False, "supply": 3 * LATENT + LOOK}, 3),
@@ -118,6 +119,9 @@ def test_a_late_engine_makes_steps_that_keep_up(costs, least):
     if least < 3:  # one latent first, then such a step: both in time
         assert costs[0] <= lead and costs[0] + costs[least - 1] <= lead + 0.16
     assert 0.08 <= lead <= 0.8
+    if least == 2:  # the small step after an onset, where the next one is in time; else one that keeps up by itself
+        assert choose(situation(small=True, slack=lead), of, SessionConfig()) == (1, 0.0)
+        assert choose(situation(small=True, slack=0.15), of, SessionConfig()) == (2, 0.0)
 
 
 def test_an_engine_that_cannot_keep_up_makes_large_steps_without_a_pause():
