@@ -13,6 +13,7 @@ from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
 STAGES = ("audio", "text", "denoise", "deepen", "commit", "decode", "output")
 _COSTS_KEPT = 16  # steps of a size that its expected time comes from
+_SET_UP = 4.0  # times the time that is expected before any step was seen
 _FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 
@@ -85,12 +86,13 @@ class StepCost:
         self._seen: dict[int, deque[float]] = {}
 
     def add(self, latents: int, wall: float) -> None:
-        """A step of `latents` took `wall` seconds. The first of a size sets things up and is not counted."""
+        """A step of `latents` took `wall` seconds. A first one of its size that took long has set things up."""
         seen = self._seen.get(latents)
         if seen is None:
-            self._seen[latents] = deque(maxlen=_COSTS_KEPT)
-        else:
-            seen.append(wall)
+            seen = self._seen[latents] = deque(maxlen=_COSTS_KEPT)
+            if wall > _SET_UP * self._initial * latents:
+                return
+        seen.append(wall)
 
     def __call__(self, latents: int) -> float:
         """The upper quartile of the latest: deadlines depend on it, one slow step must not spoil it."""
