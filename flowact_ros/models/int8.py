@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.substitution import substitute
 
 LEAST_WIDTH = 256  # inputs and outputs; below, rounding the activations costs more than it saves
 
@@ -45,18 +46,11 @@ def has_int8() -> bool:
 
 def use_int8(denoiser: MMDiT) -> int:
     """Puts them in place of the large layers of its blocks. Returns how many."""
-    return sum(_replace(block) for block in (*denoiser.double_blocks, *denoiser.single_blocks))
+    return sum(substitute(block, _better) for block in (*denoiser.double_blocks, *denoiser.single_blocks))
 
 
-def _replace(module: nn.Module) -> int:
-    count = 0
-    for name, child in module.named_children():
-        if name == "modulation":
-            continue
-        if isinstance(child, nn.Linear):
-            if min(child.in_features, child.out_features) >= LEAST_WIDTH:
-                setattr(module, name, Int8Linear(child))
-                count += 1
-        else:
-            count += _replace(child)
-    return count
+def _better(name: str, layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Linear) and "modulation" not in name.split("."):
+        if min(layer.in_features, layer.out_features) >= LEAST_WIDTH:
+            return Int8Linear(layer)
+    return layer

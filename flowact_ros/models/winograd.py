@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowact_ros.models.substitution import substitute
+
 TILE = 4  # rows and columns of results a tile
 LEAST_CHANNELS = 64  # below, the transforms cost more than they save
 
@@ -79,12 +81,11 @@ class WinogradConv2d(nn.Module):
 
 def use_winograd(module: nn.Module) -> int:
     """Puts it in place of the 3 x 3 convolutions of `module` that have channels enough. Returns how many."""
-    count = 0
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3):
-            if min(child.in_channels, child.out_channels) >= LEAST_CHANNELS:
-                setattr(module, name, WinogradConv2d(child))
-                count += 1
-        else:
-            count += use_winograd(child)
-    return count
+    return substitute(module, _better)
+
+
+def _better(name: str, layer: nn.Module) -> nn.Module:
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+        if min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS:
+            return WinogradConv2d(layer)
+    return layer

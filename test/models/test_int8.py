@@ -28,6 +28,7 @@ def test_a_layer_is_right_to_a_few_hundredths(bias: bool) -> None:
     shifted = Int8Linear(linear)(x + 3.0)  # a range that is not around zero
     assert float((shifted - linear(x + 3.0)).norm() / linear(x + 3.0).norm()) < 0.03
     assert torch.equal(Int8Linear(linear)(x), found)
+    assert Int8Linear(linear)(x[:, :, :0]).shape == (2, 3, 0, 500)  # memory may hold no picture
 
 
 def test_large_layers_of_the_blocks_are_replaced() -> None:

@@ -171,3 +171,14 @@ def test_memory_keeps_the_tokens_that_move() -> None:
     kept = in_slot(torch.arange(n // 2), model.condition_tokens)
     start = model.tokens_per_slot  # behind the reference
     torch.testing.assert_close(mine[0][0][:, :, start : start + len(kept)], others[0][0][:, :, start + kept])
+
+
+def test_memory_in_which_nothing_moves_is_heard_and_read_only() -> None:
+    """An entry without a video token still has its sound and its text."""
+    model = make_model(replace(CONFIG, memory=replace(CONFIG.memory, still=1.0)))
+    latents, reference, _, audio, text = inputs(2)
+    condition = Condition(audio, text)
+    bank = MemoryBank.start(model, reference).commit(model, 1e-3 * latents, condition)
+    assert bank.entries[0].cache[0][0].shape[2] == model.condition_tokens
+    found = bank.predictor(model, condition, settled=1e6)(latents, torch.full((1, 2), 0.7))
+    assert found.shape == latents.shape and found.isfinite().all()
