@@ -182,7 +182,7 @@ class AvatarPipeline:
         shape = tuple(bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
         predict = bank.predictor(self.denoiser, condition, self.config.schedule.settled)
-        self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard))
+        self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard), deepen=0.0)
         predict = predict if stop is None else stoppable(predict, stop)
         try:
             latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)

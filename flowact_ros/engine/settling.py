@@ -3,8 +3,8 @@
 
 In reference-relative latents most of a picture is zero and known after the first evaluation of a chunk; more
 evaluations refine the face. So what the first one leaves in its place is left out of the others, as in region-adaptive
-sampling (Liu et al. 2025, arXiv 2502.10389), but without its cache: that the others no longer see keys and values of
-tokens that stand still changed less than a thousandth of what they predict.
+sampling (Liu et al. 2025, arXiv 2502.10389), but without its cache: keeping keys and values of the tokens that are
+left out did not bring the result nearer to that of evaluating all (docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--random-weights", action="store_true", help="with --engine-only: speed needs no training"
     )
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        help="with --engine-only (default: what the processor does best)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument(
@@ -65,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 5 .. 3600")
         if args.random_weights and not args.engine_only:
             raise ValueError("--random-weights goes with --engine-only")
+        if args.dtype != "auto" and not args.engine_only:
+            raise ValueError("--dtype goes with --engine-only: the avatar's node chooses for itself")
         result = engine_only(args) if args.engine_only else with_nodes(args)
     except KeyboardInterrupt:
         return 130

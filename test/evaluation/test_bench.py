@@ -66,6 +66,7 @@ def test_all_nodes_and_a_page_client(capsys):
         (["--threads", "0"], "--threads is 0; it must lie in 1 .. 64"),
         (["--seconds", "1"], "--seconds is 1; it must lie in 5 .. 3600"),
         (["--random-weights"], "--random-weights goes with --engine-only"),
+        (["--dtype", "float32"], "--dtype goes with --engine-only"),
         (["--engine-only", "--preset", "huge"], "preset 'huge' does not exist"),
         (["--engine-only", "--preset", "debug", "--character", "nobody"], "'nobody' does not exist"),
         (
