@@ -102,16 +102,18 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         load_character(list_characters()[0]) if preset != "debug" else np.full((size, size, 3), 90, np.uint8)
     )
     reference = pipeline.load_reference(picture)
-    state, decoder = pipeline.start(reference, 0), pipeline.start_decoder(reference)
+    state = pipeline.start(reference, 0)
     samples = pipeline.context_samples + CHUNK * 3840 + pipeline.lookahead_samples
     sound = (0.05 * np.random.default_rng(0).standard_normal(samples)).astype(np.float32)
     for _ in range(pipeline.config.memory.long_term + 1):
         chunk = pipeline.denoise(state, sound, CHUNK, "speaking")
         state = pipeline.advance(state, chunk)
     with torch.inference_mode():
-        context = state.memory.context(pipeline.denoiser, chunk.condition)
+        context = state.memory.bank.context(pipeline.denoiser, chunk.condition)
     noisy = chunk.latents + 0.3 * torch.randn(chunk.latents.shape, generator=torch.Generator().manual_seed(0))
     latent = reference.latent[:, None] + chunk.latents[:, :1]
+    with torch.inference_mode():
+        settled = pipeline.vae.decode_rgb(reference.latent[:, None])[1]
     pasts = [tensor for pair in context.past for tensor in pair]
     given = {
         "denoiser": (
@@ -122,7 +124,7 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
             context.vec,
             *pasts,
         ),
-        "decoder": (latent, pipeline.vae.decoder.widen(pipeline.vae.raw(latent)[0]), decoder["16"]),
+        "decoder": (latent, *(settled[f"decoder.{stride}"] for stride in (32, 16))),
     }
     vae = VAE(pipeline.config.vae)  # as it is: the pipeline's own has other convolutions (models/winograd.py)
     if preset != "debug":

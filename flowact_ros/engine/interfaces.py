@@ -67,7 +67,9 @@ class Pipeline(Protocol):
     """The networks as the session sees them. Every method is deterministic and free of side effects.
 
     Optional members: `timings: dict[str, float]`, milliseconds of the last call by stage ("audio", "text", "deepen"
-    inside `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference.
+    inside `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference;
+    `paint(latent) -> Any`, the part of `decode` that does not depend on the decoder's state: several latents may then
+    be painted at the same time, and `decode(latent, decoder_state, painting)` does what is left.
     """
 
     context_samples: int  # at 24 kHz: past audio wanted before the first frame of a step

@@ -49,17 +49,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """See the module docstring. `reference` `[B, C, h, w]` is the normalised latent of the reference picture.
-
-    newest: reference-relative latent `[B, C, h, w]` that was committed last, as it was drawn; None before any
-    """
+    """See the module docstring. `reference` `[B, C, h, w]` is the normalised latent of the reference picture."""
 
     reference: Tensor
     anchor: Cache
     long_term: tuple[Entry, ...] = ()
     short_term: Entry | None = None
     commits: int = 0
-    newest: Tensor | None = None
 
     @staticmethod
     def start(model: MMDiT, reference: Tensor) -> MemoryBank:
@@ -94,8 +90,7 @@ class MemoryBank:
         stop = latents.shape[1]
         entry = self._entry(model, latents[:, stop - keep :], condition.slots(stop - keep, stop), sizes.retain)
         queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
-        newest = latents[:, -1]
-        bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1, newest=newest)
+        bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1)
         if sizes.refine_interval and bank.commits % sizes.refine_interval == 0:
             return bank.refine(model)
         return bank

@@ -34,7 +34,7 @@ from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.int8 import has_int8, use_int8
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
-from flowact_ros.models.vae import VAE, State
+from flowact_ros.models.vae import VAE
 from flowact_ros.models.winograd import use_winograd
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -45,20 +45,36 @@ TEXT_CACHE = 256  # instructions whose embedding is kept
 
 
 @dataclass(frozen=True, eq=False)
+class Memory:
+    """What a stream remembers: for its next latents, and for their pictures."""
+
+    bank: MemoryBank
+    trail: decoding.Trail
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the streams of a character start."""
+
+    memory: Memory
+    scene: decoding.Scene
+    shown: decoding.Shown
+
+
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """Clean reference-relative latents `[1, n, C, h, w]` of a chunk, with the condition they were made from.
 
-    deep: the decoder's first layers of them (`decoding.deepen`). `chunk[:i]` is the chunk cut after i latents,
-    `chunk[i]` one latent to decode.
+    sketches: what is to be drawn of each. `chunk[:i]` is the chunk cut after i latents, `chunk[i]` one to decode.
     """
 
     latents: Tensor
     condition: Condition
-    bank: MemoryBank
-    deep: Tensor
+    sketches: tuple[decoding.Sketch, ...]
+    scene: decoding.Scene
 
     def __len__(self) -> int:
-        return self.latents.shape[1]
+        return len(self.sketches)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -66,11 +82,10 @@ class Chunk:
             if step != 1:
                 raise ValueError(f"a chunk is cut into consecutive latents; step {step} was asked for")
             condition = self.condition.slots(start, stop)
-            return Chunk(self.latents[:, start:stop], condition, self.bank, self.deep[start:stop])
+            return Chunk(self.latents[:, start:stop], condition, self.sketches[start:stop], self.scene)
         if not -len(self) <= index < len(self):
             raise IndexError(f"latent {index} of a chunk of {len(self)}")
-        index %= len(self)
-        return self.latents[0, index], self.bank.reference, self.deep[index : index + 1]
+        return self.sketches[index], self.scene
 
 
 class AvatarPipeline:
@@ -125,8 +140,7 @@ class AvatarPipeline:
             )
         latent = self.shelf.get(picture_id(rgb))
         if latent is not None:  # a shipped character
-            latent = latent[None].to(self.device, self.dtype)
-            return Reference(rgb=rgb, latent=latent, extra=MemoryBank.start(self.denoiser, latent))
+            return self._reference(rgb, latent[None].to(self.device, self.dtype))
         picture = self._fit(rgb)
         latent = encode_image(self.vae, picture.to(self.dtype), self.config.encoding_steps)
         if self.check_references:
@@ -137,7 +151,12 @@ class AvatarPipeline:
                     f"the model cannot draw this image (round trip {psnr:.1f} dB, {LEAST_PSNR:.0f} dB are needed): "
                     "use a picture in the style of the shipped characters"
                 )
-        return Reference(rgb=rgb, latent=latent, extra=MemoryBank.start(self.denoiser, latent))
+        return self._reference(rgb, latent)
+
+    def _reference(self, rgb: np.ndarray, latent: Tensor) -> Reference:
+        scene, trail, shown = decoding.settle(self.vae, latent)
+        memory = Memory(MemoryBank.start(self.denoiser, latent), trail)
+        return Reference(rgb=rgb, latent=latent, extra=Start(memory, scene, shown))
 
     def _fit(self, rgb: np.ndarray) -> Tensor:
         """Centre crop to the canvas' aspect ratio and resize -> `[1, 3, H, W]` in [-1, 1]."""
@@ -153,12 +172,11 @@ class AvatarPipeline:
         return picture / 127.5 - 1.0
 
     def start(self, reference: Reference, seed: int) -> StreamState:
-        return StreamState(latent_index=0, seed=seed, memory=reference.extra, reference=reference)
+        return StreamState(latent_index=0, seed=seed, memory=reference.extra.memory, reference=reference)
 
-    @torch.inference_mode()
-    def start_decoder(self, reference: Reference) -> State:
+    def start_decoder(self, reference: Reference) -> decoding.Shown:
         """Decoder state as if the reference picture had been on screen for ever."""
-        return decoding.settle(self.vae, reference.latent)
+        return reference.extra.shown
 
     @torch.inference_mode()
     def denoise(
@@ -178,41 +196,53 @@ class AvatarPipeline:
         condition = Condition(
             features[None].to(self.device, self.dtype), words[:, None].expand(-1, n_latents, -1, -1)
         )
-        bank: MemoryBank = state.memory
-        shape = tuple(bank.reference.shape[1:])
+        memory: Memory = state.memory
+        shape = tuple(memory.bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
-        predict = bank.predictor(self.denoiser, condition, self.config.schedule.settled)
+        predict = memory.bank.predictor(self.denoiser, condition, self.config.schedule.settled)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard), deepen=0.0)
         predict = predict if stop is None else stoppable(predict, stop)
         try:
             latents = denoise_chunk(predict, noise.to(self.device, self.dtype), self.sigmas)
         except Stopped:
             return None
-        return Chunk(latents, condition, bank, self._deepen(latents, bank))
+        return Chunk(latents, condition, *self._sketch(latents, memory, state.reference.extra.scene))
 
-    def _deepen(self, latents: Tensor, bank: MemoryBank) -> Tensor:
-        # here rather than in `decode`: all latents of a step at once, in the thread that has more time
-        began, scale = time.perf_counter(), self.config.motion_scale
-        absolute = bank.reference.unsqueeze(1) + scale * latents
-        before = bank.reference if bank.newest is None else bank.reference + scale * bank.newest
-        deep = decoding.deepen(self.vae, absolute, before)
+    def _sketch(
+        self, latents: Tensor, memory: Memory, scene: decoding.Scene
+    ) -> tuple[tuple[decoding.Sketch, ...], decoding.Scene]:
+        # here rather than in `decode`: of all latents of a step at once, in the thread that has more time
+        began, config = time.perf_counter(), self.config
+        absolute = memory.bank.reference.unsqueeze(1) + config.motion_scale * latents
+        options = {"still": config.still, "calm": config.calm}
+        sketches = tuple(decoding.sketch(self.vae, absolute, memory.trail, scene, **options))
         self.timings["deepen"] = 1e3 * (time.perf_counter() - began)
-        return deep
+        return sketches, scene
 
     @torch.inference_mode()
     def advance(self, state: StreamState, latents: Chunk) -> StreamState:
         """State after `latents` (a whole chunk or the front of one) were committed to memory."""
-        bank = state.memory.commit(self.denoiser, latents.latents, latents.condition)
-        return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
+        bank = state.memory.bank.commit(self.denoiser, latents.latents, latents.condition)
+        memory = Memory(bank, latents.sketches[-1].after)
+        return replace(state, latent_index=state.latent_index + len(latents), memory=memory)
 
     @torch.inference_mode()
-    def decode(self, latent: tuple[Tensor, Tensor, Tensor], decoder_state: State) -> tuple[np.ndarray, State]:
-        """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them."""
-        relative, reference, deep = latent
-        absolute = reference + self.config.motion_scale * relative.unsqueeze(0)
-        pictures, after = decoding.decode(
-            self.vae, absolute, deep, decoder_state, still=self.config.still, calm=self.config.calm
-        )
+    def paint(self, latent: tuple[decoding.Sketch, decoding.Scene]) -> decoding.Painting:
+        """The greater part of `decode` of `chunk[i]`: whatever was decoded before it, this is the same."""
+        return decoding.paint(self.vae, *latent)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        latent: tuple[decoding.Sketch, decoding.Scene],
+        decoder_state: decoding.Shown,
+        painting: decoding.Painting | None = None,
+    ) -> tuple[np.ndarray, decoding.Shown]:
+        """`chunk[i]` -> four frames uint8 `[4, height, width, 3]` of the published size, decoder state after them.
+
+        painting: what `paint` made of it, if that was called before
+        """
+        pictures, after = decoding.show(painting or self.paint(latent), decoder_state, latent[1])
         began = time.perf_counter()
         frames = resize(pictures, (self.height, self.width)).cpu().numpy()
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
@@ -220,7 +250,7 @@ class AvatarPipeline:
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
-        bank: MemoryBank = state.memory
+        bank: MemoryBank = state.memory.bank
         if bank.short_term is None:
             return 1.0
         drawn = bank.reference + self.config.motion_scale * bank.short_term.latents[:, -1]

@@ -39,6 +39,7 @@ from flowact_ros.timebase import SAMPLE_RATE
 
 _LOG = logging.getLogger(__name__)
 _REFERENCE_TIMEOUT_S = 30.0
+_SPARE_S = 0.02  # until the next step: time in which pictures may be painted instead
 
 
 class Session:
@@ -312,11 +313,15 @@ class Session:
                 with self._cond:
                     if self._closed:
                         return
-                    plan = self._stream.plan()
+                    plan, item = self._stream.plan(), None
                     if not isinstance(plan, Step):
-                        self._cond.wait(plan)
-                        continue
-                if self.config.overlap:
+                        item = self._stream.unpainted() if plan >= _SPARE_S else None
+                        if item is None:
+                            self._cond.wait(plan)
+                            continue
+                if item is not None:
+                    self._stream.paint(item)
+                elif self.config.overlap:
                     self._stream.think(plan)
                 else:
                     self._stream.run(plan)

@@ -65,13 +65,24 @@ class Work:
     core: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Undrawn:
-    """A denoised latent that has no pictures yet. before.decoder: a Carry, as is `after`."""
+    """A denoised latent that has no pictures yet. before.decoder: a Carry, as is `after`.
+
+    taken: a thread is at it, or was; painting: what `Pipeline.paint` made of it, in `painted` seconds
+    """
 
     before: Snapshot
     after: Carry
     work: Work
+    taken: bool = False
+    painting: Any = None
+    painted: float = 0.0
+
+    @property
+    def in_work(self) -> bool:
+        """It is being painted, by a thread that is not the one of `draw`."""
+        return self.taken and self.painting is None
 
     @property
     def latent(self) -> int:
@@ -120,12 +131,15 @@ def think(
     return Snapshot(state, latents, 0, decoder, step.record.resets)
 
 
-def draw(pipeline: Pipeline, step: Step, before: Snapshot, timed: Stopwatch) -> tuple[RingEntry, Any]:
+def draw(
+    pipeline: Pipeline, step: Step, before: Snapshot, timed: Stopwatch, painting: Any = None
+) -> tuple[RingEntry, Any]:
     """Decodes the latent right after `before` -> its entry, and the decoder's state after it.
 
-    Raises EngineError if the pipeline gives wrong shapes.
+    painting: of this latent, where `pipeline.paint` made one. Raises EngineError if the pipeline gives wrong shapes.
     """
-    frames, decoder = timed("decode", lambda: pipeline.decode(before.latents[before.done], before.decoder))
+    given = (before.latents[before.done], before.decoder, *(() if painting is None else (painting,)))
+    frames, decoder = timed("decode", lambda: pipeline.decode(*given))
     _check(frames, pipeline)
     return RingEntry(step.latent + before.done, frames, before, step.record.behaviour), decoder
 

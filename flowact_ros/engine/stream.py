@@ -2,7 +2,8 @@
 """The live stream itself: one history of frames, made a step ahead of the clock and taken back when the world changes.
 
 `plan` and `release` are quick and run under the lock. The heavy part holds it only to hand over: `run` makes a step
-from its sound to its frames; or `think` denoises it while `draw`, in another thread, decodes the one before.
+from its sound to its frames; or `think` denoises it while `draw`, in another thread, decodes the one before, and
+the first thread may `paint` for the second when there is nothing to denoise yet.
 No threads here: `Session` lends them, tests drive it with a clock of their own.
 """
 
@@ -289,15 +290,17 @@ class Stream:
     def draw(self) -> None:
         """The decoder's half: the next latent's pictures, or a short wait. Does not expect the lock; one caller."""
         with self.cond:
-            if not self.undrawn or self._abandon(self.undrawn[0].latent):
+            if not self.undrawn or self.undrawn[0].in_work or self._abandon(self.undrawn[0].latent):
                 self.cond.wait(_MAX_WAIT_S)
                 return
             item = self.undrawn[0]
+            item.taken = True
         began, core, work = self._clock(), time.thread_time(), item.work
         before = replace(item.before, decoder=item.before.decoder.value)
-        entry, item.after.value = draw(self.pipeline, work.step, before, work.timed)
+        entry, item.after.value = draw(self.pipeline, work.step, before, work.timed, item.painting)
         with self.cond:
-            wall = self._clock() - began
+            wall = self._clock() - began + item.painted
+            work.timed.stages["decode"] += 1000.0 * item.painted
             work.core += time.thread_time() - core
             work.drawn += wall
             self.cost.drew(wall)
@@ -308,6 +311,25 @@ class Stream:
                 self._drew = True
                 self._push(entry)
                 self._finish(work)
+            self.cond.notify_all()
+
+    def unpainted(self) -> Undrawn | None:
+        """For a thread with time to spare: a latent to `paint` behind the one that `draw` is at."""
+        if not hasattr(self.pipeline, "paint"):
+            return None
+        item = next((item for item in list(self.undrawn)[1:] if not item.taken), None)
+        if item is None or self._abandon(item.latent):
+            return None
+        item.taken = True
+        return item
+
+    def paint(self, item: Undrawn) -> None:
+        """Does most of the work of `draw` for it. Does not expect the lock."""
+        began, core = self._clock(), time.thread_time()
+        painting = self.pipeline.paint(item.before.latents[item.before.done])
+        with self.cond:
+            item.painting, item.painted = painting, self._clock() - began
+            item.work.core += time.thread_time() - core
             self.cond.notify_all()
 
     def _finish(self, work: Work) -> None:

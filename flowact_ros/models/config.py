@@ -119,7 +119,8 @@ class SchedulerConfig:
     # noise of a latent as a code of few numbers, the same in all its places (`training.movement`): each one's decay
     # from latent to latent; empty: white noise, every place and channel its own
     code_decay: tuple[float, ...] = ()
-    # tokens that the first step moves by less than this (mean of a channel) take no part in later ones; 0: all do
+    # tokens that the first step moves by less than this (mean of a channel) stay where the reference has them, and take
+    # no part in later steps; 0: all do
     settled: float = 0.0
     temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
 
@@ -149,7 +150,7 @@ class ModelConfig:
     motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
     encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
     # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
-    still: float = 0.03
+    still: float = 0.04
     calm: float = 0.2  # cells that change by less than this from latent to latent are drawn once in four pictures
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
@@ -228,8 +229,8 @@ def avatar_cpu() -> ModelConfig:
     # nearly no noise and half of the motion in memory: the denoiser is not distilled yet (docs/decisions.md)
     return ModelConfig(
         name="avatar_cpu",
-        memory=MemoryConfig(retain=0.5, still=0.03),
-        schedule=SchedulerConfig(temperature=0.1, settled=0.03),
+        memory=MemoryConfig(retain=0.5, still=0.05),
+        schedule=SchedulerConfig(temperature=0.1, settled=0.05),
     )
 
 

@@ -5,69 +5,169 @@ A talking head fills half of the canvas, and of that half most parts only sway. 
 in three ways: cells that stand still show the reference's picture; cells that move are drawn once, as the latent's
 last picture, and faded to from the one before, which for movements of less than a pixel is what drawing would show;
 only cells that change quickly (lips, lids, a turning head) are drawn picture by picture. Each way has one rectangle,
-since a decoder of convolutions works on rectangles.
+since a decoder of convolutions works on rectangles. Around the first lies the reference, as the convolutions saw it;
+around the second what they saw for the picture that was drawn once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from flowact_ros.models.vae import VAE, State
+from flowact_ros.models.surroundings import Inside, Surroundings
+from flowact_ros.models.vae import VAE
 from flowact_ros.models.window import HALF_CELL, Window
 
 REST = 0.9  # of a cell's movement is remembered from latent to latent: what has moved is drawn for a while
 LULL = 0.7  # the same of its pace
 
 
-def deepen(vae: VAE, latents: Tensor, before: Tensor) -> Tensor:
-    """The decoder's layers that see whole latents `[1, N, C, h, w]`, which follow `before` `[1, C, h, w]`: `[N, ...]`.
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is on screen where nothing moves: the reference, as if it had been there for ever.
 
-    What `decode` needs of each of them. For all of a step at once their large weights are read once.
+    latent:  `[1, C, h, w]`
+    deep:    features of the decoder's first layers `[1, width, h, w]`, and what those saw
+    picture: uint8 `[32h, 32w, 3]`, and what the layers that drew it saw
     """
-    past = vae.decoder.widen(vae.raw(before.unsqueeze(1)).flatten(0, 1))
-    return vae.decoder.deep(vae.raw(latents), past)[0]
+
+    latent: Tensor
+    deep: Tensor
+    deep_seen: Surroundings
+    picture: Tensor
+    seen: Surroundings
 
 
-def settle(vae: VAE, latent: Tensor) -> State:
-    """State of `decode` as if latent `[1, C, h, w]`, the reference's, had been on screen for ever."""
-    pictures, state = vae.decode_rgb(latent.unsqueeze(1))
-    picture, none = pictures[0, -1], torch.zeros_like(latent[0, 0], dtype=torch.float32)
-    now = {"latent": latent, "picture": picture, "16": state["decoder.16"]}
-    return {**now, **{f"still.{name}": tensor for name, tensor in now.items()}, "moves": none, "pace": none}
+@dataclass(frozen=True, eq=False)
+class Trail:
+    """What the next latent's pictures depend on: the latent before it, with how its cells `[h, w]` moved so far."""
+
+    latent: Tensor
+    deep: Tensor
+    moves: Tensor
+    pace: Tensor
 
 
-def decode(
-    vae: VAE, latent: Tensor, deep: Tensor, state: State, *, still: float, calm: float
-) -> tuple[Tensor, State]:
-    """latent `[1, C, h, w]` after `state` -> pictures uint8 `[4, 32h, 32w, 3]` and the next state.
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """One latent's pictures before they are drawn.
 
-    deep:  what `deepen` says of it `[1, ...]`
+    drawn: beyond it the scene is shown; None: all is drawn, picture by picture; quick: the part of it that is
+    """
+
+    before: Trail
+    after: Trail
+    drawn: Window | None
+    quick: Window | None
+
+
+@dataclass(frozen=True, eq=False)
+class Painting:
+    """What was drawn: uint8 `[n, rows, columns, 3]`, the last picture of `drawn` and the first three of `quick`."""
+
+    sketch: Sketch
+    last: Tensor
+    between: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A latent's last picture uint8 `[32h, 32w, 3]`, which beyond `drawn` is the scene's."""
+
+    picture: Tensor
+    drawn: Window
+
+
+def settle(vae: VAE, latent: Tensor) -> tuple[Scene, Trail, Shown]:
+    """Where a stream starts: as if latent `[1, C, h, w]`, the reference's, had been on screen for ever."""
+    decoder, raw, whole = vae.decoder, vae.raw(latent.unsqueeze(1)), Window.whole(latent)
+    wide = decoder.mix32(decoder.widen(raw[0]), 1, None)[0]
+    deep = decoder.inner(wide, inner := Inside(whole, keep=whole))
+    patches = decoder.body(decoder.frames(deep, 1, None)[0][-1:], body := Inside(whole, keep=whole))
+    picture = vae.pictures(patches.unsqueeze(0), decoder.tint(raw))[0]
+    none = torch.zeros_like(latent[0, 0], dtype=torch.float32)
+    scene = Scene(latent, deep, inner.seen, picture, body.seen)
+    return scene, Trail(latent, deep, none, none), Shown(picture, whole)
+
+
+def sketch(
+    vae: VAE, latents: Tensor, before: Trail, scene: Scene, *, still: float, calm: float
+) -> Iterator[Sketch]:
+    """What is to be drawn of latents `[1, N, C, h, w]`, which follow `before`: one each.
+
     still: cells nearer to the reference than this (mean distance of a channel) show its picture; 0: all is drawn
     calm:  cells that change by less than this from latent to latent are drawn once and faded to
     """
-    decoder, tint = vae.decoder, vae.decoder.tint(vae.raw(latent.unsqueeze(1)))
-    if still <= 0:
-        x, past16 = decoder.frames(deep, 1, state["16"])
-        return vae.pictures(decoder.body(x).unsqueeze(0), tint), {**state, "16": past16}
-    moves = torch.maximum(_distance(latent, state["still.latent"]), REST * state["moves"])
-    pace = torch.maximum(_distance(latent, state["latent"]), LULL * state["pace"])
-    drawn, quick = regions(moves, pace, still, calm)
-    wide = drawn.wide(Window.whole(latent))
-    x, seen16 = decoder.frames(deep, 1, state["16"], wide)
+    for latent, deep in zip(latents.unbind(1), deepen(vae, latents, before.latent, scene, still).split(1)):
+        moves = torch.maximum(_distance(latent, scene.latent), REST * before.moves)
+        pace = torch.maximum(_distance(latent, before.latent), LULL * before.pace)
+        after = Trail(latent, deep, moves, pace)
+        drawn, quick = regions(moves, pace, still, calm) if still > 0 else (None, None)
+        yield Sketch(before, after, drawn, quick)
+        before = after
 
-    def draw(frames: Tensor, window: Window) -> Tensor:
-        patches = decoder.body(frames, window, wide).unsqueeze(0)
+
+def deepen(vae: VAE, latents: Tensor, before: Tensor, scene: Scene, still: float) -> Tensor:
+    """The decoder's layers that see whole latents `[1, N, C, h, w]`, which follow `before` `[1, C, h, w]`: `[N, ...]`.
+
+    For all of a step at once their large weights are read once.
+    """
+    decoder, row = vae.decoder, torch.cat([before.unsqueeze(1), latents], 1)
+    wide = decoder.widen(vae.raw(row)[0])
+    if still <= 0:
+        return decoder.inner(decoder.mix32(wide[1:], 1, wide[:1])[0])
+    moves = (row[0] - scene.latent).float().abs().mean(1).amax(0)
+    window = Window.around(moves >= still)
+    part = window.of(wide, 0.5)
+    part = decoder.mix32(part[1:], 1, part[:1])[0].contiguous(memory_format=torch.channels_last)
+    deep = scene.deep.expand(len(wide) - 1, -1, -1, -1).clone(memory_format=torch.channels_last)
+    window.of(deep, 0.5).copy_(decoder.inner(part, Inside(window, scene.deep_seen)))
+    return deep
+
+
+def paint(vae: VAE, sketch: Sketch, scene: Scene) -> Painting:
+    """Draws: most of the work, and nothing but its arguments matters."""
+    decoder, (deep, before) = vae.decoder, (sketch.after.deep, sketch.before.deep)
+    tint = decoder.tint(vae.raw(sketch.after.latent.unsqueeze(1)))
+    if sketch.drawn is None:
+        x = decoder.frames(deep, 1, decoder.apart(before, 3, 4))[0]
+        pictures = vae.pictures(decoder.body(x).unsqueeze(0), tint)
+        return Painting(sketch, pictures[3:], pictures[:3])
+
+    def draw(frames: Tensor, past: Tensor, window: Window, see: Inside) -> Tensor:
+        x = window.of(decoder.mix16(frames, 1, past)[0], 1.0, window.cells)
+        patches = decoder.body(x, see).unsqueeze(0)
         return vae.pictures(patches, window.of(tint, HALF_CELL // vae.config.stem_patch))
 
-    last = state["still.picture"].clone()
-    _paste(draw(x[-1:], drawn), last.unsqueeze(0), drawn)
-    past16 = state["still.16"].clone()
-    wide.of(past16).copy_(seen16)
-    pictures = fade(state["picture"], last)
+    own = sketch.drawn.cells.of(deep, 0.5)
+    past, last = decoder.apart(own, 2, 4).split(1)
+    see = Inside(sketch.drawn, scene.seen, keep=sketch.quick)
+    last = draw(last, past, sketch.drawn, see)
+    if sketch.quick is None:
+        return Painting(sketch, last, None)
+    own, before = (sketch.quick.cells.of(x, 0.5) for x in (deep, before))
+    frames, past = decoder.apart(own, 0, 3), decoder.apart(before, 3, 4)
+    return Painting(sketch, last, draw(frames, past, sketch.quick, Inside(sketch.quick, see.seen)))
+
+
+def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Tensor, Shown]:
+    """A painting after what was shown `before` -> pictures uint8 `[4, 32h, 32w, 3]`, and what is shown now."""
+    drawn, quick = painting.sketch.drawn, painting.sketch.quick
+    if drawn is None:
+        pictures = torch.cat([painting.between, painting.last])
+        return pictures, Shown(pictures[-1], before.drawn)
+    picture = scene.picture.clone()
+    _paste(painting.last, picture.unsqueeze(0), drawn)
+    window = drawn.joined(before.drawn)  # all else is the scene's, before and after
+    start, end = (window.of(x.movedim(-1, 0), HALF_CELL).movedim(0, -1) for x in (before.picture, picture))
+    pictures = picture.expand(4, -1, -1, -1).clone()
+    _paste(fade(start, end), pictures, window)
     if quick is not None:
-        _paste(draw(x[:-1], quick), pictures[:-1], quick)
-    return pictures, {**state, "latent": latent, "picture": last, "16": past16, "moves": moves, "pace": pace}
+        _paste(painting.between, pictures[:3], quick)
+    return pictures, Shown(picture, drawn)
 
 
 def regions(moves: Tensor, pace: Tensor, still: float, calm: float) -> tuple[Window, Window | None]:
@@ -81,23 +181,23 @@ def regions(moves: Tensor, pace: Tensor, still: float, calm: float) -> tuple[Win
     return drawn, Window.around(quick).grown(1, whole) if bool(quick.any()) else None
 
 
+def _paste(part: Tensor, pictures: Tensor, window: Window) -> None:
+    """Pictures of a window `[n, rows, columns, 3]` into whole ones, in place."""
+    window.of(pictures.movedim(-1, 1), HALF_CELL).copy_(part.movedim(-1, 1))
+
+
 def fade(before: Tensor, after: Tensor) -> Tensor:
     """Pictures uint8 `[4, H, W, 3]` a quarter, a half, three quarters and all of the way from one to another."""
     start, end = before.to(torch.int16), after.to(torch.int16)
-    half = _between(start, end)
-    steps = (_between(start, half), half, _between(half, end), end)
+    half = _halfway(start, end)
+    steps = (_halfway(start, half), half, _halfway(half, end), end)
     return torch.stack([step.to(torch.uint8) for step in steps])
 
 
-def _between(a: Tensor, b: Tensor) -> Tensor:
+def _halfway(a: Tensor, b: Tensor) -> Tensor:
     return (a + b).add_(1).bitwise_right_shift_(1)
 
 
 def _distance(latent: Tensor, other: Tensor) -> Tensor:
     """Mean distance of a channel `[h, w]`."""
     return (latent - other).float().abs().mean((0, 1))
-
-
-def _paste(part: Tensor, pictures: Tensor, window: Window) -> None:
-    """Pictures of a window `[n, rows, columns, 3]` into whole ones, in place."""
-    window.of(pictures.movedim(-1, 1), HALF_CELL).copy_(part.movedim(-1, 1))

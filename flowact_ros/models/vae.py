@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.config import VAEConfig
-from flowact_ros.models.window import HALF_CELL, HALO, Window
+from flowact_ros.models.surroundings import Conv, See, plainly
+from flowact_ros.models.window import HALF_CELL
 
 State = dict[str, Tensor]
 
@@ -55,6 +56,13 @@ def spread(x: Tensor, factor: int, frames: int = 1) -> Tensor:
     return x.unflatten(-1, (factor, -1)).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
+def convolving(conv: nn.Module) -> Conv:
+    """A convolution of 3 x 3 as a function that may leave out its padding."""
+    if isinstance(conv, nn.Conv2d):
+        return lambda x, padding: F.conv2d(x, conv.weight, conv.bias, padding=padding)
+    return conv  # one that was put in its place (`models.winograd`)
+
+
 class ResBlock(nn.Module):
     """Two 3 x 3 convolutions; the second starts at zero, so that depth does no harm early in training."""
 
@@ -65,8 +73,8 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+    def forward(self, x: Tensor, see: See = plainly) -> Tensor:  # [N, C, H, W]
+        return x + see(convolving(self.conv2), see(convolving(self.conv1), x))
 
 
 class CausalMix(nn.Module):
@@ -170,44 +178,37 @@ class Decoder(nn.Module):
     def deep(self, latents: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Layers at the latents' own stride: latents `[B, N, C, h, w]` -> `[B * N, width, h, w]`, the next `past`."""
         x, past = self.mix32(self.widen(latents.flatten(0, 1)), len(latents), past)
+        return self.inner(x), past
+
+    def inner(self, x: Tensor, see: See = plainly) -> Tensor:
+        """The blocks of `deep`: features `[n, width, h, w]` to such of the same size."""
         for block in self.stages[3]:
-            x = block(x)
-        return F.silu(x), past
+            x = block(x, see)
+        return F.silu(x)
 
-    def frames(
-        self, x: Tensor, batch: int, past: Tensor | None, window: Window | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """What `deep` gives -> features `[B * 4N, C, H/16, W/16]` of single frames, the next `past`.
+    def frames(self, x: Tensor, batch: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What `deep` gives -> features `[B * 4N, C, H/16, W/16]` of single frames, the next `past`."""
+        return self.mix16(self.apart(x, 0, self.config.temporal_stride), batch, past)
 
-        window: only this part of it, of whole cells.
-        """
-        if window is not None:
-            x = window.of(x, 0.5).contiguous(memory_format=torch.channels_last)
-            past = None if past is None else window.of(past)
-        return self.mix16(enlarge(x, self.unfold, 2, self.config.temporal_stride), batch, past)
+    def apart(self, x: Tensor, first: int, stop: int) -> Tensor:
+        """Frames `first` .. `stop - 1` of each latent of `x` `[n, width, h, w]`, unmixed: `[n * frames, C, 2h, 2w]`."""
+        time = self.config.temporal_stride
+        rows = len(self.unfold.weight) // time
+        own = slice(first * rows, stop * rows)
+        weight, bias = (interleave(t, 2, time)[own] for t in (self.unfold.weight, self.unfold.bias))
+        return spread(F.conv2d(x, weight, bias), 2, stop - first)
 
-    def body(self, x: Tensor, window: Window | None = None, inside: Window | None = None) -> Tensor:
-        """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work.
-
-        window: the part to draw of what `x` covers, which is `inside`.
-        """
-        wide = None
-        if window is not None and inside is not None:
-            wide = window.wide(inside)
-            x = wide.of(x, 1.0, inside)
+    def body(self, x: Tensor, see: See = plainly) -> Tensor:
+        """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work."""
         x = x.contiguous(memory_format=torch.channels_last)
         for level in (2, 1, 0):
             for block in self.stages[level]:
-                x = block(x)
-            if wide is not None and level == 2:  # what is left to see takes half of the border
-                narrow = window.grown(HALO // 2, wide)
-                x = narrow.of(x, 1.0, wide).contiguous(memory_format=torch.channels_last)
+                x = block(x, see)
             if level > 0:
                 x = enlarge(x, self.up[level - 1], 2)
         patch = self.config.stem_patch
         weight, bias = interleave(self.head.weight, patch), interleave(self.head.bias, patch)
-        x = F.conv2d(F.silu(x), weight, bias, padding=self.head.padding)
-        return x if wide is None else window.of(x, HALF_CELL // patch, narrow)
+        return see(lambda canvas, padding: F.conv2d(canvas, weight, bias, padding=padding), x)
 
     def tint(self, latents: Tensor) -> Tensor:
         """The colour of latents `[B, N, C, h, w]`, to be added to their patches `[B * N, 1, p * p * 3, H/p, W/p]`.

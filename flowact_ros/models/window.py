@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 HALF_CELL = 16  # [px] a side
-HALO = 2  # [half cells] drawn around a window and thrown away: what its borders cannot see is not shown
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,15 @@ class Window:
         """All of a picture with cells `[..., h, w]`."""
         return cls(0, 2 * cells.shape[-2], 0, 2 * cells.shape[-1])
 
+    @property
+    def rows(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def cells(self) -> Window:
+        """The smallest one of whole cells that holds it."""
+        return Window(self.top // 2 * 2, -(-self.bottom // 2) * 2, self.left // 2 * 2, -(-self.right // 2) * 2)
+
     def grown(self, by: int, within: Window) -> Window:
         """With a border, as far as `within` has room for it."""
         return Window(
@@ -43,15 +51,20 @@ class Window:
             min(within.right, self.right + by),
         )
 
-    def wide(self, within: Window) -> Window:
-        """What has to be known at stride 16, in whole cells, to draw it."""
-        grown = self.grown(HALO, within)
+    def joined(self, other: Window) -> Window:
+        """The smallest one that holds both."""
         return Window(
-            grown.top // 2 * 2, -(-grown.bottom // 2) * 2, grown.left // 2 * 2, -(-grown.right // 2) * 2
+            min(self.top, other.top),
+            max(self.bottom, other.bottom),
+            min(self.left, other.left),
+            max(self.right, other.right),
         )
 
-    def of(self, x: Tensor, scale: float = 1.0, inside: Window | None = None) -> Tensor:
-        """The part `[..., rows, columns]` of `x`, which has `scale` values a half cell and covers `inside` (or all)."""
+    def of(self, x: Tensor, scale: float = 1.0, inside: Window | None = None, border: int = 0) -> Tensor:
+        """The part `[..., rows, columns]` of `x`, which has `scale` values a half cell and covers `inside` (or all).
+
+        border: values on each side that `x` has beyond `inside`; the part has them, too.
+        """
         top, left = (inside.top, inside.left) if inside is not None else (0, 0)
-        rows = slice(round((self.top - top) * scale), round((self.bottom - top) * scale))
-        return x[..., rows, round((self.left - left) * scale) : round((self.right - left) * scale)]
+        rows = slice(round((self.top - top) * scale), round((self.bottom - top) * scale) + 2 * border)
+        return x[..., rows, round((self.left - left) * scale) : round((self.right - left) * scale) + 2 * border]

@@ -63,14 +63,15 @@ class WinogradConv2d(nn.Module):
         self.register_buffer("before", torch.kron(b, b).to(conv.weight.dtype), persistent=False)
         self.register_buffer("after", torch.kron(a, a).to(conv.weight.dtype), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding: int = 1) -> Tensor:
         n, channels, height, width = x.shape
-        rows, columns, size = -(-height // TILE), -(-width // TILE), TILE + 2
-        border = (0, 0, 1, TILE * columns + 1 - width, 1, TILE * rows + 1 - height)
-        padded = F.pad(x.permute(0, 2, 3, 1), border)
-        image, row, column, _ = padded.stride()
+        size, (rows, columns) = TILE + 2, (-(-(side - 2 + 2 * padding) // TILE) for side in (height, width))
+        right, bottom = (TILE * tiles + 2 - side - padding for tiles, side in ((columns, width), (rows, height)))
+        height, width = height - 2 + 2 * padding, width - 2 + 2 * padding
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, right, padding, bottom))
+        image, row, column, channel = padded.stride()
         tiles = padded.as_strided(
-            (size, size, n, rows, columns, channels), (row, column, image, TILE * row, TILE * column, 1)
+            (size, size, n, rows, columns, channels), (row, column, image, TILE * row, TILE * column, channel)
         )
         moved = torch.mm(self.before, tiles.reshape(size**2, -1)).view(size**2, -1, channels)
         product = torch.bmm(moved, self.kernel)

@@ -111,8 +111,14 @@ class FakePipeline:
             memory = crc(memory, latent)
         return StreamState(state.latent_index + len(latents), state.seed, memory, state.reference)
 
-    def decode(self, latent: np.ndarray, decoder_state: int) -> tuple[np.ndarray, int]:
+    def paint(self, latent: np.ndarray) -> np.ndarray:
         self.hook("decode", 1)
+        return latent
+
+    def decode(
+        self, latent: np.ndarray, decoder_state: int, painting: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
+        latent = self.paint(latent) if painting is None else painting
         frames = np.zeros((4, SIDE, SIDE, 3), np.uint8)
         for i in range(4):
             words = [

@@ -11,7 +11,7 @@ import numpy as np
 from fakes import EVALUATIONS, FakePipeline, crc, face, read_picture
 
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
-from flowact_ros.engine.session import Session
+from flowact_ros.engine.session import _SPARE_S, Session
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step
 from flowact_ros.timebase import SAMPLE_RATE
@@ -89,6 +89,7 @@ class Simulation:
         self.lanes = LANES if lanes is None else lanes
         self.hands: list[Hand] = []
         self.time = 1000.0
+        self.painted = 0  # latents, by the worker in its spare time
         self.costs = COSTS if costs is None else costs
         self.frames: list[Frame] = []
         self.left: list[float] = []  # clock time at which each frame left
@@ -143,7 +144,13 @@ class Simulation:
         """What the session's worker does, over and over; seconds to wait then."""
         with self.stream.cond:
             self.stream.feed(self.session._intake.poll(self.time))
-            plan = self.stream.plan()
+            plan, item = self.stream.plan(), None
+            if not isinstance(plan, Step) and plan >= _SPARE_S:
+                item = self.stream.unpainted()
+        if item is not None:
+            self.painted += 1
+            self.stream.paint(item)
+            return 0.0
         if not isinstance(plan, Step):
             return max(1e-4, min(plan, 0.005))
         if self.lanes:
@@ -155,7 +162,7 @@ class Simulation:
     def _draw(self) -> float:
         """What its second thread does."""
         undrawn = self.stream.undrawn
-        if not undrawn or self.stream._abandon(undrawn[0].latent):
+        if not undrawn or undrawn[0].in_work or self.stream._abandon(undrawn[0].latent):
             return 0.001
         self.stream.draw()
         return 0.0

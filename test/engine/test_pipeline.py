@@ -13,7 +13,7 @@ from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
-from flowact_ros.models.decoding import deepen
+from flowact_ros.models.decoding import sketch
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_front_of_a_chunk_may_be_committed(pipeline: AvatarPipeline, picture
     chunk = pipeline.denoise(state, sound(pipeline, 3), 3, "")
     front = pipeline.advance(state, chunk[:2])
     assert front.latent_index == 2 and state.latent_index == 0
-    assert torch.equal(front.memory.short_term.latents, chunk.latents[:, 1:2])
+    assert torch.equal(front.memory.bank.short_term.latents, chunk.latents[:, 1:2])
     assert -1.0 <= pipeline.identity(front) <= 1.0 and pipeline.identity(state) == 1.0
 
 
@@ -145,8 +145,9 @@ def test_what_stands_still_keeps_the_picture_of_the_reference(picture: np.ndarra
 
     def show(relative: torch.Tensor) -> np.ndarray:
         absolute = (reference.latent + relative).unsqueeze(1)
-        latent = (relative, reference.latent, deepen(pipeline.vae, absolute, reference.latent))
-        return pipeline.decode(latent, pipeline.start_decoder(reference))[0]
+        start = reference.extra
+        (one,) = sketch(pipeline.vae, absolute, start.memory.trail, start.scene, still=0.03, calm=0.08)
+        return pipeline.decode((one, start.scene), start.shown)[0]
 
     frames, shown = show(relative), show(0 * relative)
     changed = (frames[0] != shown[0]).any(-1)
@@ -175,7 +176,10 @@ def test_pictures_are_those_of_all_latents_in_a_row(pipeline: AvatarPipeline, pi
     for n, kept in ((3, 1), (2, 2), (3, 3)):
         chunk = pipeline.denoise(state, sound(pipeline, n, n), n, "speaking")
         for i in range(kept):
-            frames, decoder = pipeline.decode(chunk[i], decoder)
+            painting = pipeline.paint(chunk[i])
+            frames, after = pipeline.decode(chunk[i], decoder)
+            assert np.array_equal(frames, pipeline.decode(chunk[i], decoder, painting)[0])
+            decoder = after
             drawn.append(frames)
             latents.append(reference.latent + chunk.latents[:, i])
         state = pipeline.advance(state, chunk[:kept])

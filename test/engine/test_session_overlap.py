@@ -33,6 +33,22 @@ def test_a_step_is_denoised_while_the_one_before_is_decoded():
         assert met.wait(30)
 
 
+def test_a_thread_with_nothing_to_denoise_paints_for_the_other():
+    def mean_delay(lend: bool) -> float:
+        sim = Simulation(costs={"denoise": (0.02, 0.02), "decode": (0.0, 0.06), "advance": (0.01, 0.0)}, lanes=True)
+        if not lend:
+            sim.stream.unpainted = lambda: None
+        sim.at(2, lambda: sim.session.push_audio(ramp(8.0), 24000, utterance_id="a", last=True))
+        sim.run(12)
+        end_all()
+        sim.check()
+        assert (sim.painted > 10) == lend and not any(f.repeated for f in sim.frames)
+        check_replay(sim)
+        return sim.session.metrics().real_time_factor_median
+
+    assert mean_delay(lend=True) < 0.9 * mean_delay(lend=False)
+
+
 def test_one_after_the_other_when_told_so():
     inside, most = [], []
     lock = threading.Lock()
