@@ -42,7 +42,7 @@ class SessionConfig:
     step_latents: int = MAX_STEP_LATENTS  # latents a step in steady state
     start_latents: int = 1  # latents that must be buffered (plus look-ahead) before an utterance starts
     ring_frames: int = 24  # most unshown frames while speaking: two chunks
-    idle_frames: int = 20  # most unshown frames while silent: what onset would throw away
+    idle_frames: int = 24  # most unshown frames while silent: what onset would throw away
     output_lead_s: float = 0.08  # frame k leaves this long before its stamp
     grace_s: float = 0.02  # how much later than that a late frame may still leave
     reanchor_s: float = 1.0  # the consumer stood still for longer: move t0 instead of bursting
