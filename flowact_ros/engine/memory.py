@@ -17,6 +17,7 @@ from flowact_ros.engine.kv_cache import Cache, entry_cache, join, read_positions
 from flowact_ros.engine.schedule import add_noise
 from flowact_ros.engine.settling import Settling
 from flowact_ros.models.mmdit import Context, MMDiT, moving, patchify
+from flowact_ros.models.pair import Pair
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,16 @@ class MemoryBank:
         return self.long_term if self.short_term is None else (*self.long_term, self.short_term)
 
     def predictor(
-        self, model: MMDiT, condition: Condition, settled: float = 0.0
+        self, model: MMDiT, condition: Condition, settled: float = 0.0, pair: Pair | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`.
 
         settled: tokens that the first evaluation moves by less than this (mean of a channel) are left out of those
         that follow (`engine.settling`); 0: all take part in all.
+        pair: threads for that (`models.sequence_parallel`)
         """
         context = self.context(model, condition)
-        return Settling(model, context, settled) if settled > 0 else _predictor(model, context)
+        return Settling(model, context, settled, pair) if settled > 0 else _predictor(model, context)
 
     def context(self, model: MMDiT, condition: Condition) -> Context:
         """What the evaluations of a stream chunk share."""

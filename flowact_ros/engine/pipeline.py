@@ -33,6 +33,7 @@ from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.int8 import has_int8, use_int8
 from flowact_ros.models.mmdit import MMDiT
+from flowact_ros.models.pair import pair_for
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.models.vae import VAE
 from flowact_ros.models.winograd import use_winograd
@@ -108,9 +109,10 @@ class AvatarPipeline:
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.dtype = dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+        self.pair = pair_for(self.device)
         self.vae = vae.to(self.device, dtype).eval().requires_grad_(False)
         if self.device.type == "cpu" and dtype == torch.float32:  # bfloat16 has faster kernels of its own
-            use_winograd(self.vae.decoder)
+            use_winograd(self.vae.decoder, self.pair)
         self.denoiser = denoiser.to(self.device, dtype).eval().requires_grad_(False)
         if kind == "int8":
             use_int8(self.denoiser)
@@ -199,7 +201,7 @@ class AvatarPipeline:
         memory: Memory = state.memory
         shape = tuple(memory.bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
-        predict = memory.bank.predictor(self.denoiser, condition, self.config.schedule.settled)
+        predict = memory.bank.predictor(self.denoiser, condition, self.config.schedule.settled, self.pair)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard), deepen=0.0)
         predict = predict if stop is None else stoppable(predict, stop)
         try:

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from flowact_ros.models.mmdit import Context, MMDiT, moving, patchify, unpatchify
+from flowact_ros.models.pair import Pair
+from flowact_ros.models.sequence_parallel import evaluate
 
 
 class Settling:
     """The `predict` of one chunk of one stream: the first call evaluates all tokens, later ones those that move.
 
     A token moves if the first call's clean latents are `settled` or more there in the mean of a channel, in any slot.
-    The others are zero in what is returned: the reference.
+    The others are zero in what is returned: the reference. pair: threads for it, see `models.sequence_parallel`.
     """
 
-    def __init__(self, model: MMDiT, context: Context, settled: float) -> None:
-        self._model, self._context, self._settled = model, context, settled
+    def __init__(self, model: MMDiT, context: Context, settled: float, pair: Pair | None = None) -> None:
+        self._model, self._context, self._settled, self._pair = model, context, settled, pair
         self._moving: Tensor | None = None  # indices [P']
 
     def __call__(self, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -32,11 +34,13 @@ class Settling:
         tokens = patchify(noisy, config.mmdit.patch)
         clean = torch.zeros_like(tokens)
         if self._moving is None:
-            made = self._model.evaluate(self._context, tokens, sigma)[0]
+            made = self._evaluate(tokens, sigma)
             self._moving = moving(made, self._settled)
             self._context = self._context.only(self._moving)
             clean[:, :, self._moving] = made[:, :, self._moving]
         elif len(self._moving):
-            made = self._model.evaluate(self._context, tokens[:, :, self._moving], sigma)[0]
-            clean[:, :, self._moving] = made
+            clean[:, :, self._moving] = self._evaluate(tokens[:, :, self._moving], sigma)
         return unpatchify(clean, config.mmdit.patch, config.grid)
+
+    def _evaluate(self, tokens: Tensor, sigma: Tensor) -> Tensor:
+        return evaluate(self._model, self._context, tokens, sigma, self._pair)

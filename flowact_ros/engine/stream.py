@@ -314,10 +314,14 @@ class Stream:
             self.cond.notify_all()
 
     def unpainted(self) -> Undrawn | None:
-        """For a thread with time to spare: a latent to `paint` behind the one that `draw` is at."""
+        """For a thread with time to spare: a latent to `paint` behind the one that `draw` is at.
+
+        Rather not the very next, which `draw` may begin with before it is done.
+        """
         if not hasattr(self.pipeline, "paint"):
             return None
-        item = next((item for item in list(self.undrawn)[1:] if not item.taken), None)
+        waiting = list(self.undrawn)
+        item = next((item for item in (*waiting[2:], *waiting[1:2]) if not item.taken), None)
         if item is None or self._abandon(item.latent):
             return None
         item.taken = True

@@ -101,7 +101,8 @@ def sketch(
     still: cells nearer to the reference than this (mean distance of a channel) show its picture; 0: all is drawn
     calm:  cells that change by less than this from latent to latent are drawn once and faded to
     """
-    for latent, deep in zip(latents.unbind(1), deepen(vae, latents, before.latent, scene, still).split(1)):
+    made = deepen(vae, latents, before.latent, scene, still)
+    for latent, deep in zip(latents.unbind(1), made.split(1)):
         moves = torch.maximum(_distance(latent, scene.latent), REST * before.moves)
         pace = torch.maximum(_distance(latent, before.latent), LULL * before.pace)
         after = Trail(latent, deep, moves, pace)

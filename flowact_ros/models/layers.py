@@ -9,6 +9,7 @@ once a token. Attention joins a slot's condition and video tokens in that order,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +29,13 @@ class Window:
     rotary:      tables `[S * (Q + P), D]` of the window's own tokens, see `rope.rotation`
     rotary_past: the same for the tokens of cached slots, or None without any
     mask:        bool `[own tokens, cached + own tokens]`, or None when every query may look at every key
+    share:       called with own keys and values, returns those of all tokens where another thread has the others
     """
 
     rotary: tuple[Tensor, Tensor]
     rotary_past: tuple[Tensor, Tensor] | None
     mask: Tensor | None
+    share: Callable[[Tensor, Tensor], KeyValue] | None = None
 
 
 def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
@@ -109,6 +112,8 @@ def joint_attention(qk: Tensor, v: Tensor, window: Window, past: KeyValue | None
     rotary = tuple(table[:, None, None] for table in window.rotary)  # one turn for queries and keys of all heads
     q, k = (t.transpose(1, 2) for t in rotate(qk, rotary).to(v.dtype).unbind(2))  # [B, H, N, D]
     own = (qk[:, :, 1].transpose(1, 2).to(v.dtype), v)
+    if window.share is not None:
+        k, v = window.share(k, v)
     if past is not None:
         k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
     out = attention(q, k, v, window.mask)
@@ -150,8 +155,12 @@ class DoubleStreamBlock(nn.Module):
     def forward(
         self, video: Tensor, condition: Tensor, vec: Tensor, window: Window, past: KeyValue | None
     ) -> tuple[Tensor, Tensor, KeyValue]:
-        mod_v, mod_c = self.video.modulation(vec), self.condition.modulation(vec)
+        mod_v = self.video.modulation(vec)
         video_qkv = self.video.project(video, mod_v[0], mod_v[1])
+        if condition.shape[2] == 0:  # another thread has it
+            attended, own = joint_attention(*video_qkv, window, past)
+            return self.video.update(video, attended, mod_v[2:]), condition, own
+        mod_c = self.condition.modulation(vec)
         condition_qkv = self.condition.project(condition, mod_c[0], mod_c[1])
         qk, v = (torch.cat([c, x], 2) for c, x in zip(condition_qkv, video_qkv))
         attended, own = joint_attention(qk, v, window, past)

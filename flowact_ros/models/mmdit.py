@@ -196,7 +196,7 @@ class MMDiT(nn.Module):
             x, own = single(x, vec, window, cached)
             made.append(own)
         before = context.still[..., tokens.shape[-1] :]
-        return self.last(x[:, :, self.condition_tokens :], vec) + self.keep * before, made
+        return self.last(x[:, :, condition.shape[2] :], vec) + self.keep * before, made
 
     def forward(
         self,

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowact_ros.models.pair import Pair
 from flowact_ros.models.substitution import substitute
 
 TILE = 4  # rows and columns of results a tile
 LEAST_CHANNELS = 64  # below, the transforms cost more than they save
+SHARED_CHANNELS = 192  # from here on two threads share the work
 
 # Lavin and Gray, section 4.3: points 0, 1, -1, 2, -2 and infinity
 _INPUT = (
@@ -41,7 +43,9 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 class WinogradConv2d(nn.Module):
     """`conv`, 3 x 3 with a padding of one, for inference: `[N, C, H, W]`, channels last, to the same size.
 
-    Results differ by rounding, about 1e-5 of their size in float32. Raises ValueError for other convolutions.
+    Called with a padding of zero, to two rows and columns less. Results differ by rounding, about 1e-5 of their size in
+    float32. pair: two threads for the products where no gradients are wanted; the result is the same.
+    Raises ValueError for other convolutions.
     """
 
     kernel: Tensor
@@ -49,8 +53,9 @@ class WinogradConv2d(nn.Module):
     before: Tensor
     after: Tensor
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, pair: Pair | None = None) -> None:
         super().__init__()
+        self._pair = pair
         form = (conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups)
         if form != ((3, 3), (1, 1), (1, 1), (1, 1), 1) or conv.bias is None:
             raise ValueError(f"{conv} cannot be done by tiles: 3 x 3, padding 1 and a bias are needed")
@@ -74,19 +79,33 @@ class WinogradConv2d(nn.Module):
             (size, size, n, rows, columns, channels), (row, column, image, TILE * row, TILE * column, channel)
         )
         moved = torch.mm(self.before, tiles.reshape(size**2, -1)).view(size**2, -1, channels)
-        product = torch.bmm(moved, self.kernel)
+        product = self._multiply(moved)
         y = torch.mm(self.after, product.flatten(1)).view(TILE, TILE, n, rows, columns, -1)
         y = y.permute(2, 3, 0, 4, 1, 5).reshape(n, TILE * rows, TILE * columns, -1)
         return y[:, :height, :width].add_(self.bias).permute(0, 3, 1, 2)
 
 
-def use_winograd(module: nn.Module) -> int:
-    """Puts it in place of the 3 x 3 convolutions of `module` that have channels enough. Returns how many."""
-    return substitute(module, _better)
+    def _multiply(self, tiles: Tensor) -> Tensor:
+        """The 36 products: tiles `[36, n, channels]` -> `[36, n, channels out]`."""
+        if self._pair is None or tiles.requires_grad:
+            return torch.bmm(tiles, self.kernel)
+        product = tiles.new_empty(len(tiles), tiles.shape[1], self.kernel.shape[-1])
+        halves = (slice(0, 18), slice(18, 36))
+        self._pair(*(lambda h=h: torch.bmm(tiles[h], self.kernel[h], out=product[h]) for h in halves))
+        return product
 
 
-def _better(name: str, layer: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
-        if min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS:
-            return WinogradConv2d(layer)
-    return layer
+def use_winograd(module: nn.Module, pair: Pair | None = None) -> int:
+    """Puts it in place of the 3 x 3 convolutions of `module` that have channels enough. Returns how many.
+
+    pair: two threads for the large ones, whose 36 matrices are a matter of megabytes.
+    """
+
+    def better(name: str, layer: nn.Module) -> nn.Module:
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            channels = min(layer.in_channels, layer.out_channels)
+            if channels >= LEAST_CHANNELS:
+                return WinogradConv2d(layer, pair if channels >= SHARED_CHANNELS else None)
+        return layer
+
+    return substitute(module, better)

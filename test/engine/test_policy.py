@@ -30,9 +30,8 @@ def situation(**changes: object) -> Situation:
     ("changes", "latents"),
     [
         ({}, 3),
-        ({"ahead": 20}, 0),  # idle: nothing more ahead than useful
+        ({"ahead": 24}, 0),  # idle: nothing more ahead than useful
         ({"ahead": 20, "flowing": True, "slack": 0.15}, 1),  # speaking: the ring holds more ...
-        ({"ahead": 20, "slack": 0.15}, 0),
         ({"ahead": 12, "flowing": True}, 3),
         (
             {"ahead": 20, "flowing": True, "slack": 0.8},
@@ -66,6 +65,12 @@ def test_table(changes, latents):
     n, wait = choose(situation(**changes), cost, SessionConfig())
     assert n == latents
     assert (wait > 0) == (n == 0)
+
+
+def test_idle_keeps_less_ahead_where_told_so():
+    config = SessionConfig(idle_frames=20)
+    assert choose(situation(ahead=20, slack=0.15, flowing=True), cost, config)[0] == 1
+    assert choose(situation(ahead=20, slack=0.15), cost, config)[0] == 0
 
 
 def test_waiting_ends_before_the_deadline():

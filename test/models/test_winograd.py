@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from flowact_ros.models.pair import Pair
 from flowact_ros.models.winograd import WinogradConv2d, use_winograd
 
 
@@ -22,6 +23,16 @@ def test_it_is_the_convolution(size: tuple[int, int, int, int]) -> None:
         tiled(x.contiguous(memory_format=torch.channels_last)), conv(x), rtol=1e-4, atol=1e-4
     )
     assert tiled(x).stride(1) == 1  # channels last
+    if min(size[2:]) > 2:  # a window of something larger, whose border is there
+        part = x[..., 1:, 1:]
+        wanted = F.conv2d(part, conv.weight, conv.bias)
+        torch.testing.assert_close(tiled(part, 0), wanted, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            tiled(x.contiguous(memory_format=torch.channels_last)[..., 1:, 1:], 0), wanted, rtol=1e-4, atol=1e-4
+        )
+    halves = WinogradConv2d(conv, Pair())
+    with torch.inference_mode():
+        assert torch.equal(halves(x), tiled(x))
 
 
 def test_gradients_reach_its_input() -> None:
@@ -30,7 +41,7 @@ def test_gradients_reach_its_input() -> None:
     x, y = (torch.randn(1, 3, 6, 9).requires_grad_() for _ in range(2))
     y.data.copy_(x.data)
     conv(x).square().sum().backward()
-    WinogradConv2d(conv)(y).square().sum().backward()
+    WinogradConv2d(conv, Pair())(y).square().sum().backward()
     torch.testing.assert_close(y.grad, x.grad, rtol=1e-3, atol=1e-3)
 
 
