@@ -46,7 +46,7 @@ _MOST_UNDRAWN = 2  # latents that may wait for their pictures when the next step
 
 
 class Stream:
-    """State of one avatar's stream. Every public method but `run` expects `cond` to be held."""
+    """State of one avatar's stream. Public methods expect `cond` to be held, unless they say otherwise."""
 
     def __init__(
         self,
