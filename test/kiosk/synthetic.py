@@ -39,7 +39,8 @@ class SyntheticStream:
     """Pushes the pictures and sounds above into a server until `close`.
 
     `base` is the pts of frame 0, `pace` the server clock's error (1.01 = 1 % fast). `damage` is the share of sound
-    pieces that are lost, and again of those sent twice, late and out of order. While `paused` is set nothing is pushed.
+    pieces that are lost, and again of those sent twice, late and out of order. Without `flashes` every picture is teal
+    with its bar, for screenshots, which nothing ties to a frame. While `paused` is set nothing is pushed.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class SyntheticStream:
         pace: float = 1.0,
         jitter_s: float = 0.0,
         damage: float = 0.0,
+        flashes: bool = True,
     ) -> None:
         self.server, self.sound, self.pace, self.jitter_s, self.damage = server, sound, pace, jitter_s, damage
         self.paused = threading.Event()
         self.base = 1000.0 + time.monotonic()  # any origin will do: the page compares pts only with pts
         # as many as it takes until both the bar and the flash begin again
-        self._jpegs = [encode_jpeg(frame_picture(i)) for i in range(27 * FLASH_EVERY)]
+        pictures = (i if flashes or i % FLASH_EVERY else i + 1 for i in range(27 * FLASH_EVERY))
+        self._jpegs = [encode_jpeg(frame_picture(i)) for i in pictures]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="synthetic", daemon=True)
         self._thread.start()
