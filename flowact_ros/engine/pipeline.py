@@ -231,7 +231,7 @@ class AvatarPipeline:
     @torch.inference_mode()
     def paint(self, latent: tuple[decoding.Sketch, decoding.Scene]) -> decoding.Painting:
         """The greater part of `decode` of `chunk[i]`: whatever was decoded before it, this is the same."""
-        return decoding.paint(self.vae, *latent)
+        return decoding.paint(self.vae, *latent, self.pair)
 
     @torch.inference_mode()
     def decode(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowact_ros.models.pair import Pair
 from flowact_ros.models.surroundings import Inside, Surroundings
 from flowact_ros.models.vae import VAE
 from flowact_ros.models.window import HALF_CELL, Window
@@ -88,6 +89,8 @@ def settle(vae: VAE, latent: Tensor) -> tuple[Scene, Trail, Shown]:
     deep = decoder.inner(wide, inner := Inside(whole, keep=whole))
     patches = decoder.body(decoder.frames(deep, 1, None)[0][-1:], body := Inside(whole, keep=whole))
     picture = vae.pictures(patches.unsqueeze(0), decoder.tint(raw))[0]
+    for see in (inner, body):
+        see.end()
     none = torch.zeros_like(latent[0, 0], dtype=torch.float32)
     scene = Scene(latent, deep, inner.seen, picture, body.seen)
     return scene, Trail(latent, deep, none, none), Shown(picture, whole)
@@ -129,8 +132,8 @@ def deepen(vae: VAE, latents: Tensor, before: Tensor, scene: Scene, still: float
     return deep
 
 
-def paint(vae: VAE, sketch: Sketch, scene: Scene) -> Painting:
-    """Draws: most of the work, and nothing but its arguments matters."""
+def paint(vae: VAE, sketch: Sketch, scene: Scene, pair: Pair | None = None) -> Painting:
+    """Draws: most of the work, and nothing but its arguments matters. pair: threads for its two windows."""
     decoder, (deep, before) = vae.decoder, (sketch.after.deep, sketch.before.deep)
     tint = decoder.tint(vae.raw(sketch.after.latent.unsqueeze(1)))
     if sketch.drawn is None:
@@ -143,15 +146,24 @@ def paint(vae: VAE, sketch: Sketch, scene: Scene) -> Painting:
         patches = decoder.body(x, see).unsqueeze(0)
         return vae.pictures(patches, window.of(tint, HALF_CELL // vae.config.stem_patch))
 
-    own = sketch.drawn.cells.of(deep, 0.5)
-    past, last = decoder.apart(own, 2, 4).split(1)
     see = Inside(sketch.drawn, scene.seen, keep=sketch.quick)
-    last = draw(last, past, sketch.drawn, see)
+
+    def once() -> Tensor:
+        past, last = decoder.apart(sketch.drawn.cells.of(deep, 0.5), 2, 4).split(1)
+        try:
+            return draw(last, past, sketch.drawn, see)
+        finally:
+            see.end()
+
+    def between() -> Tensor:
+        """Each layer a little behind that of `once`, which it takes its surroundings from."""
+        own, earlier = (sketch.quick.cells.of(x, 0.5) for x in (deep, before))
+        frames, past = decoder.apart(own, 0, 3), decoder.apart(earlier, 3, 4)
+        return draw(frames, past, sketch.quick, Inside(sketch.quick, see.seen))
+
     if sketch.quick is None:
-        return Painting(sketch, last, None)
-    own, before = (sketch.quick.cells.of(x, 0.5) for x in (deep, before))
-    frames, past = decoder.apart(own, 0, 3), decoder.apart(before, 3, 4)
-    return Painting(sketch, last, draw(frames, past, sketch.quick, Inside(sketch.quick, see.seen)))
+        return Painting(sketch, once(), None)
+    return Painting(sketch, *(pair(once, between) if pair else (once(), between())))
 
 
 def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Tensor, Shown]:

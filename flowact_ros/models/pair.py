@@ -20,7 +20,10 @@ class Pair:
         self._other = ThreadPoolExecutor(1, thread_name_prefix="flowact-pair")
 
     def __call__(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-        """Results of both, `second` from the other thread. Raises what one of them raises, when both have ended."""
+        """Results of both, `second` from the other thread, or from this one if the other was busy all the time.
+
+        Raises what one of them raises, when both have ended.
+        """
 
         def inferring() -> Second:
             with torch.inference_mode():  # which threads do not inherit
@@ -30,8 +33,10 @@ class Pair:
         try:
             mine = first()
         except BaseException as error:
+            if theirs.cancel():
+                raise
             raise error from theirs.exception()  # which waits for it
-        return mine, theirs.result()
+        return mine, inferring() if theirs.cancel() else theirs.result()
 
 
 def pair_for(device: torch.device) -> Pair | None:

@@ -8,6 +8,7 @@ was drawn before and is the same where nothing moves, as sparse convolutions ove
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,17 +35,45 @@ class Surroundings:
     seen: Sequence[Tensor]
 
 
+class Arriving(Sequence[Tensor]):
+    """What a network sees while it runs, for another thread: an item that has not come yet is waited for."""
+
+    def __init__(self) -> None:
+        self._items: list[Tensor] = []
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def add(self, item: Tensor) -> None:
+        with self._changed:
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more comes: nobody waits."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or index < len(self._items))
+            return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
 class Inside:
     """A `See` for features of `window`.
 
     around: what lies around the window; None: zeros, as around a whole picture
     keep:   the part of the window whose surroundings are wanted
-    seen:   those, of the first picture
+    seen:   those, of the first picture; may be read while the network runs, and then must be ended with it
     """
 
     def __init__(self, window: Window, around: Surroundings | None = None, keep: Window | None = None) -> None:
         self._window, self._around, self._keep, self._calls = window, around, keep, 0
-        self._seen: list[Tensor] = []
+        self._seen = Arriving()
 
     def __call__(self, conv: Conv, x: Tensor) -> Tensor:
         n, channels, height, width = x.shape
@@ -60,8 +89,12 @@ class Inside:
         torch.ops.aten.silu.out(x, out=canvas[..., 1:-1, 1:-1])
         self._calls += 1
         if self._keep is not None:
-            self._seen.append(self._keep.of(canvas[:1], scale, self._window, border=1))
+            self._seen.add(self._keep.of(canvas[:1], scale, self._window, border=1))
         return conv(canvas, 0)
+
+    def end(self) -> None:
+        """The network is through, or will never be: nobody waits for more of `seen`."""
+        self._seen.end()
 
     @property
     def seen(self) -> Surroundings:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
 from flowact_ros.models.config import debug
 from flowact_ros.models.decoding import Scene, Shown, Trail, fade, paint, regions, settle, show, sketch
+from flowact_ros.models.pair import Pair
 from flowact_ros.models.surroundings import Surroundings
 from flowact_ros.models.vae import VAE
 from flowact_ros.models.window import Window
@@ -149,3 +151,20 @@ def test_a_fade_is_a_mixture() -> None:
     assert pictures.dtype == torch.uint8 and torch.equal(pictures[3], after)
     for picture, share in zip(pictures, (0.25, 0.5, 0.75)):
         assert (picture - torch.lerp(before.float(), after.float(), share)).abs().max() < 1
+
+
+def test_two_threads_paint_the_same_and_do_not_wait_for_what_failed() -> None:
+    vae, latent = make_vae(), torch.randn(1, 8, 8, 10)
+    scene, trail, _ = settle(vae, latent)
+    moved = latent.clone()
+    moved[..., 1:3, 1:3] += 0.05
+    moved[..., 5:7, 6:9] += torch.randn(8, 2, 3)
+    (one,) = sketch(vae, moved.unsqueeze(1), trail, scene, still=STILL, calm=CALM)
+    alone = paint(vae, one, scene)
+    assert alone.between is not None
+    for _ in range(5):
+        both = paint(vae, one, scene, Pair())
+        assert torch.equal(both.last, alone.last) and torch.equal(both.between, alone.between)
+    broken = replace(scene, seen=replace(scene.seen, seen=list(scene.seen.seen)[:2]))
+    with pytest.raises(IndexError):
+        paint(vae, one, broken, Pair())

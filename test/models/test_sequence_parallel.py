@@ -85,23 +85,3 @@ def test_an_error_in_either_half_is_raised_and_none_waits_for_ever(failing: int)
         evaluate(model, context, noisy, sigma, pair)
     model.failing = -1
     assert evaluate(model, context, noisy, sigma, pair).isfinite().all()  # and the next one works
-
-
-def test_a_pair_raises_when_both_have_ended() -> None:
-    pair, ended = Pair(), threading.Event()
-
-    def slowly() -> int:
-        threading.Event().wait(0.05)
-        ended.set()
-        return 2
-
-    def fail() -> int:
-        raise ValueError("first")
-
-    with pytest.raises(ValueError, match="first"):
-        pair(fail, slowly)
-    assert ended.is_set()
-    with pytest.raises(ValueError, match="first"):
-        pair(slowly, fail)
-    assert pair(lambda: 1, slowly) == (1, 2)
-    assert pair(lambda: 0, torch.is_inference_mode_enabled)[1]
