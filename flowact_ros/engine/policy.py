@@ -44,6 +44,11 @@ def period(cost: Callable[[int], float], latents: int) -> float:
     return getattr(cost, "period", cost)(latents)
 
 
+def beforehand(cost: Callable[[int], float], latents: int) -> float:
+    """Seconds from the start of such a step until the first of its latents must leave, so that all are in time."""
+    return getattr(cost, "first", cost)(latents)
+
+
 def sustained(cost: Callable[[int], float], most: int) -> int:
     """The smallest step that keeps up with content time when only such steps are made; `most` if none does."""
     budget = _KEEPS_UP * _LATENT_S
@@ -68,7 +73,7 @@ def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
 
 def in_time_from(frame: int, cost: Callable[[int], float], most: int, queue: float = 0.0) -> int:
     """The first latent that can be made in time when `frame` is the next to leave. queue: seconds of work before it."""
-    seconds = queue + getattr(cost, "first", cost)(sustained(cost, most))
+    seconds = queue + beforehand(cost, sustained(cost, most))
     return -(-(frame + math.ceil(seconds * FRAME_RATE)) // FRAMES_PER_LATENT)
 
 
@@ -104,7 +109,9 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
         return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
     if s.small and not slow and s.slack - cost(1) + _LATENT_S >= cost(least):
         return 1, 0.0  # and the step that follows is there when its latent has been shown
-    in_time = max((n for n in range(least, most + 1) if cost(n) + config.margin_s <= s.slack), default=least)
+    in_time = max(
+        (n for n in range(least, most + 1) if beforehand(cost, n) + config.margin_s <= s.slack), default=least
+    )
     n = min(in_time, room, buffered)
     if n < in_time:  # room or speech is missing for a larger one: wait while that is safe
         wait = s.slack - cost(n) - config.margin_s - (2 * _COMFORT_S if buffered < room else _COMFORT_S)

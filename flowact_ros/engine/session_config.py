@@ -47,7 +47,7 @@ class SessionConfig:
     grace_s: float = 0.02  # how much later than that a late frame may still leave
     reanchor_s: float = 1.0  # the consumer stood still for longer: move t0 instead of bursting
     lead_s: float | None = None  # rewind no closer to now than this; None: from measured step times
-    margin_s: float = 0.03  # safety of deadlines
+    margin_s: float = 0.05  # safety of deadlines
     queue_s: float = 120.0  # most speech that may wait
     gap_s: float = 0.2  # lost audio is zero-filled up to this
     reorder_window: int = 3  # chunks that may arrive early before a gap counts as loss

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("avatar_cpu", "debug")
 WARM_UP_FRAMES = 2 * 12  # two chunks: with an empty and with a filled memory
+TEND_S = 0.1  # how often what is not urgent is looked at
 RESTART_S = 0.5  # before a stream that failed is started again; doubled each time
 LONGEST_RESTART_S = 30.0
 
@@ -187,7 +188,7 @@ class AvatarGenerator(FlowactNode):
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_timer(1.0, self._publish_metrics)
-        self.add_timer(0.05, self._tend)
+        self.add_timer(TEND_S, self._tend)
         session.start()
         publisher.start()
 

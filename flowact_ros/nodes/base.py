@@ -32,6 +32,7 @@ from flowact_ros.nodes.params import Param, ParameterError, Params
 from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 
 LAST_WORDS = 20  # callbacks still served after the end was asked for
+BURST = 64  # messages of a topic that are taken at once: a sentence may come as hundreds
 RECENT_ERROR_S = 10.0  # an error is shown as WARN for so long after it happened
 
 _AUTOSTART = Param("autostart", True, "Configure and activate at start; false: wait for lifecycle requests")
@@ -105,7 +106,18 @@ class FlowactNode(LifecycleNode):
         self, kind: type, name: str, callback: Callable[[Any], None], qos: Any = None
     ) -> Any:
         handler = self.guard(callback, f"a message on '{name}'")
-        subscription = self.create_subscription(kind, name, handler, qos or topics.QOS[name])
+
+        def take_burst(message: Any) -> None:
+            """This message and those that wait behind it: for each the executor would ask all entities again."""
+            handler(message)
+            for _ in range(BURST - 1):
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is None:
+                    return
+                handler(taken[0])
+
+        subscription = self.create_subscription(kind, name, take_burst, qos or topics.QOS[name])
         self._scope.append(lambda: self.destroy_subscription(subscription))
         return subscription
 

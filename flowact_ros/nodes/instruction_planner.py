@@ -28,7 +28,7 @@ from flowact_ros.nodes.base import FlowactNode, run
 from flowact_ros.nodes.convert import NANOSECONDS, audio_array, behaviour_number, from_time
 from flowact_ros.nodes.params import Param
 
-TICK_S = 0.05
+TICK_S = 0.1
 INTERRUPT_PATIENCE_S = 2.0  # a later stop would surprise more than it helps
 MIC_SILENT_S = 1.0  # a microphone that sends nothing for so long hears nobody
 

@@ -104,7 +104,8 @@ class SayServer:
             result_timeout=60,
         )
         node.add_entity(self._server.destroy)
-        node.add_timer(TEND_S, self._tend)
+        self._timer = node.add_timer(TEND_S, self._tend)
+        self._timer.cancel()  # runs while there are goals: each wake asks all entities of the node
 
     def attach(
         self, session: Session, speaking: Callable[[], bool], on_speech: Callable[[str], None]
@@ -172,6 +173,7 @@ class SayServer:
         utterance = _Utterance(handle, name, len(pcm) / rate)
         with self._lock:
             self._utterances.append(utterance)
+        self._timer.reset()
         try:
             self._on_speech(name)
             session.push_audio(pcm, rate, utterance_id=name, last=True)
@@ -218,6 +220,8 @@ class SayServer:
             done = [u for u in self._utterances if u.ended(now)]
             self._utterances = [u for u in self._utterances if u not in done]
             waiting = list(self._utterances)
+        if not waiting:
+            self._timer.cancel()
         for utterance in done:
             self._finish(utterance, *(utterance.cut or (Say.Result.NONE, "")))
         for place, utterance in enumerate(waiting):

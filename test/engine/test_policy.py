@@ -67,6 +67,27 @@ def test_table(changes, latents):
     assert (wait > 0) == (n == 0)
 
 
+class Lanes:
+    """Denoising beside drawing: a step's pictures come one by one, each long before it must leave."""
+
+    def __call__(self, n: int) -> float:
+        return self.first(n) + 0.06 * (n - 1)
+
+    def first(self, n: int) -> float:
+        return 0.16 + 0.02 * n
+
+    def period(self, n: int) -> float:
+        return 0.1 + 0.04 * n
+
+
+def test_only_the_first_picture_of_a_step_is_waited_for():
+    config = SessionConfig()
+    tight = Lanes().first(3) + config.margin_s + 1e-6
+    assert tight < Lanes()(3)
+    assert choose(situation(slack=tight, ahead=4), Lanes(), config) == (3, 0.0)
+    assert choose(situation(slack=tight - 0.01, ahead=4), Lanes(), config) == (2, 0.0)
+
+
 def test_idle_keeps_less_ahead_where_told_so():
     config = SessionConfig(idle_frames=20)
     assert choose(situation(ahead=20, slack=0.15, flowing=True), cost, config)[0] == 1
@@ -76,7 +97,7 @@ def test_idle_keeps_less_ahead_where_told_so():
 def test_waiting_ends_before_the_deadline():
     s = situation(gathering=True)
     _, wait = choose(s, cost, SessionConfig())
-    assert wait == pytest.approx(0.4 - 0.1 - 0.03)
+    assert wait == pytest.approx(0.4 - 0.1 - SessionConfig().margin_s)
 
 
 def test_step_size_is_a_limit():
