@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of real nodes, in this process: every bad value is one clear line, ranges are there for tools."""
+"""Real nodes in this process: every bad parameter is one clear line, errors end nothing, bursts are taken at once."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from flowact_msgs.msg import AudioChunk
+from flowact_ros.nodes import topics
 from flowact_ros.nodes.audio_capture import AudioCapture
 from flowact_ros.nodes.avatar_generator import AvatarGenerator
-from flowact_ros.nodes.base import FlowactNode
+from flowact_ros.nodes.base import BURST, FlowactNode
 from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.instruction_planner import InstructionPlanner
 from flowact_ros.nodes.kiosk_bridge import KioskBridge
@@ -251,3 +255,43 @@ def test_the_shipped_files_fit() -> None:
         table: dict[str, Param] = {param.name: param for param in kinds[key.split("/")[-1]].PARAMETERS}
         for name, given in value["ros__parameters"].items():
             table[name].check(given)
+
+
+class Hearing(FlowactNode):
+    """Notes what it hears; fails on what says so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("hearing", **options)
+        self.heard: list[int] = []
+
+    def begin(self) -> None:
+        self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
+
+    def _on_speech(self, message: AudioChunk) -> None:
+        self.heard.append(message.sequence)
+        if message.sequence == 3:
+            raise ValueError("a bad one")
+
+
+def test_a_burst_of_messages_is_taken_at_once_and_in_order(make: Make) -> None:
+    node = make(Hearing)
+    assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    speaker = rclpy.create_node("speaker", context=node.context)
+    publisher = speaker.create_publisher(AudioChunk, topics.SPEECH, topics.AUDIO_DEEP_QOS)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    until = time.monotonic() + 10
+    while publisher.get_subscription_count() < 1 and time.monotonic() < until:
+        executor.spin_once(timeout_sec=0.05)
+    for sequence in range(BURST + 10):
+        publisher.publish(AudioChunk(sequence=sequence))
+    time.sleep(0.5)
+    served = []
+    while len(node.heard) < BURST + 10 and time.monotonic() < until:
+        executor.spin_once(timeout_sec=0.1)
+        served.append(len(node.heard))
+    executor.shutdown()
+    speaker.destroy_node()
+    assert node.heard == list(range(BURST + 10))  # the one that failed did not stop the rest
+    assert [n for n in sorted(set(served)) if n] == [BURST, BURST + 10]  # others get their turn in between
+    assert node.last_error.endswith("a bad one")
