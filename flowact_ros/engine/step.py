@@ -44,51 +44,6 @@ class Made:
     stages: dict[str, float]
 
 
-class Carry:
-    """A decoder's state that may not exist yet: `value` is set when the latent before it has been drawn."""
-
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-
-
-@dataclass(eq=False)
-class Work:
-    """What a step whose halves run side by side has cost so far. thought, drawn: seconds; core: of both threads."""
-
-    step: Step
-    timed: Stopwatch
-    began: float
-    left: int  # latents to draw or to take back
-    done: int = 0  # latents drawn
-    thought: float = 0.0
-    drawn: float = 0.0
-    core: float = 0.0
-
-
-@dataclass(eq=False)
-class Undrawn:
-    """A denoised latent that has no pictures yet. before.decoder: a Carry, as is `after`.
-
-    taken: a thread is at it, or was; painting: what `Pipeline.paint` made of it, in `painted` seconds
-    """
-
-    before: Snapshot
-    after: Carry
-    work: Work
-    taken: bool = False
-    painting: Any = None
-    painted: float = 0.0
-
-    @property
-    def in_work(self) -> bool:
-        """It is being painted, by a thread that is not the one of `draw`."""
-        return self.taken and self.painting is None
-
-    @property
-    def latent(self) -> int:
-        return self.work.step.latent + self.before.done
-
-
 class Stopwatch:
     """Milliseconds by stage, with the parts that a pipeline has timed itself taken out of the whole."""
 

@@ -13,7 +13,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,8 +26,9 @@ from flowact_ros.engine.metrics import LaneCost, Meter
 from flowact_ros.engine.policy import Situation, choose, gathered, in_time_from, overloaded, shortest_lead
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.step import Carry, Step, Stopwatch, Undrawn, Work, draw, make, remember, think
+from flowact_ros.engine.step import Step, Stopwatch, draw, make, remember, think
 from flowact_ros.engine.timeline import Timeline
+from flowact_ros.engine.undrawn import Undrawn, UndrawnQueue, Work
 from flowact_ros.timebase import (
     FRAME_RATE,
     FRAMES_PER_LATENT,
@@ -78,7 +78,7 @@ class Stream:
         self._fade = int(config.fade_s * SAMPLE_RATE)
         self._clock = clock
         self._began = clock()
-        self.undrawn: deque[Undrawn] = deque()  # the first may be in work
+        self.undrawn = UndrawnQueue()
         self._drew = False  # since something was given up: else a machine that is always late would show nothing
         self._steps = 0
         self._latent = 0  # the next one to make
@@ -188,8 +188,8 @@ class Stream:
             self._rewind_wanted = False
         elif self.timeline.onset:
             self._rewind(now, self.timeline.speech_end)
-        elif self._drew and self.undrawn and self.next_frame >= (self.undrawn[0].latent + 1) * FRAMES_PER_LATENT:
-            self._go_back(self.undrawn[0].latent)  # drawing is so late that none of its pictures would be seen
+        elif self._drew and (item := self.undrawn.first) and self._missed(item.latent):
+            self._go_back(item.latent)  # drawing is so late that none of its pictures would be seen
             self._drew = False
         if len(self.undrawn) > _MOST_UNDRAWN:
             return _MAX_WAIT_S
@@ -269,10 +269,7 @@ class Stream:
                 self._take_back(self._latent)
             else:
                 self._latent = step.latent + work.left
-                decoder = before.decoder if isinstance(before.decoder, Carry) else Carry(before.decoder)
-                for done in range(work.left):
-                    here, decoder = replace(before, done=done, decoder=decoder), Carry()
-                    self.undrawn.append(Undrawn(here, decoder, work))
+                decoder = self.undrawn.add(before, work)
             self.cond.notify_all()
         if not useless:
             count = step.record.latents
@@ -290,10 +287,10 @@ class Stream:
     def draw(self) -> None:
         """The decoder's half: the next latent's pictures, or a short wait. Does not expect the lock; one caller."""
         with self.cond:
-            if not self.undrawn or self.undrawn[0].in_work or self._abandon(self.undrawn[0].latent):
+            item = self.undrawn.first
+            if item is None or item.in_work or self._abandon(item.latent):
                 self.cond.wait(_MAX_WAIT_S)
                 return
-            item = self.undrawn[0]
             item.taken = True
         began, core, work = self._clock(), time.thread_time(), item.work
         before = replace(item.before, decoder=item.before.decoder.value)
@@ -304,24 +301,15 @@ class Stream:
             work.core += time.thread_time() - core
             work.drawn += wall
             self.cost.drew(wall)
-            if self.undrawn and self.undrawn[0] is item:  # it was not taken back meanwhile
-                self.undrawn.popleft()
-                work.left -= 1
-                work.done += 1
+            if self.undrawn.drawn(item):
                 self._drew = True
                 self._push(entry)
                 self._finish(work)
             self.cond.notify_all()
 
     def unpainted(self) -> Undrawn | None:
-        """For a thread with time to spare: a latent to `paint` behind the one that `draw` is at.
-
-        Rather not the very next, which `draw` may begin with before it is done.
-        """
-        if not hasattr(self.pipeline, "paint"):
-            return None
-        waiting = list(self.undrawn)
-        item = next((item for item in (*waiting[2:], *waiting[1:2]) if not item.taken), None)
+        """For a thread with time to spare: a latent to `paint` behind the one that `draw` is at."""
+        item = self.undrawn.spare() if hasattr(self.pipeline, "paint") else None
         if item is None or self._abandon(item.latent):
             return None
         item.taken = True
@@ -338,7 +326,7 @@ class Stream:
 
     def _finish(self, work: Work) -> None:
         """Counts a step once both of its halves are over."""
-        if work.left == 0 and work.thought > 0:
+        if work.over:
             wall = self._clock() - work.began
             self.meter.step(work.done, wall, max(work.thought, work.drawn), work.core, work.timed.stages)
 
@@ -361,6 +349,10 @@ class Stream:
             self.cond.notify_all()
 
     # ---- the way back
+
+    def _missed(self, latent: int) -> bool:
+        """All of its frames have left without it."""
+        return self.next_frame >= (latent + 1) * FRAMES_PER_LATENT
 
     def _abandon(self, latent: int) -> bool:
         """Is it useless to make frames from `latent` on, since a rewind will take them back?"""
@@ -385,13 +377,10 @@ class Stream:
         """To the boundary before a latent that was made or is undrawn."""
         self.meter.remade += (self._latent - latent) * FRAMES_PER_LATENT
         self.meter.rewinds += 1
-        snapshot, undrawn = self.ring.truncate(latent), None
-        while self.undrawn and self.undrawn[-1].latent >= latent:
-            item = self.undrawn.pop()
-            undrawn = item.before
-            item.work.left -= 1
-            self._finish(item.work)
-        self._now = snapshot or undrawn or self._now
+        snapshot, undrawn = self.ring.truncate(latent), self.undrawn.take_back(latent)
+        for work in dict.fromkeys(item.work for item in undrawn):
+            self._finish(work)
+        self._now = snapshot or (undrawn[0].before if undrawn else self._now)
         self._latent = latent
         self._take_back(latent)
 
@@ -406,7 +395,7 @@ class Stream:
         """Goes on where frames can still be in time: after the engine fell a whole latent behind, and in one that
         cannot keep up as soon as it would be late at all, since frames that are late were made for nothing.
         """
-        lost = self.next_frame >= (self._latent + 1) * FRAMES_PER_LATENT
+        lost = self._missed(self._latent)
         most = self.config.step_latents
         if self.offline or self.t0 is None or not (lost or overloaded(self.cost, most)):
             return
@@ -465,7 +454,8 @@ class Stream:
         )
         self.next_frame = k + 1
         self.ring.drop_before(k + 1)
-        first = self.undrawn[0].latent if self.undrawn else self._latent  # the earliest that a step may begin with
+        item = self.undrawn.first
+        first = item.latent if item else self._latent  # the earliest that a step may begin with
         kept = min(first * SAMPLES_PER_LATENT, self._covered, end) - self.pipeline.context_samples
         timeline.trim(kept)
         self.cond.notify_all()

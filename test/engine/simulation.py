@@ -161,8 +161,8 @@ class Simulation:
 
     def _draw(self) -> float:
         """What its second thread does."""
-        undrawn = self.stream.undrawn
-        if not undrawn or undrawn[0].in_work or self.stream._abandon(undrawn[0].latent):
+        item = self.stream.undrawn.first
+        if item is None or item.in_work or self.stream._abandon(item.latent):
             return 0.001
         self.stream.draw()
         return 0.0

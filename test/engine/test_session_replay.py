@@ -112,7 +112,7 @@ def test_replay_covers_rewinds_and_skips():
     sim.at(1, lambda: sim.session.push_audio(ramp(2.0), 24000, utterance_id="a", last=True))
     sim.at(2.0, lambda: sim.session.set_instruction("laughs", priority=3))
     sim.at(4.5, lambda: setattr(sim, "costs", {"denoise": (2.0, 0.0)}))
-    sim.at(5.5, lambda: setattr(sim, "costs", {"denoise": (0.05, 0.0)}))
+    sim.at(6.0, lambda: setattr(sim, "costs", {"denoise": (0.05, 0.0)}))
     sim.run(10)
     ends = [r.first_frame + 4 * r.latents for r in sim.records]
     starts = [r.first_frame for r in sim.records]
