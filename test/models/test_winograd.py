@@ -12,12 +12,13 @@ from flowact_ros.models.pair import Pair
 from flowact_ros.models.winograd import WinogradConv2d, use_winograd
 
 
+@pytest.mark.parametrize("tile", [2, 4])
 @pytest.mark.parametrize("size", [(1, 5, 16, 16), (3, 8, 20, 24), (2, 3, 7, 13), (1, 4, 1, 2)])
-def test_it_is_the_convolution(size: tuple[int, int, int, int]) -> None:
+def test_it_is_the_convolution(size: tuple[int, int, int, int], tile: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(size[1], 6, 3, padding=1).requires_grad_(False)
     x = torch.randn(size)
-    tiled = WinogradConv2d(conv)
+    tiled = WinogradConv2d(conv, tile)
     torch.testing.assert_close(tiled(x), conv(x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         tiled(x.contiguous(memory_format=torch.channels_last)), conv(x), rtol=1e-4, atol=1e-4
@@ -30,7 +31,7 @@ def test_it_is_the_convolution(size: tuple[int, int, int, int]) -> None:
         torch.testing.assert_close(
             tiled(x.contiguous(memory_format=torch.channels_last)[..., 1:, 1:], 0), wanted, rtol=1e-4, atol=1e-4
         )
-    halves = WinogradConv2d(conv, Pair())
+    halves = WinogradConv2d(conv, tile, Pair())
     with torch.inference_mode():
         assert torch.equal(halves(x), tiled(x))
 
@@ -41,7 +42,7 @@ def test_gradients_reach_its_input() -> None:
     x, y = (torch.randn(1, 3, 6, 9).requires_grad_() for _ in range(2))
     y.data.copy_(x.data)
     conv(x).square().sum().backward()
-    WinogradConv2d(conv, Pair())(y).square().sum().backward()
+    WinogradConv2d(conv, pair=Pair())(y).square().sum().backward()
     torch.testing.assert_close(y.grad, x.grad, rtol=1e-3, atol=1e-3)
 
 
