@@ -7,7 +7,7 @@ reference to the bank and a rewind is to take an old one up again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,15 +67,23 @@ class MemoryBank:
         return self.long_term if self.short_term is None else (*self.long_term, self.short_term)
 
     def predictor(
-        self, model: MMDiT, condition: Condition, settled: float = 0.0, pair: Pair | None = None
+        self,
+        model: MMDiT,
+        condition: Condition,
+        settled: float = 0.0,
+        pair: Pair | None = None,
+        sigmas: Sequence[float] = (),
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`.
 
         settled: tokens that the first evaluation moves by less than this (mean of a channel) are left out of those
         that follow (`engine.settling`); 0: all take part in all.
         pair: threads for that (`models.sequence_parallel`)
+        sigmas: noise levels it will be called with, which is cheaper if they are known (`MMDiT.at_levels`)
         """
         context = self.context(model, condition)
+        if sigmas:
+            context = model.at_levels(context, sigmas)
         return Settling(model, context, settled, pair) if settled > 0 else _predictor(model, context)
 
     def context(self, model: MMDiT, condition: Condition) -> Context:

@@ -201,7 +201,8 @@ class AvatarPipeline:
         memory: Memory = state.memory
         shape = tuple(memory.bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
-        predict = memory.bank.predictor(self.denoiser, condition, self.config.schedule.settled, self.pair)
+        settled, levels = self.config.schedule.settled, self.sigmas[:-1]
+        predict = memory.bank.predictor(self.denoiser, condition, settled, self.pair, levels)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard), deepen=0.0)
         predict = predict if stop is None else stoppable(predict, stop)
         try:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from flowact_ros.models.attention import attention
 from flowact_ros.models.rope import rotate
 
+Shifts = tuple[Tensor, ...]  # shifts, scales and gates of a layer, each [B, S, 1, d]
 KeyValue = tuple[Tensor, Tensor]  # un-rotated key and value, each [B, H, S * (Q + P), D]
 
 
@@ -73,7 +74,7 @@ class QKNorm(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Slot vector `[B, S, d]` -> `count` tensors `[B, S, 1, d]`; starts at zero (identity blocks)."""
+    """Slot vectors `[..., S, d]` -> `count` tensors `[..., S, 1, d]`; starts at zero (identity blocks)."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(F.silu(vec)).unsqueeze(2).chunk(self.count, -1)
+        return self.linear(F.silu(vec)).unsqueeze(-2).chunk(self.count, -1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -152,15 +153,18 @@ class DoubleStreamBlock(nn.Module):
         self.video = Stream(width, heads, mlp_ratio)
         self.condition = Stream(width, heads, mlp_ratio)
 
+    def modulations(self, vec: Tensor) -> Shifts:
+        """Six for the video tokens, six for the condition tokens."""
+        return (*self.video.modulation(vec), *self.condition.modulation(vec))
+
     def forward(
-        self, video: Tensor, condition: Tensor, vec: Tensor, window: Window, past: KeyValue | None
+        self, video: Tensor, condition: Tensor, mods: Shifts, window: Window, past: KeyValue | None
     ) -> tuple[Tensor, Tensor, KeyValue]:
-        mod_v = self.video.modulation(vec)
+        mod_v, mod_c = mods[:6], mods[6:]
         video_qkv = self.video.project(video, mod_v[0], mod_v[1])
         if condition.shape[2] == 0:  # another thread has it
             attended, own = joint_attention(*video_qkv, window, past)
             return self.video.update(video, attended, mod_v[2:]), condition, own
-        mod_c = self.condition.modulation(vec)
         condition_qkv = self.condition.project(condition, mod_c[0], mod_c[1])
         qk, v = (torch.cat([c, x], 2) for c, x in zip(condition_qkv, video_qkv))
         attended, own = joint_attention(qk, v, window, past)
@@ -180,8 +184,12 @@ class SingleStreamBlock(nn.Module):
         self.linear2 = nn.Linear((1 + mlp_ratio) * width, width)
         self.norm = QKNorm(width // heads)
 
-    def forward(self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        shift, scale, gate = self.modulation(vec)
+    def modulations(self, vec: Tensor) -> Shifts:
+        """Shift, scale and gate."""
+        return self.modulation(vec)
+
+    def forward(self, x: Tensor, mods: Shifts, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        shift, scale, gate = mods
         qkv, mlp = self.linear1(modulate(x, shift, scale)).split([3 * self.width, self.hidden], -1)
         qk, v = split_heads(qkv, self.heads)
         attended, own = joint_attention(self.norm(qk), v, window, past)
@@ -199,5 +207,9 @@ class LastLayer(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        return self.linear(modulate(x, *self.modulation(vec)))
+    def modulations(self, vec: Tensor) -> Shifts:
+        """Shift and scale."""
+        return self.modulation(vec)
+
+    def forward(self, x: Tensor, mods: Shifts) -> Tensor:
+        return self.linear(modulate(x, *mods))

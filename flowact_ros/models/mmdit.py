@@ -15,7 +15,7 @@ the previous latent after 600 steps (same error with the true one and with none)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from flowact_ros.models.layers import (
     KeyValue,
     LastLayer,
     MLPEmbedder,
+    Shifts,
     SingleStreamBlock,
     Window,
     rotate_past,
@@ -83,6 +84,7 @@ class Context:
     condition: text and audio tokens `[B, S, Q, d]`
     vec:       slot vectors without their noise level `[B, S, d]`
     past:      per layer, keys of cached slots, rotated to where they stand in `window`, and values; None without any
+    levels:    per noise level that was announced (`MMDiT.at_levels`), what modulates each layer
     """
 
     still: Tensor
@@ -91,6 +93,12 @@ class Context:
     vec: Tensor
     window: Window
     past: list[KeyValue] | None
+    levels: dict[float, list[Shifts]] = field(default_factory=dict)
+
+    def modulations(self, sigma: Tensor) -> list[Shifts] | None:
+        """Of levels sigma `[B, S]`, if they are one that was announced."""
+        level = sigma.flatten()[0]
+        return self.levels.get(float(level)) if self.levels and bool((sigma == level).all()) else None
 
     def only(self, tokens: Tensor) -> Context:
         """With nothing but the video tokens of these indices `[P']`, where everything may be seen."""
@@ -176,6 +184,23 @@ class MMDiT(nn.Module):
         past = rotate_past(past, window) if past else None
         return Context(torch.cat([anchor, before], -1), self.place, condition, vec, window, past)
 
+    def at_levels(self, context: Context, sigmas: Sequence[float]) -> Context:
+        """The context of evaluations at these noise levels. The weights of all modulations are read once for them:
+        with few slots, reading is what they cost.
+        """
+        levels = torch.tensor(sigmas, dtype=torch.float32, device=context.vec.device)
+        vec = context.vec + self._timed(levels[:, None, None], context.vec.dtype)
+        layers = self._modulations(vec)
+        known = {float(level): [tuple(t[i] for t in layer) for layer in layers] for i, level in enumerate(levels)}
+        return replace(context, levels=known)
+
+    def _timed(self, sigma: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.time_in(timestep_embedding(sigma, 256).to(dtype))
+
+    def _modulations(self, vec: Tensor) -> list[Shifts]:
+        """Of all layers in their order, for slot vectors `[..., S, d]`."""
+        return [layer.modulations(vec) for layer in (*self.double_blocks, *self.single_blocks, self.last)]
+
     def predict(self, context: Context, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, list[KeyValue]]:
         """One evaluation: noisy `[B, S, C, h, w]` at levels sigma `[B, S]` -> what `forward` returns."""
         clean, made = self.evaluate(context, patchify(noisy, self.config.mmdit.patch), sigma)
@@ -185,18 +210,21 @@ class MMDiT(nn.Module):
         """The same of tokens `[B, S, P, C p p]`, which may be some of them (`Context.only`)."""
         c, condition, window = self.config.mmdit, context.condition, context.window
         video = self.video_in(torch.cat([tokens, context.still], -1)) + context.place
-        vec = context.vec + self.time_in(timestep_embedding(sigma, 256).to(tokens.dtype))
+        modulations = context.modulations(sigma)
+        if modulations is None:
+            modulations = self._modulations(context.vec + self._timed(sigma, tokens.dtype))
+        mods = iter(modulations)
         past = context.past or [None] * (c.double_blocks + c.single_blocks)
         made: list[KeyValue] = []
         for double, cached in zip(self.double_blocks, past):
-            video, condition, own = double(video, condition, vec, window, cached)
+            video, condition, own = double(video, condition, next(mods), window, cached)
             made.append(own)
         x = torch.cat([condition, video], 2)
         for single, cached in zip(self.single_blocks, past[c.double_blocks :]):
-            x, own = single(x, vec, window, cached)
+            x, own = single(x, next(mods), window, cached)
             made.append(own)
         before = context.still[..., tokens.shape[-1] :]
-        return self.last(x[:, :, condition.shape[2] :], vec) + self.keep * before, made
+        return self.last(x[:, :, condition.shape[2] :], next(mods)) + self.keep * before, made
 
     def forward(
         self,

@@ -73,3 +73,25 @@ def test_some_tokens_alone_are_a_smaller_picture() -> None:
     whole = model.evaluate(context, tokens, sigma)[0]
     moved = model.evaluate(context.only(order), tokens[:, :, order], sigma)[0]
     torch.testing.assert_close(moved, whole[:, :, order], rtol=1e-4, atol=1e-5)
+
+
+def test_announced_levels_are_modulated_at_once() -> None:
+    model, bank, condition, noise = make()
+    calls: list[tuple[int, ...]] = []
+    model.last.modulation.register_forward_hook(lambda module, given, made: calls.append(tuple(given[0].shape)))
+    alone = denoise_chunk(bank.predictor(model, condition, settled=1e-6), noise, SIGMAS)
+    width = CONFIG.mmdit.width
+    assert calls == 3 * [(1, 2, width)]
+    calls.clear()
+    predict = bank.predictor(model, condition, settled=1e-6, sigmas=SIGMAS[:-1])
+    torch.testing.assert_close(denoise_chunk(predict, noise, SIGMAS), alone, rtol=1e-4, atol=1e-5)
+    assert calls == [(3, 1, 2, width)]
+    other = torch.full((1, 2), 0.7)  # a level that was not
+    torch.testing.assert_close(
+        predict(noise, other), bank.predictor(model, condition, settled=1e-6)(noise, other), rtol=1e-4, atol=1e-5
+    )
+    mixed = torch.tensor([[SIGMAS[0], SIGMAS[1]]])
+    wanted = bank.predictor(model, condition, settled=1e-6)(noise, mixed)
+    calls.clear()
+    torch.testing.assert_close(predict(noise, mixed), wanted, rtol=1e-4, atol=1e-5)
+    assert calls == [(1, 2, width)]
