@@ -113,6 +113,7 @@ class AvatarPipeline:
         self.vae = vae.to(self.device, dtype).eval().requires_grad_(False)
         if self.device.type == "cpu" and dtype == torch.float32:  # bfloat16 has faster kernels of its own
             use_winograd(self.vae.decoder, self.pair)
+        self.vae.decoder.freeze()
         self.denoiser = denoiser.to(self.device, dtype).eval().requires_grad_(False)
         if kind == "int8":
             use_int8(self.denoiser)

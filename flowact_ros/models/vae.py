@@ -30,20 +30,17 @@ from flowact_ros.models.surroundings import Conv, See, plainly
 from flowact_ros.models.window import HALF_CELL
 
 State = dict[str, Tensor]
+Parameters = tuple[Tensor, Tensor]  # weight and bias of a convolution
 
 
-def interleave(parameter: Tensor, factor: int, frames: int = 1) -> Tensor:
-    """Rows of a convolution from (frame, channel, row, column), as stored, to (frame, row, column, channel)."""
-    return parameter.unflatten(0, (frames, -1, factor**2)).transpose(1, 2).flatten(0, 2)
+def interleave(conv: nn.Conv2d, factor: int, frames: int = 1) -> Parameters:
+    """Rows of a convolution from (frame, channel, row, column), as stored, to (frame, row, column, channel).
 
-
-def enlarge(x: Tensor, conv: nn.Conv2d, factor: int, frames: int = 1) -> Tensor:
-    """`spread(conv(x))` with the channels that `F.pixel_shuffle` wants, at a tenth of its cost.
-
-    The convolution's rows are put in an order in which the shuffle moves long runs of channels-last memory.
+    In that order `spread` moves long runs of channels-last memory: a tenth of the cost of `F.pixel_shuffle`.
     """
-    weight, bias = interleave(conv.weight, factor, frames), interleave(conv.bias, factor, frames)
-    return spread(F.conv2d(x, weight, bias, padding=conv.padding), factor, frames)
+    both = (conv.weight, conv.bias)
+    weight, bias = (p.unflatten(0, (frames, -1, factor**2)).transpose(1, 2).flatten(0, 2) for p in both)
+    return weight, bias
 
 
 def spread(x: Tensor, factor: int, frames: int = 1) -> Tensor:
@@ -160,6 +157,22 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(widths[0], 3 * config.stem_patch**2, 3, padding=1)
         self.colour = nn.Conv2d(config.latent_channels, 3, 1, bias=False)
         nn.init.zeros_(self.colour.weight)
+        self._enlarging = {
+            "unfold": (2, config.temporal_stride), **{f"up.{i}": (2, 1) for i in range(len(self.up))},
+            "head": (config.stem_patch, 1),
+        }  # fmt: skip
+        self._frozen: dict[str, Parameters] = {}
+
+    def freeze(self) -> None:
+        """For inference: keeps the weights in the order that `spread` wants, into which they are else put each time.
+
+        What becomes of the stored ones afterwards has no effect.
+        """
+        self._frozen = {name: self._interleaved(name) for name in self._enlarging}
+
+    def _interleaved(self, name: str) -> Parameters:
+        """Of a layer whose results are spread."""
+        return self._frozen.get(name) or interleave(self.get_submodule(name), *self._enlarging[name])
 
     def forward(self, latents: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Patches `[B * N, 4, p * p * 3, H/p, W/p]`, their tint `[B * N, 1, ...]` to be added, the next state.
@@ -192,10 +205,8 @@ class Decoder(nn.Module):
 
     def apart(self, x: Tensor, first: int, stop: int) -> Tensor:
         """Frames `first` .. `stop - 1` of each latent of `x` `[n, width, h, w]`, unmixed: `[n * frames, C, 2h, 2w]`."""
-        time = self.config.temporal_stride
-        rows = len(self.unfold.weight) // time
-        own = slice(first * rows, stop * rows)
-        weight, bias = (interleave(t, 2, time)[own] for t in (self.unfold.weight, self.unfold.bias))
+        rows = len(self.unfold.weight) // self.config.temporal_stride
+        weight, bias = (p[first * rows : stop * rows] for p in self._interleaved("unfold"))
         return spread(F.conv2d(x, weight, bias), 2, stop - first)
 
     def body(self, x: Tensor, see: See = plainly) -> Tensor:
@@ -205,9 +216,8 @@ class Decoder(nn.Module):
             for block in self.stages[level]:
                 x = block(x, see)
             if level > 0:
-                x = enlarge(x, self.up[level - 1], 2)
-        patch = self.config.stem_patch
-        weight, bias = interleave(self.head.weight, patch), interleave(self.head.bias, patch)
+                x = spread(F.conv2d(x, *self._interleaved(f"up.{level - 1}")), 2)
+        weight, bias = self._interleaved("head")
         return see(lambda canvas, padding: F.conv2d(canvas, weight, bias, padding=padding), x)
 
     def tint(self, latents: Tensor) -> Tensor:
@@ -216,9 +226,8 @@ class Decoder(nn.Module):
         One a latent: for all pixels of a patch, and for four frames.
         """
         patch = self.config.stem_patch
-        tint = self.colour(latents.flatten(0, 1)).repeat(1, patch**2, 1, 1)
-        tint = tint.contiguous(memory_format=torch.channels_last)
-        return F.interpolate(tint, scale_factor=2 * HALF_CELL // patch, mode="bilinear").unsqueeze(1)
+        tint = F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=2 * HALF_CELL // patch, mode="bilinear")
+        return tint.permute(0, 2, 3, 1).repeat(1, 1, 1, patch**2).permute(0, 3, 1, 2).unsqueeze(1)  # channels last
 
 
 class VAE(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from flowact_ros.models.config import debug
-from flowact_ros.models.vae import VAE, enlarge
+from flowact_ros.models.vae import VAE, interleave, spread
 
 
 def make_vae(**sizes: tuple[int, ...]) -> VAE:
@@ -93,14 +93,25 @@ def test_wrong_sizes_are_named(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("factor", "frames", "kernel"), [(2, 1, 1), (2, 4, 1), (4, 1, 3)])
-def test_enlarging_is_a_convolution_and_a_pixel_shuffle(factor: int, frames: int, kernel: int) -> None:
+def test_spreading_is_a_pixel_shuffle(factor: int, frames: int, kernel: int) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(5, frames * 3 * factor**2, kernel, padding=kernel // 2)
     x = torch.randn(2, 5, 4, 6).contiguous(memory_format=torch.channels_last)
     wanted = F.pixel_shuffle(conv(x).unflatten(1, (frames, -1)).flatten(0, 1), factor)
-    found = enlarge(x, conv, factor, frames)
+    found = spread(F.conv2d(x, *interleave(conv, factor, frames), padding=kernel // 2), factor, frames)
     torch.testing.assert_close(found, wanted)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_frozen_decoder_keeps_its_weights() -> None:
+    vae, latents = make_vae(), torch.randn(1, 2, 8, 3, 2)
+    wanted = vae.decode(latents)[0]
+    vae.decoder.freeze()
+    assert torch.equal(vae.decode(latents)[0], wanted)
+    for layer in (vae.decoder.unfold, vae.decoder.up, vae.decoder.head):
+        for parameter in layer.parameters():
+            parameter.zero_()
+    assert torch.equal(vae.decode(latents)[0], wanted)
 
 
 def test_the_colour_of_a_latent_tints_its_own_place() -> None:
