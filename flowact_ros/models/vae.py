@@ -227,7 +227,8 @@ class Decoder(nn.Module):
         """
         patch = self.config.stem_patch
         tint = F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=2 * HALF_CELL // patch, mode="bilinear")
-        return tint.permute(0, 2, 3, 1).repeat(1, 1, 1, patch**2).permute(0, 3, 1, 2).unsqueeze(1)  # channels last
+        repeated = torch.eye(3, dtype=tint.dtype, device=tint.device).repeat(1, patch**2)  # a product is the quickest way
+        return (tint.permute(0, 2, 3, 1).contiguous() @ repeated).permute(0, 3, 1, 2).unsqueeze(1)  # channels last
 
 
 class VAE(nn.Module):
