@@ -227,7 +227,7 @@ class Decoder(nn.Module):
         """
         patch = self.config.stem_patch
         tint = F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=2 * HALF_CELL // patch, mode="bilinear")
-        repeated = torch.eye(3, dtype=tint.dtype, device=tint.device).repeat(1, patch**2)  # a product is the quickest way
+        repeated = torch.eye(3, dtype=tint.dtype, device=tint.device).repeat(1, patch**2)  # by a product: quickest
         return (tint.permute(0, 2, 3, 1).contiguous() @ repeated).permute(0, 3, 1, 2).unsqueeze(1)  # channels last
 
 
