@@ -6,9 +6,8 @@
         for frame in session.frames():          # 25 a second, for ever
             show(frame.rgb); play(frame.audio)
 
-Two threads make frames, one denoises while the other decodes the step before, and a pipeline may have a third that helps
-both with halves of their work (`models.pair`). `frames()` runs in the caller's thread; every other method may be called
-from any.
+Two threads make frames, one denoises while the other decodes the step before; a pipeline may have a third that takes
+halves of their work (`models.pair`). `frames()` runs in the caller's thread; every other method may be called from any.
 """
 
 from __future__ import annotations
