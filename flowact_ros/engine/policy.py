@@ -89,7 +89,8 @@ def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
 def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) -> tuple[int, float]:
     """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest.
 
-    cost(n): expected wall time [s] of a step of n latents; `period` of it, if it has one: until the next can follow.
+    cost(n): expected wall time [s] of a step of n latents; its `period`, if it has one: until the next can follow; its
+    `first`, if it has one: see `beforehand`.
     """
     most = config.step_latents
     buffered = (s.supply - s.lookahead) // SAMPLES_PER_LATENT if s.flowing and not s.bounded else most

@@ -149,8 +149,8 @@ def paint(vae: VAE, sketch: Sketch, scene: Scene, pair: Pair | None = None) -> P
     see = Inside(sketch.drawn, scene.seen, keep=sketch.quick)
 
     def once() -> Tensor:
-        past, last = decoder.apart(sketch.drawn.cells.of(deep, 0.5), 2, 4).split(1)
         try:
+            past, last = decoder.apart(sketch.drawn.cells.of(deep, 0.5), 2, 4).split(1)
             return draw(last, past, sketch.drawn, see)
         finally:
             see.end()

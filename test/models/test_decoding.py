@@ -168,3 +168,13 @@ def test_two_threads_paint_the_same_and_do_not_wait_for_what_failed() -> None:
     broken = replace(scene, seen=replace(scene.seen, seen=list(scene.seen.seen)[:2]))
     with pytest.raises(IndexError):
         paint(vae, one, broken, Pair())
+    apart = vae.decoder.apart
+
+    def failing(x: Tensor, first: int, stop: int) -> Tensor:
+        if first == 2:  # of the part that is drawn once, before its first layer
+            raise MemoryError("no memory")
+        return apart(x, first, stop)
+
+    vae.decoder.apart = failing  # type: ignore[method-assign]
+    with pytest.raises(MemoryError, match="no memory"):
+        paint(vae, one, scene, Pair())
