@@ -57,10 +57,20 @@ class MemoryBank:
     long_term: tuple[Entry, ...] = ()
     short_term: Entry | None = None
     commits: int = 0
+    moved: Tensor | None = None  # bool [P]: video tokens that differed from the reference's in any chunk so far
 
     @staticmethod
     def start(model: MMDiT, reference: Tensor) -> MemoryBank:
         return MemoryBank(reference, reference_cache(model, reference))
+
+    def lively(self, condition: Condition, survey: int) -> Tensor | None:
+        """Tokens `[P']` that have moved in this stream; None when any may: in its first `survey` chunks and in each
+        `survey`-th after them, and in those of a new text. survey: 0 for all.
+        """
+        if self.moved is None or self.short_term is None or self.commits < survey:
+            return None
+        same = torch.equal(self.short_term.condition.text[:, -1], condition.text[:, 0])
+        return self.moved.nonzero().flatten() if same and survey and self.commits % survey else None
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -73,6 +83,7 @@ class MemoryBank:
         settled: float = 0.0,
         pair: Pair | None = None,
         sigmas: Sequence[float] = (),
+        survey: int = 0,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The `predict` of `sampler.denoise_chunk` for a stream chunk under this bank and `condition`.
 
@@ -80,11 +91,14 @@ class MemoryBank:
         that follow (`engine.settling`); 0: all take part in all.
         pair: threads for that (`models.sequence_parallel`)
         sigmas: noise levels it will be called with, which is cheaper if they are known (`MMDiT.at_levels`)
+        survey: with `settled`, chunks from one whose first evaluation is of all tokens to the next; 0: all are
         """
         context = self.context(model, condition)
         if sigmas:
             context = model.at_levels(context, sigmas)
-        return Settling(model, context, settled, pair) if settled > 0 else _predictor(model, context)
+        if settled <= 0:
+            return _predictor(model, context)
+        return Settling(model, context, settled, pair, self.lively(condition, survey))
 
     def context(self, model: MMDiT, condition: Condition) -> Context:
         """What the evaluations of a stream chunk share."""
@@ -100,7 +114,9 @@ class MemoryBank:
         stop = latents.shape[1]
         entry = self._entry(model, latents[:, stop - keep :], condition.slots(stop - keep, stop), sizes.retain)
         queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
-        bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1)
+        moved = patchify(latents, model.config.mmdit.patch).any(-1).any(1).any(0)
+        moved = moved if self.moved is None else moved | self.moved
+        bank = replace(self, long_term=queue, short_term=entry, commits=self.commits + 1, moved=moved)
         if sizes.refine_interval and bank.commits % sizes.refine_interval == 0:
             return bank.refine(model)
         return bank

@@ -36,6 +36,7 @@ from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.pair import pair_for
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.models.vae import VAE
+from flowact_ros.models.window import HALF_CELL
 from flowact_ros.models.winograd import use_winograd
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -127,6 +128,8 @@ class AvatarPipeline:
         self.timings: dict[str, float] = {}
         self.shelf: dict[str, Tensor] = {}  # latents of known pictures, by `picture_id`
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self._ground: tuple[decoding.Scene, Tensor] | None = None  # the last scene, and its picture as published
+        self._silence: dict[int, Tensor] = {}  # features by samples
 
     @torch.inference_mode()
     def load_reference(self, rgb: np.ndarray) -> Reference:
@@ -190,7 +193,7 @@ class AvatarPipeline:
         stop: asked before each evaluation; None is returned once it says yes.
         """
         began = time.perf_counter()
-        features = self.window(pcm).unflatten(0, (-1, FRAMES_PER_LATENT))
+        features = self._features(pcm).unflatten(0, (-1, FRAMES_PER_LATENT))
         if len(features) != n_latents:
             raise ValueError(f"window holds {len(features)} latents of sound; {n_latents} were asked for")
         heard = time.perf_counter()
@@ -202,8 +205,8 @@ class AvatarPipeline:
         memory: Memory = state.memory
         shape = tuple(memory.bank.reference.shape[1:])
         noise = chunk_noise(self.config.schedule, state.seed, state.latent_index, n_latents, shape)
-        settled, levels = self.config.schedule.settled, self.sigmas[:-1]
-        predict = memory.bank.predictor(self.denoiser, condition, settled, self.pair, levels)
+        settled, survey = self.config.schedule.settled, self.config.schedule.survey
+        predict = memory.bank.predictor(self.denoiser, condition, settled, self.pair, self.sigmas[:-1], survey)
         self.timings.update(audio=1e3 * (heard - began), text=1e3 * (read - heard), deepen=0.0)
         predict = predict if stop is None else stoppable(predict, stop)
         try:
@@ -246,11 +249,25 @@ class AvatarPipeline:
 
         painting: what `paint` made of it, if that was called before
         """
-        pictures, after = decoding.show(painting or self.paint(latent), decoder_state, latent[1])
+        part, after = decoding.show(painting or self.paint(latent), decoder_state, latent[1])
         began = time.perf_counter()
-        frames = resize(pictures, (self.height, self.width)).cpu().numpy()
+        frames = self._published(part, latent[1]).cpu().numpy()
         self.timings["output"] = 1e3 * (time.perf_counter() - began)
         return frames, after
+
+    def _published(self, part: decoding.Part, scene: decoding.Scene) -> Tensor:
+        """Whole pictures uint8 `[4, height, width, 3]`. Where the grid allows it, only what may have changed is
+        resized, which gives the same: no value of a bilinear one comes from beyond a border on that grid.
+        """
+        size, canvas = (self.height, self.width), (self.config.height, self.config.width)
+        if any(HALF_CELL * n % of for n, of in zip(size, canvas)):
+            return resize(part.upon(scene.picture), size)
+        if self._ground is None or self._ground[0] is not scene:
+            self._ground = scene, resize(scene.picture.unsqueeze(0), size)[0]
+        window = part.window
+        high, wide = (HALF_CELL * n // of for n, of in zip(size, canvas))
+        pictures = resize(part.pictures, (high * window.rows, wide * window.columns))
+        return replace(part, pictures=pictures).upon(self._ground[1])
 
     def identity(self, state: StreamState) -> float:
         """Cosine of the pooled newest latent to the pooled reference latent (1 = the same character)."""
@@ -260,6 +277,14 @@ class AvatarPipeline:
         drawn = bank.reference + self.config.motion_scale * bank.short_term.latents[:, -1]
         pooled = [F.avg_pool2d(z.float(), 4).flatten(1) for z in (drawn, bank.reference)]
         return float(F.cosine_similarity(*pooled))
+
+    def _features(self, pcm: np.ndarray) -> Tensor:
+        """Of a window, `[frames, 384]`; those of silence, all that an idle stream hears, are kept."""
+        if np.any(pcm):
+            return self.window(pcm)
+        if len(pcm) not in self._silence:  # as many lengths as sizes of steps
+            self._silence[len(pcm)] = self.window(pcm)
+        return self._silence[len(pcm)]
 
     def _text(self, text: str) -> Tensor:
         """Embedding `[1, tokens, 384]` of an instruction, cached by string."""

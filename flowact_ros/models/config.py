@@ -122,6 +122,9 @@ class SchedulerConfig:
     # tokens that the first step moves by less than this (mean of a channel) stay where the reference has them, and take
     # no part in later steps; 0: all do
     settled: float = 0.0
+    # with `settled`: chunks between two that begin with all tokens; else they begin with those that have moved in this
+    # stream so far (`engine.memory.MemoryBank.lively`); 0: all begin with all
+    survey: int = 0
     temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
 
     def __post_init__(self) -> None:
@@ -135,6 +138,7 @@ class SchedulerConfig:
         for decay in self.code_decay:
             _require(0 <= decay < 1, f"schedule.code_decay holds {decay}; the range is 0 to 1 (exclusive)")
         _require(0 <= self.settled <= 1, f"schedule.settled is {self.settled}; the range is 0 to 1")
+        _require(self.survey >= 0, f"schedule.survey is {self.survey}; use 0 or more chunks")
         _require(0 <= self.temperature <= 1.5, f"schedule.temperature is {self.temperature}; the range is 0 to 1.5")
         _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
 
@@ -230,7 +234,7 @@ def avatar_cpu() -> ModelConfig:
     return ModelConfig(
         name="avatar_cpu",
         memory=MemoryConfig(retain=0.5, still=0.05),
-        schedule=SchedulerConfig(temperature=0.1, settled=0.05),
+        schedule=SchedulerConfig(temperature=0.1, settled=0.05, survey=4),
     )
 
 

@@ -82,6 +82,26 @@ class Shown:
     drawn: Window
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Pictures uint8 `[n, rows, columns, 3]` of `window`; beyond it is the scene's."""
+
+    pictures: Tensor
+    window: Window
+
+    def upon(self, ground: Tensor) -> Tensor:
+        """Whole pictures `[n, H, W, 3]`: on `ground` `[H, W, 3]`, the scene's. Either may have been resized, both by
+        the same factor, for which half a cell must be whole lines and columns.
+        """
+        rows, columns = self.pictures.shape[1:3]
+        window, made = self.window, ground.expand(len(self.pictures), -1, -1, -1).clone()
+        high, wide = rows // window.rows, columns // window.columns
+        made[
+            :, high * window.top : high * window.bottom, wide * window.left : wide * window.right
+        ] = self.pictures
+        return made
+
+
 def settle(vae: VAE, latent: Tensor) -> tuple[Scene, Trail, Shown]:
     """Where a stream starts: as if latent `[1, C, h, w]`, the reference's, had been on screen for ever."""
     decoder, raw, whole = vae.decoder, vae.raw(latent.unsqueeze(1)), Window.whole(latent)
@@ -166,21 +186,19 @@ def paint(vae: VAE, sketch: Sketch, scene: Scene, pair: Pair | None = None) -> P
     return Painting(sketch, *(pair(once, between) if pair else (once(), between())))
 
 
-def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Tensor, Shown]:
-    """A painting after what was shown `before` -> pictures uint8 `[4, 32h, 32w, 3]`, and what is shown now."""
+def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Part, Shown]:
+    """A painting after what was shown `before` -> four pictures, and what is shown now."""
     drawn, quick = painting.sketch.drawn, painting.sketch.quick
     if drawn is None:
         pictures = torch.cat([painting.between, painting.last])
-        return pictures, Shown(pictures[-1], before.drawn)
+        return Part(pictures, before.drawn), Shown(pictures[-1], before.drawn)
     picture = scene.picture.clone()
     _paste(painting.last, picture.unsqueeze(0), drawn)
     window = drawn.joined(before.drawn)  # all else is the scene's, before and after
-    start, end = (window.of(x.movedim(-1, 0), HALF_CELL).movedim(0, -1) for x in (before.picture, picture))
-    pictures = picture.expand(4, -1, -1, -1).clone()
-    _paste(fade(start, end), pictures, window)
+    pictures = fade(*(window.of(x.movedim(-1, 0), HALF_CELL).movedim(0, -1) for x in (before.picture, picture)))
     if quick is not None:
-        _paste(painting.between, pictures[:3], quick)
-    return pictures, Shown(picture, drawn)
+        _paste(painting.between, pictures[:3], quick, window)
+    return Part(pictures, window), Shown(picture, drawn)
 
 
 def regions(moves: Tensor, pace: Tensor, still: float, calm: float) -> tuple[Window, Window | None]:
@@ -194,9 +212,9 @@ def regions(moves: Tensor, pace: Tensor, still: float, calm: float) -> tuple[Win
     return drawn, Window.around(quick).grown(1, whole) if bool(quick.any()) else None
 
 
-def _paste(part: Tensor, pictures: Tensor, window: Window) -> None:
-    """Pictures of a window `[n, rows, columns, 3]` into whole ones, in place."""
-    window.of(pictures.movedim(-1, 1), HALF_CELL).copy_(part.movedim(-1, 1))
+def _paste(part: Tensor, pictures: Tensor, window: Window, inside: Window | None = None) -> None:
+    """Pictures of a window `[n, rows, columns, 3]` into whole ones, or into those of `inside`, in place."""
+    window.of(pictures.movedim(-1, 1), HALF_CELL, inside).copy_(part.movedim(-1, 1))
 
 
 def fade(before: Tensor, after: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from flowact_ros.models.layers import KeyValue
 from flowact_ros.models.mmdit import Context, MMDiT, in_slot
 from flowact_ros.models.pair import Pair
 
-LEAST_TOKENS = 16  # of video in a slot: halves of fewer are not worth the meetings
+LEAST_TOKENS = 40  # of video in all slots: halves of fewer are not worth the meetings
+
 
 class Exchange:
     """Two ends, in the order of their tokens: each is called with keys and values and returns those of both."""
@@ -52,7 +53,7 @@ def evaluate(model: MMDiT, context: Context, tokens: Tensor, sigma: Tensor, pair
     Which of them is quicker makes no difference to the result.
     """
     slots, count = tokens.shape[1:3]
-    if pair is None or count < LEAST_TOKENS:
+    if pair is None or slots * count < LEAST_TOKENS or count < 2 * context.condition.shape[2]:
         return model.evaluate(context, tokens, sigma)[0]
     conditions, exchange = context.condition.shape[2], Exchange()
     middle = (count - conditions) // 2  # the first half has the condition tokens, too

@@ -53,6 +53,11 @@ def spread(x: Tensor, factor: int, frames: int = 1) -> Tensor:
     return x.unflatten(-1, (factor, -1)).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A convolution of 1 x 1 as a product: on small maps the convolution's own way there is slower. Channels last."""
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
 def convolving(conv: nn.Module) -> Conv:
     """A convolution of 3 x 3 as a function that may leave out its padding."""
     if isinstance(conv, nn.Conv2d):
@@ -175,9 +180,8 @@ class Decoder(nn.Module):
         return self._frozen.get(name) or interleave(self.get_submodule(name), *self._enlarging[name])
 
     def forward(self, latents: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Patches `[B * N, 4, p * p * 3, H/p, W/p]`, their tint `[B * N, 1, ...]` to be added, the next state.
-
-        `spread` makes pictures of the sum.
+        """Patches `[B * N, 4, p * p * 3, H/p, W/p]`, their `tint`, the next state. `tinted` joins the first two and
+        `spread` makes pictures of that.
         """
         x, past32 = self.deep(latents, state.get("decoder.32"))
         x, past16 = self.frames(x, len(latents), state.get("decoder.16"))
@@ -207,7 +211,7 @@ class Decoder(nn.Module):
         """Frames `first` .. `stop - 1` of each latent of `x` `[n, width, h, w]`, unmixed: `[n * frames, C, 2h, 2w]`."""
         rows = len(self.unfold.weight) // self.config.temporal_stride
         weight, bias = (p[first * rows : stop * rows] for p in self._interleaved("unfold"))
-        return spread(F.conv2d(x, weight, bias), 2, stop - first)
+        return spread(pointwise(x, weight, bias), 2, stop - first)
 
     def body(self, x: Tensor, see: See = plainly) -> Tensor:
         """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work."""
@@ -216,19 +220,19 @@ class Decoder(nn.Module):
             for block in self.stages[level]:
                 x = block(x, see)
             if level > 0:
-                x = spread(F.conv2d(x, *self._interleaved(f"up.{level - 1}")), 2)
+                x = spread(pointwise(x, *self._interleaved(f"up.{level - 1}")), 2)
         weight, bias = self._interleaved("head")
         return see(lambda canvas, padding: F.conv2d(canvas, weight, bias, padding=padding), x)
 
     def tint(self, latents: Tensor) -> Tensor:
-        """The colour of latents `[B, N, C, h, w]`, to be added to their patches `[B * N, 1, p * p * 3, H/p, W/p]`.
+        """The colour of latents `[B, N, C, h, w]`, `[B * N, 3, H/p, W/p]`: one for a patch's pixels and four frames."""
+        scale = 2 * HALF_CELL // self.config.stem_patch
+        return F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=scale, mode="bilinear")
 
-        One a latent: for all pixels of a patch, and for four frames.
-        """
-        patch = self.config.stem_patch
-        tint = F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=2 * HALF_CELL // patch, mode="bilinear")
-        repeated = torch.eye(3, dtype=tint.dtype, device=tint.device).repeat(1, patch**2)  # by a product: quickest
-        return (tint.permute(0, 2, 3, 1).contiguous() @ repeated).permute(0, 3, 1, 2).unsqueeze(1)  # channels last
+    def tinted(self, tint: Tensor) -> Tensor:
+        """A tint `[n, 3, rows, columns]` as patches `[n, p * p * 3, rows, columns]` that have its colour."""
+        repeated = torch.eye(3, dtype=tint.dtype, device=tint.device).repeat(1, self.config.stem_patch**2)
+        return (tint.permute(0, 2, 3, 1).contiguous() @ repeated).permute(0, 3, 1, 2)  # by a product: quickest
 
 
 class VAE(nn.Module):
@@ -291,7 +295,7 @@ class VAE(nn.Module):
 
     def _video(self, raw: Tensor, state: State) -> tuple[Tensor, State]:
         patches, tint, state = self.decoder(raw, state)
-        video = spread((patches + tint).flatten(0, 1), self.config.stem_patch)
+        video = spread((patches + self.decoder.tinted(tint).unsqueeze(1)).flatten(0, 1), self.config.stem_patch)
         return video.unflatten(0, (len(raw), -1)), state
 
     def decode_rgb(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -302,9 +306,10 @@ class VAE(nn.Module):
     def pictures(self, patches: Tensor, tint: Tensor) -> Tensor:
         """Patches and tints of the decoder -> pictures uint8 `[B * N * 4, rows, columns, 3]`."""
         levels = torch.empty_like(patches, dtype=torch.uint8)
-        for latent, base in enumerate(127.5 * tint[:, 0].float() + 128.0):  # half a level more: bytes are cut off
+        ground = self.decoder.tinted(127.5 * tint.float() + 128.0)  # half a level more: bytes are cut off
+        for latent, base in enumerate(ground):
             for frame, patch in enumerate(patches[latent]):  # one by one they stay in the processor's cache
-                levels[latent, frame] = (127.5 * patch.float()).add_(base).clamp_(0.0, 255.0)
+                levels[latent, frame] = torch.add(base, patch.float(), alpha=127.5).clamp_(0.0, 255.0)
         return spread(levels.flatten(0, 1), self.config.stem_patch).permute(0, 2, 3, 1)
 
     def raw(self, latents: Tensor) -> Tensor:

@@ -38,6 +38,10 @@ class Window:
         return self.bottom - self.top
 
     @property
+    def columns(self) -> int:
+        return self.right - self.left
+
+    @property
     def cells(self) -> Window:
         """The smallest one of whole cells that holds it."""
         return Window(self.top // 2 * 2, -(-self.bottom // 2) * 2, self.left // 2 * 2, -(-self.right // 2) * 2)

@@ -13,7 +13,8 @@ from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline, resize
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import ConfigError
-from flowact_ros.models.decoding import sketch
+from flowact_ros.models.decoding import Part, sketch
+from flowact_ros.models.window import Window
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,39 @@ def test_pictures_are_resized_as_bytes() -> None:
     assert found.dtype == torch.uint8 and found.shape == (2, 45, 60, 3) and found.is_contiguous()
     assert (found.permute(0, 3, 1, 2) - wanted).abs().max() <= 1.0
     assert torch.equal(resize(pictures, (48, 64)), pictures)
+
+
+@pytest.mark.parametrize("lines, apart", [(120, True), (96, True), (100, False)])
+def test_a_part_is_resized_alone_where_its_borders_fall_on_pixels(lines: int, apart: bool, picture: np.ndarray) -> None:
+    pipeline = build_pipeline("debug", overrides={"lines": lines})
+    scene = pipeline.load_reference(picture).extra.scene
+    random = torch.randint(0, 256, (4, 48, 80, 3), dtype=torch.uint8)
+    part = Part(random, Window(2, 5, 1, 6))
+    whole = part.upon(scene.picture)
+    assert torch.equal(whole[:, 32:80, 16:96], random)
+    outside = torch.ones(128, 128, dtype=torch.bool)
+    outside[32:80, 16:96] = False
+    assert torch.equal(whole[:, outside], scene.picture[outside].expand(4, -1, -1))
+    found = pipeline._published(part, scene)
+    assert torch.equal(found, resize(whole, (lines, lines)))
+    assert (pipeline._ground is not None) is apart
+
+
+def test_silence_is_heard_once(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = build_pipeline("debug")
+    state = pipeline.start(pipeline.load_reference(picture), 0)
+    heard: list[int] = []
+    window = pipeline.window
+    monkeypatch.setattr(pipeline, "window", lambda pcm: heard.append(len(pcm)) or window(pcm))
+    silence = {n: np.zeros_like(sound(pipeline, n)) for n in (1, 2)}
+    first = pipeline.denoise(state, silence[2], 2, "idle")
+    assert torch.equal(pipeline.denoise(state, silence[2], 2, "idle").condition.audio, first.condition.audio)
+    assert torch.equal(first.condition.audio[0].flatten(0, 1), window(silence[2]))
+    pipeline.denoise(state, silence[1], 1, "idle")
+    quiet = silence[1].copy()
+    quiet[-1] = 1e-4
+    pipeline.denoise(state, quiet, 1, "idle")
+    assert heard == [len(silence[2]), len(silence[1]), len(quiet)]
 
 
 def test_what_stands_still_keeps_the_picture_of_the_reference(picture: np.ndarray) -> None:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from flowact_ros.engine.memory import Condition, MemoryBank
 from flowact_ros.engine.sampler import denoise_chunk
 from flowact_ros.models.config import debug
-from flowact_ros.models.mmdit import Context, MMDiT, patchify
+from flowact_ros.models.mmdit import Context, MMDiT, patchify, unpatchify
 
 CONFIG = debug()
 SIGMAS = (1.0, 0.8, 0.5, 0.0)
@@ -62,6 +64,35 @@ def test_where_nothing_moves_the_reference_stays() -> None:
     model, bank, condition, noise = make()
     assert not denoise_chunk(bank.predictor(model, condition, settled=1e6), noise, SIGMAS).any()
     assert model.seen == [CONFIG.tokens_per_latent]
+
+
+def test_between_surveys_only_what_has_moved_is_looked_at() -> None:
+    model, bank, condition, noise = make()
+    patch = CONFIG.mmdit.patch
+    condition = Condition(condition.audio, condition.text[:, :1].expand(-1, 2, -1, -1))
+    tokens = torch.zeros_like(patchify(noise, patch))
+    tokens[:, 0, 0], tokens[:, 1, 2] = 0.3, 0.2
+    chunk = unpatchify(tokens, patch, CONFIG.grid)
+    bank = MemoryBank.start(model, bank.reference)
+    looked = []
+    for _ in range(9):
+        denoise_chunk(bank.predictor(model, condition, settled=1e-6, survey=4), noise, SIGMAS)
+        looked.append(model.seen[-3])
+        bank = bank.commit(model, chunk, condition)
+    everything = CONFIG.tokens_per_latent
+    assert looked == 5 * [everything] + 3 * [2] + [everything]
+    bank = bank.commit(model, chunk.roll(1, -1), condition)  # another token, seen by a survey
+    assert bank.moved is not None and bank.moved.sum() == 4
+    lively = bank.lively(condition, 4)
+    assert lively is not None and torch.equal(lively, bank.moved.nonzero().flatten())
+    some = patchify(denoise_chunk(bank.predictor(model, condition, settled=1e-6, survey=4), noise, SIGMAS), patch)
+    assert torch.equal(some.any(-1).any(1)[0], bank.moved)  # the rest is the reference
+    assert bank.lively(condition, 0) is None
+    assert bank.lively(Condition(condition.audio, condition.text + 1), 4) is None  # a new text may move anything
+    model.seen = []
+    still = replace(bank, moved=torch.zeros(everything, dtype=torch.bool))
+    assert not denoise_chunk(still.predictor(model, condition, settled=1e-6, survey=4), noise, SIGMAS).any()
+    assert model.seen == []
 
 
 def test_some_tokens_alone_are_a_smaller_picture() -> None:

@@ -27,7 +27,7 @@ def draw(vae: VAE, latents: Tensor, start: Start, still: float = STILL, calm: fl
     for one in sketch(vae, latents, trail, scene, still=still, calm=calm):
         made, shown = show(paint(vae, one, scene), shown, scene)
         trail = one.after
-        pictures.append(made)
+        pictures.append(made.upon(scene.picture))
     return torch.cat(pictures), (scene, trail, shown)
 
 
