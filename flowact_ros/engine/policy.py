@@ -25,7 +25,7 @@ class Situation:
     """slack: seconds until the first frame of the next step must leave (inf before the clock starts); ahead: frames
     made and unshown; flowing: speech is being laid or can start; gathering: speech arrives but cannot start yet;
     supply: samples that can be laid without a break, and, if not `bounded`, only those; small: the first step after
-    a start, an onset or a rewind; lookahead: samples the encoder wants beyond a step; offline: time does not matter.
+    a start, an onset or a rewind, which something waits for; lookahead: samples the encoder wants beyond a step; offline: time does not matter.
     """
 
     slack: float
@@ -109,7 +109,9 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
         unstarted = math.isinf(s.slack)  # the first pictures wait for nothing
         return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
     if s.small and not slow and s.slack - cost(1) + _LATENT_S >= cost(least):
-        return 1, 0.0  # and the step that follows is there when its latent has been shown
+        # one, and the step that follows is there when it has been shown; more where its first picture is surely in time
+        sizes = range(2, min(most, room, buffered) + 1) if math.isfinite(s.slack) else ()  # costs are not known yet
+        return max((n for n in sizes if beforehand(cost, n) + 2 * config.margin_s <= s.slack), default=1), 0.0
     in_time = max(
         (n for n in range(least, most + 1) if beforehand(cost, n) + config.margin_s <= s.slack), default=least
     )

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from flowact_ros.engine.runtime import keep_freed_memory
+from flowact_ros.engine.runtime import keep_freed_memory, spare_the_collector
 from flowact_ros.evaluation.bench_table import result_table
 from flowact_ros.evaluation.load import (
     BenchError,
@@ -45,6 +45,7 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
     for _, _ in zip(range(24), warm.frames(realtime=False), strict=False):
         pass
     warm.close()
+    spare_the_collector()
     session = Session(pipeline, reference, seed=args.seed)
     items = script(args.seed, args.full, args.seconds)
     with progress() as tell, session:

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
-from flowact_ros.engine.runtime import best_threads, keep_freed_memory
+from flowact_ros.engine.runtime import best_threads, keep_freed_memory, spare_the_collector
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.convert import audio_array, behaviour_name
@@ -126,6 +126,7 @@ class AvatarGenerator(FlowactNode):
         self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
         self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
         self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
+        spare_the_collector()
         size = f"{self._pipeline.width}×{self._pipeline.height}"
         self.get_logger().info(
             f"{self.params['preset']} on {self.params['device']}: {size}, {self._reference_id}"
@@ -205,6 +206,7 @@ class AvatarGenerator(FlowactNode):
 
     def unload(self) -> None:
         self._pipeline = self._reference = self._say = None
+        gc.unfreeze()
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():

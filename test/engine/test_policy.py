@@ -41,7 +41,12 @@ def situation(**changes: object) -> Situation:
         ({"slack": 0.2, "ahead": 4}, 2),  # only 2 are done in time
         ({"slack": 0.15, "ahead": 2}, 1),
         ({"slack": -1.0, "ahead": 0}, 1),
-        ({"small": True}, 1),
+        ({"small": True}, 3),  # each would be there in time with twice the margin
+        ({"small": True, "slack": 0.29}, 2),
+        ({"small": True, "slack": 0.24}, 1),
+        ({"small": True, "ahead": 20}, 1),  # no room for more
+        ({"small": True, "flowing": True, "bounded": False, "supply": 2 * LATENT + LOOK}, 2),
+        ({"small": True, "slack": math.inf, "ahead": 0}, 1),
         ({"small": True, "slack": 0.05, "ahead": 2}, 1),  # late anyway, and steps of one keep up
         ({"gathering": True}, 0),  # speech arrives: stay free
         ({"gathering": True, "slack": 0.12, "ahead": 1}, 1),  # until the deadline

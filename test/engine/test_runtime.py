@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
 
 from flowact_ros.engine import pipeline
-from flowact_ros.engine.runtime import best_threads, keep_freed_memory
+from flowact_ros.engine.runtime import best_threads, keep_freed_memory, spare_the_collector
 
 PROGRAM = """
 import resource, sys, threading
@@ -62,3 +64,23 @@ def test_threads_follow_the_processor(
     monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     assert best_threads("cpu") == threads
+
+
+def test_full_collections_leave_out_what_was_loaded() -> None:
+    class Kept:
+        pass
+
+    kept, cycle = Kept(), Kept()
+    cycle.self = cycle
+    alive = weakref.ref(cycle)
+    try:
+        spare_the_collector()
+        assert gc.get_freeze_count() > 10_000
+        assert not any(o is kept for o in gc.get_objects())
+        del cycle
+        gc.collect()
+        assert alive() is not None  # so what is unloaded must be put back before
+    finally:
+        gc.unfreeze()
+    gc.collect()
+    assert alive() is None and any(o is kept for o in gc.get_objects())
