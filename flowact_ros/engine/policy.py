@@ -25,7 +25,8 @@ class Situation:
     """slack: seconds until the first frame of the next step must leave (inf before the clock starts); ahead: frames
     made and unshown; flowing: speech is being laid or can start; gathering: speech arrives but cannot start yet;
     supply: samples that can be laid without a break, and, if not `bounded`, only those; small: the first step after
-    a start, an onset or a rewind, which something waits for; lookahead: samples the encoder wants beyond a step; offline: time does not matter.
+    a start, an onset or a rewind, which something waits for; lookahead: samples the encoder wants beyond a step;
+    offline: time does not matter.
     """
 
     slack: float

@@ -4,14 +4,17 @@
 A talking head fills half of the canvas, and of that half most parts only sway. So a latent's four pictures are made
 in three ways: cells that stand still show the reference's picture; cells that move are drawn once, as the latent's
 last picture, and faded to from the one before, which for movements of less than a pixel is what drawing would show;
-only cells that change quickly (lips, lids, a turning head) are drawn picture by picture. Each way has one rectangle,
-since a decoder of convolutions works on rectangles. Around the first lies the reference, as the convolutions saw it;
-around the second what they saw for the picture that was drawn once.
+only cells that change quickly (lips, lids, a turning head) are drawn picture by picture. What sways is drawn once in
+all latents of a step, if that shows it as well. Each way has one rectangle, since a decoder of convolutions works on
+rectangles. Around the first lies the reference, as the convolutions saw it; around the second what they saw for the
+picture that was drawn once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -52,22 +55,60 @@ class Trail:
     pace: Tensor
 
 
+class Calm:
+    """One picture of `drawn`, a latent's last one: drawn once, by the first thread that wants it.
+
+    latent: `[1, C, h, w]`; deep: its features `[1, width, h, w]`; keep: part of `drawn` whose surroundings are wanted
+    """
+
+    def __init__(self, latent: Tensor, deep: Tensor, drawn: Window, keep: Window | None, scene: Scene) -> None:
+        self.drawn = drawn
+        self._latent, self._deep = latent, deep
+        self._see = Inside(drawn, scene.seen, keep=keep)
+        self._lock, self._picture = threading.Lock(), None
+
+    @property
+    def seen(self) -> Surroundings:
+        """Of `keep`, as it is drawn: others may wait for it."""
+        return self._see.seen
+
+    @property
+    def done(self) -> bool:
+        return self._picture is not None
+
+    def draw(self, vae: VAE) -> Tensor:
+        """uint8 `[1, rows, columns, 3]`."""
+        with self._lock:
+            if self._picture is None:
+                try:
+                    past, last = vae.decoder.apart(self.drawn.cells.of(self._deep, 0.5), 2, 4).split(1)
+                    self._picture = _draw(vae, last, past, self._latent, self.drawn, self._see)
+                finally:
+                    self._see.end()
+            return self._picture
+
+
 @dataclass(frozen=True, eq=False)
 class Sketch:
     """One latent's pictures before they are drawn.
 
     drawn: beyond it the scene is shown; None: all is drawn, picture by picture; quick: the part of it that is
+    calm:  what is faded to, in as many latents as are `left`, this one included
     """
 
     before: Trail
     after: Trail
     drawn: Window | None
     quick: Window | None
+    calm: Calm | None = None
+    left: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """What was drawn: uint8 `[n, rows, columns, 3]`, the last picture of `drawn` and the first three of `quick`."""
+    """What was drawn: uint8 `[n, rows, columns, 3]`, the picture of `drawn` that is faded to, and those of `quick`: the
+    latent's first three, where that is its last one, else all four.
+    """
 
     sketch: Sketch
     last: Tensor
@@ -118,20 +159,45 @@ def settle(vae: VAE, latent: Tensor) -> tuple[Scene, Trail, Shown]:
 
 def sketch(
     vae: VAE, latents: Tensor, before: Trail, scene: Scene, *, still: float, calm: float
-) -> Iterator[Sketch]:
+) -> list[Sketch]:
     """What is to be drawn of latents `[1, N, C, h, w]`, which follow `before`: one each.
 
     still: cells nearer to the reference than this (mean distance of a channel) show its picture; 0: all is drawn
-    calm:  cells that change by less than this from latent to latent are drawn once and faded to
+    calm:  cells that change by less than this from latent to latent are drawn once and faded to; where they do so from
+           `before` to the last latent, and on a straight way, once in all of them
     """
     made = deepen(vae, latents, before.latent, scene, still)
+    trails = [before]
     for latent, deep in zip(latents.unbind(1), made.split(1)):
-        moves = torch.maximum(_distance(latent, scene.latent), REST * before.moves)
-        pace = torch.maximum(_distance(latent, before.latent), LULL * before.pace)
-        after = Trail(latent, deep, moves, pace)
-        drawn, quick = regions(moves, pace, still, calm) if still > 0 else (None, None)
-        yield Sketch(before, after, drawn, quick)
-        before = after
+        moves = torch.maximum(_distance(latent, scene.latent), REST * trails[-1].moves)
+        pace = torch.maximum(_distance(latent, trails[-1].latent), LULL * trails[-1].pace)
+        trails.append(Trail(latent, deep, moves, pace))
+    steps = list(zip(trails, trails[1:]))
+    if still <= 0:
+        return [Sketch(*step, None, None) for step in steps]
+    single = [regions(after.moves, after.pace, still, calm) for _, after in steps]
+    bends = torch.stack(_bends([trail.latent for trail in trails])).amax(0) >= calm
+    joint = [regions(a.moves, torch.where(bends, a.pace.clamp_min(calm), a.pace), still, calm) for _, a in steps]
+    drawn, quick = _join(d for d, _ in joint), _join(q for _, q in joint)
+    assert drawn is not None
+    together = drawn.area + sum(4 * q.area for _, q in joint if q) - (joint[-1][1].area if joint[-1][1] else 0)
+    if together < sum(d.area + (3 * q.area if q else 0) for d, q in single):
+        last = Calm(trails[-1].latent, trails[-1].deep, drawn, quick, scene)
+        return [Sketch(*step, drawn, q, last, len(steps) - i) for i, (step, (_, q)) in enumerate(zip(steps, joint))]
+    return [Sketch(*s, d, q, Calm(s[1].latent, s[1].deep, d, q, scene)) for s, (d, q) in zip(steps, single)]
+
+
+def _bends(latents: list[Tensor]) -> list[Tensor]:
+    """How far cells `[h, w]` go from the first of N + 1 latents to the last, and how far beside the straight way."""
+    first, last, steps = latents[0], latents[-1], len(latents) - 1
+    way = [_distance(x, torch.lerp(first, last, i / steps)) for i, x in enumerate(latents[1:-1], 1)]
+    return [_distance(first, last), *way]
+
+
+def _join(windows: Iterable[Window | None]) -> Window | None:
+    """The smallest one that holds all of them, None without any."""
+    some = [window for window in windows if window is not None]
+    return functools.reduce(Window.joined, some) if some else None
 
 
 def deepen(vae: VAE, latents: Tensor, before: Tensor, scene: Scene, still: float) -> Tensor:
@@ -155,35 +221,35 @@ def deepen(vae: VAE, latents: Tensor, before: Tensor, scene: Scene, still: float
 def paint(vae: VAE, sketch: Sketch, scene: Scene, pair: Pair | None = None) -> Painting:
     """Draws: most of the work, and nothing but its arguments matters. pair: threads for its two windows."""
     decoder, (deep, before) = vae.decoder, (sketch.after.deep, sketch.before.deep)
-    tint = decoder.tint(vae.raw(sketch.after.latent.unsqueeze(1)))
     if sketch.drawn is None:
+        tint = decoder.tint(vae.raw(sketch.after.latent.unsqueeze(1)))
         x = decoder.frames(deep, 1, decoder.apart(before, 3, 4))[0]
         pictures = vae.pictures(decoder.body(x).unsqueeze(0), tint)
         return Painting(sketch, pictures[3:], pictures[:3])
 
-    def draw(frames: Tensor, past: Tensor, window: Window, see: Inside) -> Tensor:
-        x = window.of(decoder.mix16(frames, 1, past)[0], 1.0, window.cells)
-        patches = decoder.body(x, see).unsqueeze(0)
-        return vae.pictures(patches, window.of(tint, HALF_CELL // vae.config.stem_patch))
-
-    see = Inside(sketch.drawn, scene.seen, keep=sketch.quick)
-
-    def once() -> Tensor:
-        try:
-            past, last = decoder.apart(sketch.drawn.cells.of(deep, 0.5), 2, 4).split(1)
-            return draw(last, past, sketch.drawn, see)
-        finally:
-            see.end()
+    calm, quick = sketch.calm, sketch.quick
+    assert calm is not None
 
     def between() -> Tensor:
-        """Each layer a little behind that of `once`, which it takes its surroundings from."""
-        own, earlier = (sketch.quick.cells.of(x, 0.5) for x in (deep, before))
-        frames, past = decoder.apart(own, 0, 3), decoder.apart(earlier, 3, 4)
-        return draw(frames, past, sketch.quick, Inside(sketch.quick, see.seen))
+        """Each layer a little behind that of `calm`, which it takes its surroundings from."""
+        own, earlier = (quick.cells.of(x, 0.5) for x in (deep, before))
+        frames, past = decoder.apart(own, 0, 3 if sketch.left == 1 else 4), decoder.apart(earlier, 3, 4)
+        return _draw(vae, frames, past, sketch.after.latent, quick, Inside(quick, calm.seen))
 
-    if sketch.quick is None:
+    def once() -> Tensor:
+        return calm.draw(vae)
+
+    if quick is None:
         return Painting(sketch, once(), None)
-    return Painting(sketch, *(pair(once, between) if pair else (once(), between())))
+    return Painting(sketch, *(pair(once, between) if pair and not calm.done else (once(), between())))
+
+
+def _draw(vae: VAE, frames: Tensor, past: Tensor, latent: Tensor, window: Window, see: Inside) -> Tensor:
+    """Pictures of a window from features of its cells, with those of the frame before and the latent's colour."""
+    x = window.of(vae.decoder.mix16(frames, 1, past)[0], 1.0, window.cells)
+    tint = vae.decoder.tint(vae.raw(latent.unsqueeze(1)))
+    patches = vae.decoder.body(x, see).unsqueeze(0)
+    return vae.pictures(patches, window.of(tint, HALF_CELL // vae.config.stem_patch))
 
 
 def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Part, Shown]:
@@ -194,10 +260,16 @@ def show(painting: Painting, before: Shown, scene: Scene) -> tuple[Part, Shown]:
         return Part(pictures, before.drawn), Shown(pictures[-1], before.drawn)
     picture = scene.picture.clone()
     _paste(painting.last, picture.unsqueeze(0), drawn)
-    window = drawn.joined(before.drawn)  # all else is the scene's, before and after
-    pictures = fade(*(window.of(x.movedim(-1, 0), HALF_CELL).movedim(0, -1) for x in (before.picture, picture)))
+    window, left = drawn.joined(before.drawn), painting.sketch.left  # all else is the scene's, before and after
+    start, end = (window.of(x.movedim(-1, 0), HALF_CELL).movedim(0, -1) for x in (before.picture, picture))
+    if left > 1:
+        end = torch.lerp(start.float(), end.float(), 1 / left).round_().to(torch.uint8)
+    pictures = fade(start, end)
     if quick is not None:
-        _paste(painting.between, pictures[:3], quick, window)
+        _paste(painting.between, pictures[: len(painting.between)], quick, window)
+    if left > 1:
+        _paste(pictures[3:], picture.unsqueeze(0), window)
+        drawn = window  # what was there before has not gone yet
     return Part(pictures, window), Shown(picture, drawn)
 
 

@@ -42,6 +42,11 @@ class Window:
         return self.right - self.left
 
     @property
+    def area(self) -> int:
+        """In half cells."""
+        return self.rows * self.columns
+
+    @property
     def cells(self) -> Window:
         """The smallest one of whole cells that holds it."""
         return Window(self.top // 2 * 2, -(-self.bottom // 2) * 2, self.left // 2 * 2, -(-self.right // 2) * 2)

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from flowact_ros.models.config import debug
-from flowact_ros.models.decoding import Scene, Shown, Trail, fade, paint, regions, settle, show, sketch
+from flowact_ros.models.decoding import (
+    Scene,
+    Shown,
+    Sketch,
+    Trail,
+    fade,
+    paint,
+    regions,
+    settle,
+    show,
+    sketch,
+)
 from flowact_ros.models.pair import Pair
 from flowact_ros.models.surroundings import Surroundings
 from flowact_ros.models.vae import VAE
@@ -128,6 +139,38 @@ def test_slow_movement_is_faded_to_and_quick_movement_drawn() -> None:
     assert torch.equal(again, pictures)  # nothing of a state is written in place
 
 
+def test_what_sways_on_a_straight_way_is_drawn_once_a_step() -> None:
+    vae, latent = make_vae(), torch.randn(1, 8, 8, 10)
+    scene, trail, shown = settle(vae, latent)
+    sway = torch.stack([latent, latent, latent], 1)
+    sway[:, :, :, 1:4, 1:4] += torch.tensor([0.02, 0.04, 0.06])[:, None, None, None]
+    quick = torch.randn(8, 2, 3)
+    sway[:, 1, :, 5:7, 6:9] += quick  # a blink
+    sketches = sketch(vae, sway, trail, scene, still=STILL, calm=CALM)
+    calm = sketches[0].calm
+    assert calm is not None and [s.calm for s in sketches] == 3 * [calm] and [s.left for s in sketches] == [3, 2, 1]
+    pictures, (_, _, after) = draw(vae, sway, (scene, trail, shown))
+    first, last = scene.picture.float(), pictures[-1].float()
+    way = torch.stack([torch.lerp(first, last, (k + 1) / 12) for k in range(12)])
+    off, sways = (pictures - way)[:, :144, :144], (last - first)[:144, :144]
+    assert off.abs().max() <= 1.5 and sways.abs().max() > 2
+    whole = vae.decode_rgb(torch.cat([latent.unsqueeze(1), sway], 1))[0][0, 4:].float()
+    error, unmoved = (
+        (x - whole)[:, 160:224, 192:288].abs().mean((1, 2, 3)) for x in (pictures.float(), first)
+    )
+    assert (error[4:8] < 0.2 * unmoved[4:8]).all(), (error, unmoved)  # picture by picture
+    assert torch.equal(after.picture, pictures[-1]) and after.drawn == sketches[0].drawn
+    cut = [show(paint(vae, s, scene), shown, scene) for s in sketches[:1]]  # a rewind after the first latent
+    part_, midway = cut[0]
+    assert torch.equal(part_.upon(scene.picture), pictures[:4]) and torch.equal(midway.picture, pictures[3])
+    bent = sway.clone()
+    bent[:, 1, :, 1:4, 1:4] += 1.0  # there and back
+    assert all(s.quick is not None for s in sketch(vae, bent, trail, scene, still=STILL, calm=CALM)[1:])
+    far = sway.clone()
+    far[:, :, :, 0:8, 0:10] += torch.tensor([0.05, 0.1, 0.15])[:, None, None, None]  # more than `calm` in all
+    assert [s.left for s in sketch(vae, far, trail, scene, still=STILL, calm=CALM)] == [1, 1, 1]
+
+
 def test_what_has_moved_is_drawn_for_a_while() -> None:
     vae, latent = make_vae(), torch.randn(1, 8, 8, 8)
     moved = latent.clone()
@@ -160,14 +203,18 @@ def test_two_threads_paint_the_same_and_do_not_wait_for_what_failed() -> None:
     moved[..., 1:3, 1:3] += 0.05
     moved[..., 5:7, 6:9] += torch.randn(8, 2, 3)
     (one,) = sketch(vae, moved.unsqueeze(1), trail, scene, still=STILL, calm=CALM)
+
+    def again(scene: Scene) -> Sketch:
+        return next(iter(sketch(vae, moved.unsqueeze(1), trail, scene, still=STILL, calm=CALM)))
+
     alone = paint(vae, one, scene)
     assert alone.between is not None
     for _ in range(5):
-        both = paint(vae, one, scene, Pair())
+        both = paint(vae, again(scene), scene, Pair())
         assert torch.equal(both.last, alone.last) and torch.equal(both.between, alone.between)
     broken = replace(scene, seen=replace(scene.seen, seen=list(scene.seen.seen)[:2]))
     with pytest.raises(IndexError):
-        paint(vae, one, broken, Pair())
+        paint(vae, again(broken), scene, Pair())
     apart = vae.decoder.apart
 
     def failing(x: Tensor, first: int, stop: int) -> Tensor:
@@ -177,4 +224,4 @@ def test_two_threads_paint_the_same_and_do_not_wait_for_what_failed() -> None:
 
     vae.decoder.apart = failing  # type: ignore[method-assign]
     with pytest.raises(MemoryError, match="no memory"):
-        paint(vae, one, scene, Pair())
+        paint(vae, again(scene), scene, Pair())
