@@ -61,16 +61,25 @@ class Calm:
     latent: `[1, C, h, w]`; deep: its features `[1, width, h, w]`; keep: part of `drawn` whose surroundings are wanted
     """
 
-    def __init__(self, latent: Tensor, deep: Tensor, drawn: Window, keep: Window | None, scene: Scene) -> None:
+    def __init__(
+        self, latent: Tensor, deep: Tensor, drawn: Window, keep: Window | None, scene: Scene, users: int = 1
+    ) -> None:
         self.drawn = drawn
-        self._latent, self._deep = latent, deep
-        self._see = Inside(drawn, scene.seen, keep=keep)
-        self._lock, self._picture = threading.Lock(), None
+        self._latent, self._deep, self._scene, self._keep, self._users = latent, deep, scene, keep, users
+        self._drawing, self._lock = threading.Lock(), threading.Lock()
+        self._see: Inside | None = None
+        self._picture: Tensor | None = None
+
+    def _look(self) -> Inside:
+        with self._lock:
+            if self._see is None:
+                self._see, self._picture = Inside(self.drawn, self._scene.seen, keep=self._keep), None
+            return self._see
 
     @property
     def seen(self) -> Surroundings:
         """Of `keep`, as it is drawn: others may wait for it."""
-        return self._see.seen
+        return self._look().seen
 
     @property
     def done(self) -> bool:
@@ -78,14 +87,24 @@ class Calm:
 
     def draw(self, vae: VAE) -> Tensor:
         """uint8 `[1, rows, columns, 3]`."""
-        with self._lock:
+        with self._drawing:
             if self._picture is None:
+                see = self._look()
                 try:
                     past, last = vae.decoder.apart(self.drawn.cells.of(self._deep, 0.5), 2, 4).split(1)
-                    self._picture = _draw(vae, last, past, self._latent, self.drawn, self._see)
+                    self._picture = _draw(vae, last, past, self._latent, self.drawn, see)
                 finally:
-                    self._see.end()
+                    see.end()
             return self._picture
+
+    def leave(self) -> None:
+        """One of its `users` has been painted. After the last one what was seen, megabytes a layer, is let go; whoever
+        wants it again has it drawn again.
+        """
+        with self._lock:
+            self._users -= 1
+            if self._users <= 0:
+                self._see = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +201,7 @@ def sketch(
     assert drawn is not None
     together = drawn.area + sum(4 * q.area for _, q in joint if q) - (joint[-1][1].area if joint[-1][1] else 0)
     if together < sum(d.area + (3 * q.area if q else 0) for d, q in single):
-        last = Calm(trails[-1].latent, trails[-1].deep, drawn, quick, scene)
+        last = Calm(trails[-1].latent, trails[-1].deep, drawn, quick, scene, len(steps))
         return [Sketch(*step, drawn, q, last, len(steps) - i) for i, (step, (_, q)) in enumerate(zip(steps, joint))]
     return [Sketch(*s, d, q, Calm(s[1].latent, s[1].deep, d, q, scene)) for s, (d, q) in zip(steps, single)]
 
@@ -234,14 +253,18 @@ def paint(vae: VAE, sketch: Sketch, scene: Scene, pair: Pair | None = None) -> P
         """Each layer a little behind that of `calm`, which it takes its surroundings from."""
         own, earlier = (quick.cells.of(x, 0.5) for x in (deep, before))
         frames, past = decoder.apart(own, 0, 3 if sketch.left == 1 else 4), decoder.apart(earlier, 3, 4)
-        return _draw(vae, frames, past, sketch.after.latent, quick, Inside(quick, calm.seen))
+        return _draw(vae, frames, past, sketch.after.latent, quick, Inside(quick, seen))
 
     def once() -> Tensor:
         return calm.draw(vae)
 
     if quick is None:
-        return Painting(sketch, once(), None)
-    return Painting(sketch, *(pair(once, between) if pair and not calm.done else (once(), between())))
+        painting = Painting(sketch, once(), None)
+    else:
+        seen = calm.seen  # before `done` is asked: it is not, if what was seen had been let go
+        painting = Painting(sketch, *(pair(once, between) if pair and not calm.done else (once(), between())))
+    calm.leave()
+    return painting
 
 
 def _draw(vae: VAE, frames: Tensor, past: Tensor, latent: Tensor, window: Window, see: Inside) -> Tensor:
