@@ -155,7 +155,7 @@ class ModelConfig:
     encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
     # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
     still: float = 0.04
-    calm: float = 0.25  # cells that change by less than this from latent to latent are drawn once in four pictures
+    calm: float = 0.25  # cells that change by less than this a latent are drawn once in four pictures, or once a step
     vae: VAEConfig = field(default_factory=VAEConfig)
     mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
