@@ -334,4 +334,6 @@ class Intake:
         stream.finished = chunk.last
         if stream.resampler is not None:
             pcm = stream.resampler.resample_chunk(pcm, last=chunk.last)
+            if chunk.last:
+                stream.resampler = None  # it holds buffers as long as the longest chunk, and the stream is remembered
         feeds.append(Feed(stream.utterance, np.ascontiguousarray(pcm, np.float32), chunk.last))

@@ -255,6 +255,17 @@ def test_what_is_remembered_is_bounded():
     assert len(feeder.intake._streams) <= 64
 
 
+def test_a_finished_utterance_keeps_no_sound():
+    """A resampler holds buffers as long as the longest chunk: 64 clips of 25 s would be 250 MB."""
+    feeder = Feeder()
+    for i in range(3):
+        feeder.push(samples(0, 8000), rate=48_000, name=str(i), first=0)
+        assert feeder.intake._streams[str(i)].resampler is not None
+        feeder.push(samples(8000, 8000), rate=48_000, name=str(i), first=8000, last=True)
+        assert feeder.intake._streams[str(i)].resampler is None
+    assert len(feeder.pcm) == pytest.approx(3 * 8000, abs=3)
+
+
 @pytest.mark.parametrize("sequences", [True, False])
 def test_one_absurd_place_does_not_silence_the_rest(sequences):
     feeder = Feeder()
