@@ -96,8 +96,9 @@ def torch_steps(
 ) -> list[tuple[str, str]]:
     """How to get torch: (tool, argument) pairs to try one after the other.
 
-    wish: the variable FLOWACT_TORCH ("" if unset). cuda_packages: what pip would bring along for CUDA on this
-    machine, None if that is not known. Tools: "pip" (argument: a requirement), "uv" (argument: a backend).
+    wish: the variable FLOWACT_TORCH, or what it was when it was set last ("" if never). cuda_packages: what pip would
+    bring along for CUDA on this machine, None if that is not known. Tools: "pip" (argument: a requirement), "uv"
+    (argument: a backend).
     """
     if wish == "skip":
         return []

@@ -96,6 +96,8 @@ class Setup:
         self.stamps: dict[str, str] = json.loads(STAMPS.read_text()) if STAMPS.exists() else {}
         had = self.stamps.get("extras", "")
         self.extras = sorted({*extras, *filter(None, had.split(","))})  # what is installed stays installed
+        # Unset means "as it was": `make demo` must not undo what FLOWACT_TORCH asked for once.
+        self.wish = os.environ.get("FLOWACT_TORCH") or self.stamps.get("FLOWACT_TORCH", "")
         self.constraints = ROOT / "constraints" / ("system-ros.txt" if self.ros else "wheels.txt")
         self.changed = 0
 
@@ -122,7 +124,8 @@ class Setup:
         home = f"{platform.python_version()} {sys.base_prefix} {ROOT} ros={self.ros}"
         if self.stamps.get("environment") != home or not PYTHON.exists():
             check_machine()
-            self.stamps = {}  # the environment is made anew, everything in it too
+            # The environment is made anew, everything in it too, but of the same kind.
+            self.stamps = {name: text for name, text in self.stamps.items() if name == "FLOWACT_TORCH"}
         self.step(
             "environment",
             home,
@@ -130,8 +133,7 @@ class Setup:
             self.make_environment,
         )
 
-        wish = os.environ.get("FLOWACT_TORCH", "")
-        self.step("torch", f"{wish} {self.torch_requirement()}", "torch", lambda: self.install_torch(wish))
+        self.step("torch", f"{self.wish} {self.torch_requirement()}", "torch", self.install_torch)
 
         self.stamps["extras"] = ",".join(self.extras)
         files = [
@@ -141,7 +143,7 @@ class Setup:
             ROOT / "constraints" / "ros_wheels.in",
         ]
         kind = f"sourced ROS 2 {self.ros}" if self.ros else "ROS 2 Jazzy as Python wheels"
-        packages = digest(files, *self.extras, wish)
+        packages = digest(files, *self.extras, self.wish)
         self.step("packages", packages, f"Python packages, {kind}", self.install_packages)
 
         sources = [ROOT / "flowact_msgs", ROOT / "constraints" / "ros_wheels.in"]
@@ -193,8 +195,12 @@ class Setup:
     def torch_requirement(self) -> str:
         return next(line for line in requirements(ROOT / "setup.cfg", []) if line.startswith("torch"))
 
-    def install_torch(self, wish: str) -> None:
-        requirement = self.torch_requirement()
+    def install_torch(self) -> None:
+        self.find_torch()
+        self.stamps["FLOWACT_TORCH"] = self.wish  # only now: a wish that failed is not remembered
+
+    def find_torch(self) -> None:
+        wish, requirement = self.wish, self.torch_requirement()
         has_gpu = bool(shutil.which("nvidia-smi")) or Path("/dev/nvidiactl").exists()
         found = None
         if not wish and not has_gpu:
@@ -214,6 +220,9 @@ class Setup:
                         "--python",
                         str(PYTHON),
                         backend,
+                        # Every build satisfies the requirement: without this, the one that is there would stay.
+                        "--reinstall-package",
+                        "torch",
                         requirement,
                     ]
                     run(command, f"installing torch ({argument})", env=clean_environment())
@@ -248,7 +257,7 @@ class Setup:
 
     def install_packages(self) -> None:
         lines = requirements(ROOT / "setup.cfg", self.extras)
-        if os.environ.get("FLOWACT_TORCH"):  # installed as wished; the version range must not undo that
+        if self.wish:  # installed as wished; the version range must not undo that
             lines = [line for line in lines if not line.startswith("torch")]
         files = [
             ROOT / "constraints" / "build.in",

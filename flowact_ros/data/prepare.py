@@ -11,6 +11,7 @@ All are deterministic for `--seed` and go on where they stopped: a clip that is 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,14 @@ from flowact_ros.data.characters import (
 from flowact_ros.data.poses import random_movement
 from flowact_ros.data.splits import SPLITS
 from flowact_ros.data.store import BOX_NAMES, write_clip
+from flowact_ros.dialogue.synthesizer import SynthesizerError
 
 SNIPPET_FRAMES = 8
+SNIPPET_SEED = 1_000_000  # training snippets show characters from here on
 # snippets of the other splits show characters from here on, which no training clip does
 HELDOUT_SNIPPET_SEED = 5_000_000
+LARGEST_NUMBER = HELDOUT_SNIPPET_SEED - SNIPPET_SEED - 1  # the next training snippet would show a held-out character
+LONGEST = 600.0  # seconds of a clip, all of whose frames are held in memory: 20 MB a second of 512 pixels
 
 
 def picture_arrays(identity: Identity, controls: torch.Tensor, size: int) -> dict[str, np.ndarray]:
@@ -53,7 +58,7 @@ def render_snippet(seed: int, split: str, size: int, path: Path) -> None:
     elif rng.random() < 0.35:
         identity = NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
     else:
-        identity = identity_from_seed(1_000_000 + seed)
+        identity = identity_from_seed(SNIPPET_SEED + seed)
     arrays = picture_arrays(identity, random_movement(rng, SNIPPET_FRAMES), size)
     write_clip(path, arrays, {"seed": seed, "split": split, "frames": SNIPPET_FRAMES, "size": size})
 
@@ -81,10 +86,9 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path, *,
 
 
 def draw_characters(out: Path, size: int) -> int:
-    """Write the neutral picture of every named character as `out/NAME.png`."""
+    """Write the neutral picture of every named character as `out/NAME.png`; `out` is a folder that exists."""
     from PIL import Image
 
-    out.mkdir(parents=True, exist_ok=True)
     for name, identity in NAMED.items():
         Image.fromarray(neutral_picture(identity, size)).save(out / f"{name}.png", optimize=True)
         print(out / f"{name}.png")
@@ -92,6 +96,23 @@ def draw_characters(out: Path, size: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed on the way, 2 what cannot be made as asked for or not here, each with one line."""
+    args = _parser().parse_args(argv)
+    try:
+        _check(args)
+        return _make(args)
+    except ModuleNotFoundError as error:
+        print(f"flowact data: {error}; `make setup-dev` installs what is needed", file=sys.stderr)
+        return 2
+    except (ValueError, SynthesizerError) as error:  # sizes and lengths, and voices that are not installed
+        print(f"flowact data: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"flowact data: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowact data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,7 +125,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=512, help="canvas side in pixels")
     parser.add_argument("--jpeg", action="store_true", help="keep the frames of clips as JPEG, 40 times smaller")
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that cannot be carried out; the renderer itself knows its sizes."""
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; it must be 1 or more")
+    first, last = args.seed, args.seed + args.count - 1
+    if first < 0 or last > LARGEST_NUMBER:
+        raise ValueError(f"--seed and --count ask for clips {first} .. {last}; they must lie in 0 .. {LARGEST_NUMBER}")
+    if not 0.4 <= args.seconds <= LONGEST:
+        raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 0.4 .. {LONGEST:g}")
+    if not 1 <= args.threads <= 64:
+        raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {args.out} cannot be a folder: {error.strerror}") from None
+
+
+def _make(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     if args.kind == "characters":
         return draw_characters(args.out, args.size)

@@ -169,5 +169,6 @@ def memory_positions(
 ) -> tuple[Tensor, Tensor]:
     """Positions of all cached slots and of the stream; latents of one entry share the entry's position."""
     cached, positions = read_positions(model.config.memory.long_term, len(entries), stream, device)
-    counts = torch.tensor([1, *(entry.latents.shape[1] for entry in entries)], device=device)
-    return cached.repeat_interleave(counts), positions
+    counts = [1, *(entry.latents.shape[1] for entry in entries)]
+    # with the size known, a GPU need not be waited for
+    return cached.repeat_interleave(torch.tensor(counts, device=device), output_size=sum(counts)), positions

@@ -119,8 +119,12 @@ def show(result: dict[str, Any]) -> None:
         )
     add("first", "process start to first frame", number("first_frame_s"), "s", most=5.0, digits=1)
     add("rss", "memory of the generator", number("rss_mb"), "MB", most=1500, digits=0)
+    add("slope", "its rise, second half of the run", number("rss_slope_mb_per_hour"), "MB/h", digits=0)
     if "image_publish_ms" in result:
-        add("publish", "Image filled and published", number("image_publish_ms"), "ms", most=2.3, digits=2)
+        add("fill", "Image filled", number("image_fill_ms"), "ms", most=0.3, digits=2)
+        add("publish", "Image published", number("image_publish_ms"), "ms", most=2.0, digits=2)
+    if "page_skew_ms" in result:
+        add("skew", "picture against sound at the page, p95", number("page_skew_ms", "p95"), "ms", most=40, digits=0)
     report.facts = {
         "medians": f"ttff {number('ttff_s', 'p50'):.3f} s, live {number('ttff_live_s', 'p50'):.3f} s, "
         f"interruption {number('barge_in_s', 'p50'):.3f} s",

@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     quick.add_argument(
         "--wav", action="append", default=[], metavar="FILE", help="recorded speech (repeatable)"
     )
+    quick.add_argument(
+        "--audio-backend", default="embedded", choices=("embedded", "whisper"), help="who hears (default: embedded)"
+    )
+    quick.add_argument(
+        "--audio-path", metavar="FILE", help="weights of that encoder (default: the shipped or converted ones)"
+    )
     quick.add_argument("--seed", type=int, default=0, help="of the stream's noise")
     quick.add_argument("--out", type=Path, metavar="DIR", help="contact sheets, lip curves and report.json")
     quick.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed")
@@ -132,6 +138,8 @@ def _quick(args: argparse.Namespace) -> int:
         args.device,
         weights=args.weights,
         dtype=args.dtype,
+        audio_backend=args.audio_backend,
+        audio_path=args.audio_path,
         # the canvas itself: nothing is resized before measuring
         overrides={**changes, "lines": preset(args.preset).height},
     )
@@ -149,7 +157,7 @@ def _quick(args: argparse.Namespace) -> int:
         out=args.out,
     )
     facts: dict[str, object] = {"machine": machine(), "preset": args.preset, "seed": args.seed}
-    facts |= {"split": args.split, "set": args.set}
+    facts |= {"split": args.split, "set": args.set, "audio_backend": args.audio_backend}
     if args.preset == "debug":
         facts["weights"] = "random: the figures say nothing about quality"
     else:

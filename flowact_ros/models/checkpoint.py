@@ -82,14 +82,29 @@ def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def read_card(path: Path | str) -> dict[str, Any]:
-    """The JSON card beside the weights at `path`. Raises CheckpointError if there is none or it is not JSON."""
+    """The JSON card beside the weights at `path`. Raises CheckpointError if there is none or it is no JSON object."""
     card_path = Path(path).with_suffix(".json")
     try:
-        return json.loads(card_path.read_text(encoding="utf-8"))
+        card = json.loads(card_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{card_path} is missing: weights come with a JSON card beside them") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{card_path} is not valid JSON ({error}); restore it from the repository") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{card_path} holds no JSON object; restore it from the repository")
+    return card
+
+
+def shard_paths(path: Path | str, card: dict[str, Any]) -> list[Path]:
+    """The files that together hold the weights at `path`, as `card` lists them; `path` alone if it lists none.
+
+    Raises CheckpointError when the list is no list of names. Whether the files are there is not looked at.
+    """
+    path = Path(path)
+    names = card.get("shards") or [path.name]
+    if not (isinstance(names, list) and all(isinstance(name, str) and Path(name).name for name in names)):
+        raise CheckpointError(f"the card of {path.name} lists shards {names!r}; a list of file names is needed")
+    return [path.with_name(Path(name).name) for name in names]
 
 
 def load_weights(path: Path | str, module: nn.Module, *, kind: str, config: Any) -> dict[str, Any]:
@@ -110,11 +125,11 @@ def load_weights(path: Path | str, module: nn.Module, *, kind: str, config: Any)
         got = found.get(key) if isinstance(found, dict) else found
         raise CheckpointError(f"{path.name} was made for {key} = {got!r}; this preset has {wanted.get(key)!r}")
     tensors: dict[str, Tensor] = {}
-    for name in card.get("shards") or [path.name]:
+    for shard in shard_paths(path, card):
         try:
-            tensors |= load_file(str(path.with_name(Path(name).name)))
+            tensors |= load_file(str(shard))
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{name} is damaged or truncated ({error}); restore it") from None
+            raise CheckpointError(f"{shard.name} is damaged or truncated ({error}); restore it") from None
     own = module.state_dict()
     for name, tensor in own.items():
         if name not in tensors:

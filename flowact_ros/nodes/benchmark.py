@@ -7,7 +7,6 @@ goes on, and at the end either the figures or `{"error": …}`. Times are of thi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -17,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -26,11 +24,11 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, StreamMetrics
-from flowact_ros.evaluation.load import REST_S, Driver, Item, cpu_seconds, resident_mb
-from flowact_ros.kiosk.protocol import AUDIO, FRAME, unpack
+from flowact_ros.evaluation.load import Driver, Item, cpu_seconds, resident_mb
 from flowact_ros.media.resample import resample
 from flowact_ros.media.wav import read_audio
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.bench_page import Page, Screen
 from flowact_ros.nodes.bringup import Options, environment, node_specs
 from flowact_ros.nodes.convert import audio_message, to_time
 from flowact_ros.nodes.resources import config_file
@@ -53,7 +51,7 @@ class Watch:
         self.metrics: StreamMetrics | None = None
         self.images: list[float] = []
         self.image_size = (0, 0)
-        self.publish_ms: list[float] = []
+        self.image_ms: dict[str, list[float]] = {"image_fill_ms": [], "image_publish_ms": []}
         self.driver: Driver | None = None
         self.first = threading.Event()
         node.create_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
@@ -74,8 +72,8 @@ class Watch:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             for value in status.values:
-                if value.key == "image_publish_ms" and self.images:
-                    self.publish_ms.append(float(value.value))
+                if value.key in self.image_ms and self.images:
+                    self.image_ms[value.key].append(float(value.value))
 
     def watch_images(self) -> None:
         self.node.create_subscription(Image, topics.IMAGE, self._on_image, topics.IMAGE_WATCH_QOS)
@@ -100,72 +98,6 @@ class Watch:
 
     def interrupt(self) -> None:
         self.stop_client.call_async(Trigger.Request())
-
-
-class Page(threading.Thread):
-    """One client of the page's WebSocket, as a browser would be, without drawing."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(name="page", daemon=True)
-        self.url, self.frames, self.sounds, self.missed = url, 0, 0, 0
-        self.error = ""
-        self.kept: list[tuple[int, float, bytes]] = []  # (interruption, seconds after it, JPEG)
-        self._cuts: list[float] = []
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        try:
-            asyncio.run(self._watch())
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            self.error = str(error)
-
-    async def _watch(self) -> None:
-        origin = self.url.split("?")[0].rstrip("/")
-        last = -1
-        async with (
-            aiohttp.ClientSession() as http,
-            http.ws_connect(f"{origin}/ws", headers={"Origin": origin}, max_msg_size=0) as socket,
-        ):
-            while not self._ended.is_set():
-                try:
-                    data = await socket.receive(timeout=1.0)
-                except asyncio.TimeoutError:
-                    continue
-                if data.type is not aiohttp.WSMsgType.BINARY:
-                    if data.type in (
-                        aiohttp.WSMsgType.CLOSED,
-                        aiohttp.WSMsgType.CLOSE,
-                        aiohttp.WSMsgType.ERROR,
-                    ):
-                        self.error = "the page's server closed the connection"
-                        return
-                    continue
-                message = unpack(data.data)
-                if message.kind == FRAME:
-                    now = time.monotonic()
-                    if self._cuts and now - self._cuts[-1] < REST_S:
-                        self.kept.append((len(self._cuts) - 1, now - self._cuts[-1], message.payload))
-                    self.frames += 1
-                    self.missed += max(0, message.sequence - last - 1) if last >= 0 else 0
-                    last = message.sequence
-                self.sounds += message.kind == AUDIO
-
-    def cut(self) -> None:
-        """An interruption is asked for now."""
-        self._cuts.append(time.monotonic())
-
-    def end(self) -> None:
-        self._ended.set()
-        self.join(3.0)
-
-    def save(self, folder: Path) -> list[tuple[int, float, str]]:
-        """Writes the kept pictures; (interruption, seconds after it, file) each."""
-        out = []
-        for number, (cut, after, jpeg) in enumerate(self.kept):
-            path = folder / f"{number:05d}.jpg"
-            path.write_bytes(jpeg)
-            out.append((cut, round(after, 4), str(path)))
-        return out
 
 
 def tell(record: dict[str, Any]) -> None:
@@ -211,6 +143,7 @@ def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
     log: list[str] = []
     supervisor = Supervisor(specs(order), environment=environ, log=log.append)
     page: Page | None = None
+    screen: Screen | None = None
     try:
         began = time.monotonic()
         supervisor.start()
@@ -220,11 +153,20 @@ def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
                 f"no frame came within {FIRST_S:.0f} s; last words of the log: {' / '.join(log[-3:])}"
             )
         first_frame_s = watch.arrivals[0] - began
-        if order["page"] == "socket":
-            page = Page(str(supervisor.fact("kiosk_bridge", "url")))
+        url = str(supervisor.fact("kiosk_bridge", "url"))
+        if order["page"] != "none":
+            page = Page(url)
             page.start()
-        return _play(order, watch, supervisor, page, pcm, first_frame_s)
+        if order["page"] == "browser":
+            screen = Screen(url)
+            screen.start()
+        result = _play(order, watch, supervisor, page, pcm, first_frame_s)
+        if screen is not None:
+            result["extra"] |= screen.figures()
+        return result
     finally:
+        if screen is not None:
+            screen.end()
         if page is not None:
             page.end()
         supervisor.stop()
@@ -278,8 +220,6 @@ def _play(
         raise SupervisorError("the generator published no metrics")
     watch.watch_images()
     time.sleep(IMAGE_PHASE_S)
-    if not watch.publish_ms:
-        watch.publish_ms.append(float("nan"))
     return {
         "times": vars(driver.times),
         "character": order["character"],
@@ -301,7 +241,7 @@ def _play(
             "identity": round(float(figures.identity_drift), 4),
             "processes": {name: f"{100 * seconds / wall:.0f} % of a core" for name, seconds in used.items()},
             "page": "none" if page is None else _page_record(page),
-            "image_publish_ms": round(float(np.median(watch.publish_ms)), 3),
+            **{key: round(float(np.median(v)), 3) for key, v in watch.image_ms.items() if v},
             "images_in_last_phase": len(watch.images),
             "kept": page.save(Path(order["keep"])) if page is not None and order["keep"] else [],
         },

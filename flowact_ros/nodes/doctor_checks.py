@@ -33,7 +33,7 @@ PARTICIPANT_MB = 1  # of every other participant: the segment that Fast DDS make
 PARTICIPANTS = 6  # generator, planner, page, two captures and a tool
 SHM_NEEDED_MB = SEGMENT_MB + PARTICIPANT_MB * (PARTICIPANTS - 1)
 
-# Below the weights folder; `*` stands for the preset.
+# Below the weights folder; `*` stands for the preset. The cards beside them list the further shards of each.
 WEIGHTS = (
     "*/vae.safetensors",
     "*/mmdit.safetensors",
@@ -213,21 +213,34 @@ def check_audio(load: Callable[[str], ModuleType] = importlib.import_module) -> 
     )
 
 
-def check_weights(folder: Path, preset: str = "avatar_cpu") -> Check:
-    """The shipped weights are there, whole, and have their cards."""
+def check_weights(
+    folder: Path, preset: str = "avatar_cpu", load: Callable[[str], ModuleType] = importlib.import_module
+) -> Check:
+    """The shipped weights are there, whole, with all shards that their cards list."""
+    try:
+        checkpoint = load("flowact_ros.models.checkpoint")  # the loader's own module, which needs torch
+    except (ImportError, OSError):
+        return Check("weights", WARNING, "not looked at without torch", SETUP)
     remedy = "git checkout -- flowact_ros/weights (or `flowact train`)"
-    size = 0
+    files: list[Path] = []
     for pattern in WEIGHTS:
         path = folder / pattern.replace("*", preset)
-        problem = safetensors_problem(path)
-        if problem:
-            return Check("weights", ERROR, f"{path.relative_to(folder)} {problem}", remedy)
-        size += path.stat().st_size
-    return Check("weights", OK, f"{preset}: {len(WEIGHTS)} files, {size / 1e6:.1f} MB")
+        name = path.relative_to(folder)
+        try:  # of weights that are gone with their card, the weights are named
+            shards = checkpoint.shard_paths(path, checkpoint.read_card(path) if path.is_file() else {})
+        except (checkpoint.CheckpointError, OSError):
+            return Check("weights", ERROR, f"{name} has no readable card (.json) beside it", remedy)
+        for shard in shards:
+            problem = safetensors_problem(shard)
+            if problem:
+                return Check("weights", ERROR, f"{shard.relative_to(folder)} {problem}", remedy)
+        files += shards
+    size = sum(file.stat().st_size for file in files)
+    return Check("weights", OK, f"{preset}: {len(files)} files, {size / 1e6:.1f} MB")
 
 
 def safetensors_problem(path: Path) -> str:
-    """Why a safetensors file with its JSON card cannot be used; "" if it can. Reads the header only."""
+    """Why a safetensors file cannot be used; "" if it can. Reads the header only."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
@@ -246,10 +259,6 @@ def safetensors_problem(path: Path) -> str:
             return "is damaged: its header cannot be read"
     if 8 + length + end != size:
         return f"is damaged: {size} bytes instead of {8 + length + end} (is it a pointer of git-lfs, or cut short?)"
-    try:
-        json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "has no readable card (.json) beside it"
     return ""
 
 

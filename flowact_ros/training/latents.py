@@ -43,14 +43,14 @@ def identity_of(name: str) -> Identity:
 
 @torch.no_grad()
 def encode_frames(vae: VAE, frames: np.ndarray | JpegFrames, steps: int, piece: int = 8) -> Tensor:
-    """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w], streamed in pieces that stay in the cache."""
-    dtype = next(vae.parameters()).dtype
+    """uint8 [T, 3, H, W] -> normalised latents [T // 4, C, h, w] on the CPU, in pieces that stay in the cache."""
+    weight = next(vae.parameters())
     usable = len(frames) - len(frames) % FRAMES_PER_LATENT
     parts, state = [], None
     for start in range(0, usable, piece):
-        video = to_video(frames[start : min(start + piece, usable)]).to(dtype)
+        video = to_video(frames[start : min(start + piece, usable)]).to(weight)
         latents, state = encode(vae, video, steps, state)
-        parts.append(latents[0].float())
+        parts.append(latents[0].float().cpu())
     return torch.cat(parts)
 
 
@@ -58,7 +58,7 @@ def reference_latent(vae: VAE, identity: Identity, size: int, steps: int) -> Ten
     """Latent [C, h, w] of the character's neutral picture."""
     with torch.no_grad():
         picture = to_video(render(identity, neutral(1), size=size).numpy())[0]
-        return encode_image(vae, picture.to(next(vae.parameters()).dtype), steps)[0].float()
+        return encode_image(vae, picture.to(next(vae.parameters())), steps)[0].float().cpu()
 
 
 def cell_weights(boxes: np.ndarray, size: int, stride: int) -> Tensor:

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import torch
 
-from flowact_ros.engine.pipeline import best_dtype
-from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
+from flowact_ros.engine.pipeline import best_dtype, check_device
+from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.export import (
@@ -54,6 +54,19 @@ NEEDED = {  # stage -> options it cannot do without
     "export-fewstep": ("run",),
     "export-characters": (),
 }
+RANGES = {  # option -> what it must lie in
+    "minutes": (0.0, math.inf),
+    "steps": (1, 10_000_000),
+    "lr": (1e-9, 1.0),
+    "warmup": (0, 10_000_000),
+    "batch": (1, 4096),
+    "nearby": (0.0, 1.0),
+    "share": (1e-6, 1.0),
+    "threads": (1, 64),
+    "seed": (0, 2**31 - 1),
+}
+LONGEST_LINE = 300  # characters of an error
+PREPARED = ("stage1", "fewstep")  # stages whose material are latents; the others' are clips
 VAE_STAGES = {  # stage -> what it asks of the method
     "vae": {},
     "decoder": {"edges_from": 0, "on_features": 0.8, "decoder_only": True},
@@ -73,7 +86,7 @@ VAE_STAGES = {  # stage -> what it asks of the method
 
 def kind(args: argparse.Namespace) -> torch.dtype:
     """What the networks multiply in."""
-    return torch.float32 if args.no_bf16 else best_dtype("cpu")
+    return torch.float32 if args.no_bf16 else best_dtype(args.device)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--batch", type=int, default=8)
     top.add_argument("--nearby", type=float, default=0.25, help="share of references from the clip itself (fewstep)")
     top.add_argument("--share", type=float, default=1.0, help="of the run's weights in what export-fewstep writes")
+    top.add_argument("--device", default="cpu", help="cpu or cuda; latents and all that is trained")
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
     top.add_argument("--seed", type=int, default=0)
@@ -103,33 +117,64 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 what cannot be done, with one line that says why, 2 bad command line."""
     args = parser().parse_args(argv)
-    for name in NEEDED[args.stage]:
-        if getattr(args, name) is None:
-            parser().error(f"{args.stage} needs --{name}")
+    try:
+        _check(args)
+    except ValueError as error:
+        print(f"flowact train: {error}", file=sys.stderr)
+        return 2
     try:
         return _run(args)
-    except (ValueError, OSError, CheckpointError) as error:  # sizes, weights or material that do not fit or are missing
-        print(f"flowact train: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:  # sizes, weights or material that do not fit or are missing
+        line = " ".join(str(error).split())  # torch tells of weights that do not fit in a line a tensor
+        print(f"flowact train: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' …'}", file=sys.stderr)
         return 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that are missing or that no stage can work with."""
+    for name in NEEDED[args.stage]:
+        if getattr(args, name) is None:
+            raise ValueError(f"{args.stage} needs --{name}")
+    for name, (least, most) in RANGES.items():
+        value = getattr(args, name)
+        if not least <= value <= most:
+            raise ValueError(f"--{name} is {value}; it must lie in {least} .. {most}")
+    first, every = args.shard
+    if not 0 <= first < every:
+        raise ValueError(f"--shard is {first} {every}; I must lie in 0 .. N - 1")
+
+
+def _check_material(args: argparse.Namespace) -> None:
+    """Raises FileNotFoundError for a folder without material, held-out ones too: a sheet needs them hours later."""
+    if args.stage in PREPARED:
+        pattern, what, source = "[0-9]*.pt", "prepared clips", "flowact train latents"
+    else:
+        pattern, what, source = "*/clip.json", "clips", "flowact data"
+    needed = NEEDED[args.stage]
+    for folder in (*(args.data if "data" in needed else ()), *([args.heldout] if "heldout" in needed else ())):
+        if not any(folder.glob(pattern)):
+            raise FileNotFoundError(f"{folder} holds no {what}; make them with `{source}`")
 
 
 def _run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     config = preset(args.preset)
+    check_device(args.device)
+    _check_material(args)
     if args.stage == "export-vae":
-        export_vae(config, args.run, args.data)
+        export_vae(config, args.run, args.data, args.out)
         return 0
     if args.stage == "export-decoder":
-        export_decoder(config, args.run)
+        export_decoder(config, args.run, args.out)
         return 0
     if args.stage == "export-refined":
-        export_refined(config, args.run)
+        export_refined(config, args.run, args.out)
         return 0
     if args.stage in ("export-stage1", "export-fewstep"):
         export_denoiser(config, args.run, args.stage.removeprefix("export-"), args.out, share=args.share)
         return 0
     if args.stage == "export-characters":
-        export_characters(config)
+        export_characters(config, args.out)
         return 0
     if args.stage == "latents":
         _latents(config, args)
@@ -160,6 +205,7 @@ def _run(args: argparse.Namespace) -> int:
             minutes=args.minutes,
             seed=args.seed,
             bf16=kind(args) == torch.bfloat16,
+            device=args.device,
         ),
     ).run()
     return 0
@@ -176,11 +222,16 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     from flowact_ros.models.text_encoder import load_text_encoder
     from flowact_ros.training.latents import motion_deviation, prepare
 
+    clips = read_clips(*args.data)
+    for clip in clips:
+        if "identity" not in clip.info:
+            raise ValueError(f"{clip.path} has no sound; latents are made of `flowact data clips`, not of snippets")
+        if clip.info["size"] != config.height:
+            raise ValueError(f"{clip.path} has {clip.info['size']} pixels a side; {config.name} needs {config.height}")
     vae = VAE(config.vae)
     load_weights(shipped("vae", config), vae, kind="vae", config=config.vae)
-    vae.eval().to(kind(args))
+    vae.eval().to(args.device, kind(args))
     window = AudioWindow(load_audio_encoder())
-    clips = read_clips(*args.data)
     steps, shard = config.encoding_steps, (args.shard[0], args.shard[1])
     prepare(vae, window, load_text_encoder(), clips, args.out, steps=steps, shard=shard)
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")

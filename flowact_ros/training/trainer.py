@@ -55,12 +55,24 @@ class TrainerConfig:
     save_every: int = 250
     seed: int = 0
     bf16: bool = True
+    device: str = "cpu"  # where the module and its batches go; batches are drawn on the CPU
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """`batch` with every tensor in it on `device`; tuples, lists and dicts are gone through."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(moved(value, device) for value in batch)
+    return batch
 
 
 class Trainer:
     def __init__(self, method: Method, config: TrainerConfig) -> None:
         self.method, self.config = method, config
-        module = method.module
+        module = method.module.to(config.device)
         self.optimizer = Muon(
             module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
@@ -76,7 +88,8 @@ class Trainer:
         self.method.module.load_state_dict(state["module"])
         if state["optimizer"] is not None:  # None: weights taken over from elsewhere
             self.optimizer.load_state_dict(state["optimizer"])
-        self.ema, self.iteration, self.seconds = state["ema"], state["iteration"], state["seconds"]
+        self.ema = moved(state["ema"], torch.device(self.config.device))
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
 
     def save(self) -> None:
         partial = self.config.run / "state.partial"
@@ -113,7 +126,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate()
-            batch = method.batch(generator)
+            batch = moved(method.batch(generator), device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
                 losses = method.step(batch, self.iteration)
             losses["loss"].backward()

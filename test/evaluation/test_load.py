@@ -107,6 +107,8 @@ def test_script_is_fixed_and_has_enough_onsets(full: bool, least: int):
 
 def test_a_short_script_still_has_every_kind():
     assert {"fast", "live", "cut"} <= {item.kind for item in script(0, limit_s=5)}
+    assert script(0, limit_s=600)[:51] == script(0)  # then the same kinds again, in another order
+    assert 3.5 * 51 < len(script(0, limit_s=600)) < 4.5 * 51
 
 
 def test_percentiles_take_the_high_value_of_few():

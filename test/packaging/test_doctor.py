@@ -11,7 +11,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
+from flowact_ros.models import checkpoint
 from flowact_ros.nodes import doctor, doctor_checks
 from flowact_ros.nodes.doctor_checks import ERROR, OK, WARNING, Check
 
@@ -166,6 +168,39 @@ def test_weights_that_are_missing_or_no_weights(tmp_path: Path) -> None:
     assert "vae.safetensors is damaged" in doctor_checks.check_weights(tmp_path).found
     paths[0].unlink()
     assert "vae.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
+    paths[0].with_suffix(".json").unlink()
+    assert "vae.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
+
+
+def test_every_shard_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights as the exports write them, cut into pieces: what the loader would refuse is no "ok" here."""
+    first = shipped(tmp_path)[0]
+    monkeypatch.setattr(checkpoint, "SHARD_BYTES", 1000)
+    module = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
+    checkpoint.save_weights(first, module, kind="vae", config={}, card={})
+    pieces = sorted(first.parent.glob("vae*.safetensors"))
+    assert len(pieces) > 2
+    check = doctor_checks.check_weights(tmp_path)
+    assert check.level == OK and f"{len(pieces) + 3} files" in check.found
+    whole = pieces[0].read_bytes()
+    pieces[0].write_bytes(whole[:-1])
+    assert f"avatar_cpu/{pieces[0].name} is damaged" in doctor_checks.check_weights(tmp_path).found
+    pieces[0].unlink()
+    check = doctor_checks.check_weights(tmp_path)
+    assert check.level == ERROR and f"avatar_cpu/{pieces[0].name} is missing" in check.found
+    with pytest.raises(checkpoint.CheckpointError, match=pieces[0].name):
+        checkpoint.load_weights(first, module, kind="vae", config={})
+
+
+@pytest.mark.parametrize("card", ["", "[]", '{"shards": 3}', '{"shards": [3]}', '{"shards": [""]}'])
+def test_a_card_that_lists_no_shards(tmp_path: Path, card: str) -> None:
+    shipped(tmp_path)[0].with_suffix(".json").write_text(card)
+    check = doctor_checks.check_weights(tmp_path)
+    assert check.level == ERROR and "vae.safetensors has no readable card" in check.found
+
+
+def test_weights_without_torch(tmp_path: Path) -> None:
+    assert doctor_checks.check_weights(tmp_path, load=missing).level == WARNING
 
 
 def test_browser_disk_cpu(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/setup as a person runs it: the right interpreter, and one line, no traceback, when something is missing.
 
-Nothing is installed here: every case stops before the first download, in a copy of the scripts.
+Nothing is installed here: every case stops before the first download or starts no tools, in a copy of the scripts.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -114,3 +119,130 @@ def test_no_network(checkout: Path) -> None:
     }
     line = one_line(setup(checkout, **nothing, PIP_EXTRA_INDEX_URL=""))
     assert "check the network" in line and ".venv/setup.log" in line
+
+
+class Tools:
+    """In place of the programs that the steps start: what was called, and empty files where a step looks for some."""
+
+    def __init__(self, venv: Path) -> None:
+        self.venv, self.calls, self.failing = venv, [], ""
+
+    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        line = " ".join(command)
+        self.calls.append(line)
+        out = ""
+        if " -m venv " in line:
+            fake(self.venv / "bin", "python", "exit 1\n")
+        elif "--dry-run" in line:
+            out = '{"install": []}'
+        elif "sysconfig" in line:
+            site = self.venv / "site"
+            site.mkdir(exist_ok=True)
+            out = f"{site}\n" * line.count("print(")
+        elif "distributions" in line:
+            out = "2.13.0\n"
+        return subprocess.CompletedProcess(
+            command, int(bool(self.failing) and self.failing in line), out, None
+        )
+
+    def took(self) -> list[str]:
+        """The calls since this was asked last."""
+        calls, self.calls = self.calls, []
+        return calls
+
+
+@pytest.fixture
+def tools(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
+    for variable in ("FLOWACT_TORCH", "ROS_DISTRO", "AMENT_PREFIX_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    shutil.copytree(ROOT / "flowact_msgs", checkout / "flowact_msgs")
+    yield Tools(checkout / ".venv")
+
+
+@pytest.fixture
+def steps(checkout: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`steps("--extras", "dev")`: the steps of the set-up in a process of their own, as it were, without its tools."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, checkout / "scripts" / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    def call(*arguments: str, **environ: str) -> int:
+        load("setup_checks")
+        module = load("setup_env")
+        fakes = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT", "DEVNULL")}
+        monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=tools.run, **fakes))
+        monkeypatch.setattr(module, "check_machine", lambda: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["setup", *arguments])
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            return module.main()
+
+    return call
+
+
+def test_a_second_call_does_nothing(
+    steps: Callable[..., int], tools: Tools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert steps("--extras", "dev") == 0
+    first = tools.took()
+    assert sum("colcon build" in call for call in first) == 2 and any(" install " in call for call in first)
+    stamps = tools.venv / "setup.json"
+    before = stamps.read_text(), stamps.stat().st_mtime_ns
+    assert "ready in" in capsys.readouterr().out
+    for arguments in (("--extras", "dev"), ()):  # `make test`, `make demo`
+        assert steps(*arguments) == 0
+        assert tools.took() == []
+        assert (stamps.read_text(), stamps.stat().st_mtime_ns) == before
+        assert capsys.readouterr() == ("", "")
+
+
+def test_only_what_changed_is_done_again(steps: Callable[..., int], tools: Tools, checkout: Path) -> None:
+    assert steps() == 0
+    tools.took()
+    message = next((checkout / "flowact_msgs" / "msg").glob("*.msg"))
+    message.write_text(message.read_text() + "# more\n")
+    assert steps() == 0
+    assert [call.partition("--packages-select ")[2].split()[0] for call in tools.took()] == ["flowact_msgs"]
+
+
+def test_another_torch_replaces_the_one_that_is_there(steps: Callable[..., int], tools: Tools) -> None:
+    """An installed build satisfies the requirement whatever it was built for: the tool is told to install anew."""
+    assert steps() == 0
+    tools.took()
+    for wish in ("auto", "cpu"):
+        assert steps(FLOWACT_TORCH=wish) == 0
+        (call,) = [call for call in tools.took() if "--torch-backend" in call]
+        assert f"--torch-backend={wish} --reinstall-package torch torch>=" in call
+
+
+def test_a_wish_for_a_torch_is_remembered(steps: Callable[..., int], tools: Tools) -> None:
+    assert steps(FLOWACT_TORCH="cu128") == 0
+    assert any("--torch-backend=cu128" in call for call in tools.took())
+    for environ in ({}, {"FLOWACT_TORCH": ""}, {"FLOWACT_TORCH": "cu128"}):
+        assert steps(**environ) == 0
+        assert tools.took() == []
+    stamps = tools.venv / "setup.json"  # another Python: the environment is made anew, with that torch
+    stamps.write_text(
+        json.dumps({**json.loads(stamps.read_text()), "environment": "3.9.1 /usr /here ros=None"})
+    )
+    assert steps() == 0
+    assert sum("--torch-backend=cu128" in call for call in tools.took()) == 1
+
+
+def test_a_wish_that_failed_is_not_remembered(
+    steps: Callable[..., int], tools: Tools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert steps(FLOWACT_TORCH="cpu") == 0
+    tools.took()
+    tools.failing = "--torch-backend=cu999"
+    assert steps(FLOWACT_TORCH="cu999") == 1
+    assert "installing torch (cu999) failed" in capsys.readouterr().err
+    tools.took()
+    assert steps() == 0
+    assert ["--torch-backend=cpu" in call for call in tools.took() if "--torch-backend" in call] == [True]
+    assert steps() == 0 and tools.took() == []

@@ -241,14 +241,80 @@ def test_export_may_keep_a_share_of_the_weights_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["export-fewstep", "--run", "nowhere", "--share", "2"], "share is 2; it must lie in 0"),
         (["export-fewstep", "--run", "nowhere"], "nowhere"),
+        (["export-vae", "--run", "r", "--data", "nothing"], "nothing holds no clips; make them with `flowact data`"),
+        (["vae", "--run", "r", "--data", "nothing", "--heldout", "h"], "nothing holds no clips"),
+        (["latents", "--data", "nothing", "--out", "o"], "nothing holds no clips"),
         (["stage1", "--run", "r", "--data", "nothing", "--heldout", "h"], "nothing holds no prepared clips"),
         (["fewstep", "--run", "r", "--data", "d", "--heldout", "h", "--preset", "big"], "preset 'big' does not exist"),
     ],
 )
 def test_bad_input_gives_one_line(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(options) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("flowact train: ") and says in told and told.count("\n") == 1
+
+
+def test_material_of_another_kind_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = snippets(tmp_path / "data"), str(tmp_path / "out")
+    for options, says in (
+        (["latents", "--data", str(data), "--out", out], "000 has no sound; latents are made of `flowact data clips`"),
+        (["vae", "--run", out, "--data", str(data), "--heldout", "nothing"], "nothing holds no clips"),
+        (["vae", "--run", out, "--data", str(data), "nothing", "--heldout", str(data)], "nothing holds no clips"),
+        (["stage1", "--run", out, "--data", str(data), "--heldout", str(data)], "data holds no prepared clips"),
+    ):
+        assert train(options) == 1
+        told = capsys.readouterr().err
+        assert says in told and told.count("\n") == 1
+    write_clip(tmp_path / "small" / "0", {}, {"frames": 8, "size": 128, "identity": "mia"})
+    assert train(["latents", "--data", str(tmp_path / "small"), "--out", out]) == 1
+    assert "128 pixels a side; avatar_cpu needs 512" in capsys.readouterr().err
+    assert not Path(out).exists()
+
+
+def test_weights_that_do_not_fit_give_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ema = {f"layer.{k}.weight": torch.zeros(1) for k in range(300)}
+    torch.save({"iteration": 1, "seconds": 1.0, "ema": ema}, tmp_path / "state.pt")
+    data = snippets(tmp_path / "data")
+    out = tmp_path / "out"
+    options = ["export-vae", "--preset", "debug", "--run", str(tmp_path), "--data", str(data), "--out", str(out)]
+    assert train(options) == 1
+    told = capsys.readouterr().err
+    assert "state_dict for VAE" in told and told.count("\n") == 1 and len(told) < 400
+
+
+def test_exported_weights_go_where_out_says(tmp_path: Path) -> None:
+    data, out = snippets(tmp_path / "data"), tmp_path / "out"
+    torch.save({"iteration": 1, "seconds": 1.0, "ema": VAE(CONFIG.vae).state_dict()}, tmp_path / "state.pt")
+    options = ["--preset", "debug", "--run", str(tmp_path), "--data", str(data), "--out", str(out)]
+    assert train(["export-vae", *options]) == 0
+    load_weights(out / "vae.safetensors", VAE(CONFIG.vae), kind="vae", config=CONFIG.vae)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["stage1", "--data", "d", "--heldout", "h"], "stage1 needs --run"),
+        (["vae", "--threads", "0"], "--threads is 0; it must lie in 1 .. 64"),
+        (["vae", "--batch", "0"], "--batch is 0; it must lie in 1 .. 4096"),
+        (["vae", "--steps", "-5"], "--steps is -5"),
+        (["vae", "--warmup", "-1"], "--warmup is -1"),
+        (["vae", "--lr", "nan"], "--lr is nan"),
+        (["vae", "--lr", "0"], "--lr is 0.0"),
+        (["vae", "--minutes", "-1"], "--minutes is -1.0; it must lie in 0.0 .. inf"),
+        (["vae", "--seed", "-1"], "--seed is -1"),
+        (["fewstep", "--nearby", "1.5"], "--nearby is 1.5; it must lie in 0.0 .. 1.0"),
+        (["export-fewstep", "--share", "2"], "--share is 2.0; it must lie in 1e-06 .. 1.0"),
+        (["latents", "--shard", "0", "0"], "--shard is 0 0; I must lie in 0 .. N - 1"),
+        (["latents", "--shard", "5", "2"], "--shard is 5 2"),
+    ],
+)
+def test_a_bad_command_line_gives_one_line(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "needs" not in says:
+        options = [*options, "--run", "r", "--data", "d", "--heldout", "h", "--out", "o"]
+    assert train(options) == 2
     told = capsys.readouterr().err
     assert told.startswith("flowact train: ") and says in told and told.count("\n") == 1
 

@@ -159,7 +159,7 @@ class DiffusionForcing:
             "reference": batch["reference"],
             "audio": batch["audio"][:, :entries],
             "text": batch["text"][:, :entries],
-            "sigma": torch.ones(len(memory), 1),
+            "sigma": memory.new_ones(len(memory), 1),
             "entries": entries - 1,
         }
         return self.predict(own, torch.randn_like(memory[:, -1:]), memory[:, :-1]).float()
@@ -183,19 +183,21 @@ class DiffusionForcing:
     # -- sheets ----------------------------------------------------------------------------------------------------
 
     def _roll(self, module: MMDiT, clip: dict, texts: Tensor, audio: Tensor, count: int) -> Tensor:
-        """Reference-relative latents `[1, count, C, h, w]` of a free-running stream of chunks."""
-        bank = MemoryBank.start(module, clip["reference"].float().unsqueeze(0))
+        """Reference-relative latents `[1, count, C, h, w]` of a free-running stream of chunks, on the CPU."""
+        device = next(module.parameters()).device
+        bank = MemoryBank.start(module, clip["reference"].float().unsqueeze(0).to(device))
         size = self.config.schedule.chunk_latents
         words = texts[clip["text"]]
         conditions = [
-            Condition(audio[None, k : k + size].float(), words[None, k : k + size]) for k in range(0, count, size)
+            Condition(audio[None, k : k + size].float().to(device), words[None, k : k + size].to(device))
+            for k in range(0, count, size)
         ]
         shape = tuple(clip["reference"].shape)
 
         def noise(first: int, number: int) -> Tensor:
-            return chunk_noise(self.config.schedule, 0, first, number, shape)
+            return chunk_noise(self.config.schedule, 0, first, number, shape).to(device)
 
-        return torch.cat([latents for latents, _ in rollout(module, bank, conditions, noise, self.sigmas)], 1)
+        return torch.cat([latents for latents, _ in rollout(module, bank, conditions, noise, self.sigmas)], 1).cpu()
 
     def sheet(self, module: MMDiT, path: Path) -> dict[str, float]:
         """Free-running rollouts of held-out clips: error with true and with another clip's sound, and pictures."""

@@ -123,14 +123,15 @@ class VAEMethod:
         loss = loss + self.penalty * latents.float().square().mean()
         error = (output.detach() - video).square()
         inside = (weight > 1).expand_as(error)
+        of_features = (error * inside).sum() / inside.sum().clamp_min(1)
         figures = {
             "psnr": 10 * torch.log10(4.0 / error.mean()),
-            "feature_psnr": 10 * torch.log10(4.0 / (error[inside].sum() / inside.sum().clamp_min(1)).clamp_min(1e-10)),
+            "feature_psnr": 10 * torch.log10(4.0 / of_features.clamp_min(1e-10)),
             "latent_std": latents.detach().float().std(),
         }
         if self.anchored is not None:
             with torch.no_grad():
-                before, _ = self.anchored.encode(video)
+                before, _ = self.anchored.to(video.device).encode(video)
             moved = (latents - before).float().square().mean()
             loss = loss + self.anchor * moved
             figures["moved"] = moved.detach()
@@ -139,9 +140,10 @@ class VAEMethod:
     @torch.no_grad()
     def sheet(self, module: VAE, path: Path) -> dict[str, float]:
         rows, whole, features = [], [], []
+        device = next(module.parameters()).device
         for clip in self.heldout[:12]:
             video = torch.from_numpy(np.array(clip.array("frames")[:4])).float().unsqueeze(0) / 127.5 - 1.0
-            output = module.decode(module.encode(video)[0])[0].clamp(-1, 1)
+            output = module.decode(module.encode(video.to(device))[0])[0].clamp(-1, 1).cpu()
             whole.append(psnr(output, video))
             boxes = torch.from_numpy(np.array(clip.array("boxes")[:4, FEATURES]))
             mask = box_mask(boxes, *video.shape[-2:]).any(1)
@@ -182,7 +184,7 @@ def measure_latents(module: VAE, clips: list[StoredClip]) -> None:
     values = []
     for clip in clips:
         video = torch.from_numpy(np.array(clip.array("frames")[:8])).float().unsqueeze(0) / 127.5 - 1.0
-        values.append(module.encode(video)[0].transpose(1, 2).flatten(2)[0])
+        values.append(module.encode(video.to(module.latent_mean.device))[0].transpose(1, 2).flatten(2)[0])
     stacked = torch.cat(values, 1)
     module.latent_mean.copy_(stacked.mean(1))
     module.latent_std.copy_(stacked.std(1))
