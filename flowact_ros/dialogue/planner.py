@@ -8,15 +8,18 @@ A planner is a pure state machine: events with times go in, instructions come ou
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, fields
 from typing import Protocol
+
+from flowact_ros.dialogue.phrases import MANNERS, REACTIONS, WORDINGS, greets, manner_of, reaction_to
 
 IDLE, LISTENING, THINKING, SPEAKING, REACTING = "idle", "listening", "thinking", "speaking", "reacting"
 BEHAVIOURS = (IDLE, LISTENING, THINKING, SPEAKING, REACTING)
 
 PRIORITY_NORMAL = 0
 PRIORITY_URGENT = 200  # as in Instruction.msg: frames made ahead are dropped and made again
+_TEXTS = 64  # of utterances that are remembered
 
 
 class PlannerError(ValueError):
@@ -47,6 +50,15 @@ class SpeechData:
 
 
 @dataclass(frozen=True)
+class SpeechText:
+    """What the avatar says or is about to say, where that is known: with its sound or shortly before."""
+
+    time_s: float
+    utterance_id: str
+    text: str
+
+
+@dataclass(frozen=True)
 class AvatarSpeaking:
     """Speech began or stopped leaving with the frames. `began_s`: since when it does so, where that is known.
 
@@ -68,7 +80,7 @@ class UserText:
     final: bool = True
 
 
-Event = Tick | UserVoice | SpeechData | AvatarSpeaking | UserText
+Event = Tick | UserVoice | SpeechData | SpeechText | AvatarSpeaking | UserText
 
 
 @dataclass(frozen=True)
@@ -88,52 +100,6 @@ class Planner(Protocol):
     def observe(self, event: Event) -> Instruction | None: ...
 
 
-WORDINGS: dict[str, tuple[str, ...]] = {
-    IDLE: (
-        "idle, relaxed, breathing calmly",
-        "waiting calmly with a friendly face",
-        "at rest, looking around now and then",
-    ),
-    LISTENING: (
-        "listening closely, nodding now and then",
-        "listening with interest, leaning forward a little",
-        "paying attention to the speaker",
-    ),
-    THINKING: (
-        "thinking, looking away for a moment",
-        "considering the answer, hand to the chin",
-        "pondering with a slight frown",
-    ),
-    SPEAKING: (
-        "speaking in a friendly way, with natural gestures",
-        "explaining something, gesturing on stressed words",
-        "talking to the viewer",
-    ),
-}
-REACTIONS: dict[str, tuple[str, ...]] = {
-    "smile": ("smiling warmly", "reacting with a warm smile"),
-    "laugh": ("laughing", "laughing heartily"),
-    "surprise": ("surprised, eyebrows raised", "reacting with surprise"),
-}
-# Words of the user that call for a reaction; whole words, any case.
-_KEYWORDS = (
-    ("laugh", r"laugh|haha+|funny|joke|hilarious|lol"),
-    ("surprise", r"surprise[ds]?|wow|really\?|unbelievable|amazing|incredible"),
-    ("smile", r"smile|thanks?|thank you|lovely|nice|great|hello|hi|good morning"),
-)
-_KEYWORD_PATTERNS = tuple(
-    (kind, re.compile(rf"\b(?:{words})(?!\w)", re.IGNORECASE)) for kind, words in _KEYWORDS
-)
-
-
-def reaction_to(text: str) -> str | None:
-    """The reaction a text calls for ("laugh", "surprise", "smile"), or None. The strongest wins."""
-    for kind, pattern in _KEYWORD_PATTERNS:
-        if pattern.search(text):
-            return kind
-    return None
-
-
 @dataclass(frozen=True)
 class RulePlannerConfig:
     """Times in seconds."""
@@ -145,11 +111,13 @@ class RulePlannerConfig:
     )
     thinking_timeout_s: float = 4.0  # after the user stopped, if no answer comes
     reaction_s: float = 1.8
+    announced_s: float = 2.0  # from a text until its sound must have come
+    greeting_s: float = 2.0  # of a sentence that greets: then it is said as the rest of it asks for
     dwell_s: float = 0.6  # a state is shown at least so long, urgent changes excepted
     seed: int = 0  # of the choice among wordings
 
     def __post_init__(self) -> None:
-        for name in ("speech_timeout_s", "speech_hold_s", "thinking_timeout_s", "reaction_s", "dwell_s"):
+        for name in (field.name for field in fields(self) if field.name.endswith("_s")):
             value = getattr(self, name)
             if not 0.0 <= value <= 60.0:
                 raise PlannerError(f"{name} must be 0 … 60 s, not {value:g}")
@@ -159,7 +127,8 @@ class RulePlanner:
     """Behaviour by rules, the strongest first:
 
     1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`, and then it interrupts);
-    2. speech arrives or is being spoken: SPEAKING;
+    2. speech arrives or is being spoken: SPEAKING, in the manner of its text where that is known; what greets, with
+       a wave for `greeting_s`;
     3. the user said something that calls for it: REACTING for `reaction_s`;
     4. the user has stopped and no answer has come yet: THINKING, at most `thinking_timeout_s`;
     5. otherwise IDLE.
@@ -175,12 +144,16 @@ class RulePlanner:
         self._voiced_since = float("-inf")
         self._avatar_speaking = False
         self._speech_until = float("-inf")
+        self._announced_until = float("-inf")  # a text has come, its sound is still to come
         self._utterance_id = ""
         self._cut_id = ""  # the utterance that the user broke into: its late sound is not heard of any more
         self._thinking_until = float("-inf")
         self._reaction = ""
         self._reaction_until = float("-inf")
         self._last_wording: dict[str, str] = {}
+        self._texts: OrderedDict[str, tuple[bool, str]] = OrderedDict()  # (greets, manner) by utterance
+        self._sounding_id, self._sounds_since = "", 0.0  # the utterance that left last, and since when
+        self._manner = ""  # last instructed
 
     @property
     def behaviour(self) -> str:
@@ -189,7 +162,7 @@ class RulePlanner:
 
     def observe(self, event: Event) -> Instruction | None:
         # Sources have slightly different delays: time never runs backwards in here.
-        if not isinstance(event, (Tick, UserVoice, SpeechData, AvatarSpeaking, UserText)):
+        if not isinstance(event, (Tick, UserVoice, SpeechData, SpeechText, AvatarSpeaking, UserText)):
             raise PlannerError(f"unknown event {type(event).__name__}")
         now = self._now = max(self._now, event.time_s)
         fresh_reaction = broken_into = False
@@ -199,6 +172,8 @@ class RulePlanner:
             if event.voiced and not self._user_voiced:
                 self._voiced_since = now
             self._user_voiced = event.voiced
+        elif isinstance(event, SpeechText):
+            self._announce(event, now)
         elif isinstance(event, SpeechData):
             if event.utterance_id and event.utterance_id == self._cut_id:
                 return self._decide(now, False)
@@ -214,8 +189,10 @@ class RulePlanner:
             broken_into = event.speaking and not self._speech(now) and began < self._voiced_since
             self._avatar_speaking = event.speaking
             if event.speaking:
+                if event.utterance_id != self._sounding_id:
+                    self._sounding_id, self._sounds_since = event.utterance_id, now
                 self._utterance_id = event.utterance_id
-                self._thinking_until = float("-inf")
+                self._thinking_until = self._announced_until = float("-inf")
         elif isinstance(event, UserText):
             kind = reaction_to(event.text) if event.final else None
             if kind is not None:
@@ -223,8 +200,32 @@ class RulePlanner:
                 fresh_reaction = True
         return self._decide(now, fresh_reaction, broken_into)
 
+    def _announce(self, event: SpeechText, now: float) -> None:
+        if event.utterance_id in ("", self._cut_id):
+            return  # whose text it is nobody can tell, or it is not heard of any more
+        if not self._speech(now):
+            self._sounding_id = ""  # should it have the name of the one before: it begins anew
+        self._texts[event.utterance_id] = greets(event.text), manner_of(event.text)
+        self._texts.move_to_end(event.utterance_id)
+        if len(self._texts) > _TEXTS:
+            self._texts.popitem(last=False)
+        if not self._avatar_speaking:
+            self._announced_until = now + self.config.announced_s
+            self._utterance_id = event.utterance_id
+            self._thinking_until = float("-inf")  # the answer has come
+
+    def _spoken(self) -> str:
+        """The utterance that sounds, or if none does the one that comes; what waits behind it has its turn later."""
+        return self._sounding_id if self._avatar_speaking else self._utterance_id
+
+    def _manner_now(self, now: float) -> str:
+        spoken = self._spoken()
+        greeting, manner = self._texts.get(spoken, (False, ""))
+        begun = self._sounds_since if spoken == self._sounding_id else now
+        return "greeting" if greeting and now < begun + self.config.greeting_s else manner
+
     def _speech(self, now: float) -> bool:
-        return self._avatar_speaking or now < self._speech_until
+        return self._avatar_speaking or now < self._speech_until or now < self._announced_until
 
     def _wanted(self, now: float) -> str:
         speech = self._speech(now)
@@ -240,7 +241,9 @@ class RulePlanner:
 
     def _decide(self, now: float, fresh_reaction: bool, broken_into: bool = False) -> Instruction | None:
         wanted = self._wanted(now)
+        manner = self._manner_now(now) if wanted == SPEAKING else ""
         again = (wanted == REACTING and fresh_reaction) or (wanted == LISTENING and broken_into)
+        again = again or manner != self._manner
         if wanted == self._behaviour and not again:
             return None
         urgent = wanted == LISTENING
@@ -249,19 +252,21 @@ class RulePlanner:
         interrupts = urgent and self._speech(now)
         if interrupts:
             self._cut_id = self._utterance_id
-            self._avatar_speaking, self._speech_until = False, float("-inf")
-        self._behaviour, self._since = wanted, now
+            self._avatar_speaking = False
+            self._speech_until = self._announced_until = float("-inf")
+        self._behaviour, self._since, self._manner = wanted, now, manner
         return Instruction(
             behaviour=wanted,
             text=self._wording(wanted),
             priority=PRIORITY_URGENT if urgent else PRIORITY_NORMAL,
-            utterance_id=self._utterance_id if wanted == SPEAKING else "",
+            utterance_id=self._spoken() if wanted == SPEAKING else "",
             interrupts=interrupts,
         )
 
     def _wording(self, behaviour: str) -> str:
         """Any wording of the behaviour but the one used last time."""
         texts = REACTIONS[self._reaction] if behaviour == REACTING else WORDINGS[behaviour]
+        texts = MANNERS.get(self._manner, texts)  # a manner is there while speaking only
         choice = self._random.choice([text for text in texts if text != self._last_wording.get(behaviour)])
         self._last_wording[behaviour] = choice
         return choice

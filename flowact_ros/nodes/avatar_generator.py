@@ -219,6 +219,7 @@ class AvatarGenerator(FlowactNode):
         values = {
             "fps": round(publisher.fps, 1),
             "frames": publisher.frames,
+            "image_fill_ms": round(publisher.fill_ms, 2),
             "image_publish_ms": round(publisher.publish_ms, 2),
             "jpegs_dropped": publisher.jpegs_dropped,
             "preset": self.params["preset"],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stream onto topics: one thread that follows the session's pacing, one that encodes JPEGs.
 
-Picture k is stamped t0 + k/25 and sample s t0 + s/24000, with the same t0 in the node's clock: exact to the
-nanosecond, so stamps are 40 ms apart whatever the machine does.
+Picture k is stamped t0 + k/25 and the first of its samples, too, in the node's clock: exact to the nanosecond, so
+stamps are 40 ms apart whatever the machine does. In simulated time t0 moves with `/clock` (`stamps.Stamps`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from flowact_msgs.msg import AudioChunk, AvatarState
 from flowact_ros.media.jpeg import encode_jpeg
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import (
-    NANOSECONDS,
     audio_message,
     behaviour_number,
     compressed_message,
     image_message,
     to_time,
 )
+from flowact_ros.nodes.stamps import Stamps, is_simulated
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from flowact_ros.engine.session import Session
     from flowact_ros.nodes.base import FlowactNode
 
-FRAME_NS = NANOSECONDS // FRAME_RATE
 FRAME_ID = "avatar_screen"
 JPEG_QUEUE = 8  # frames; an encoder later than that drops the oldest
 
@@ -66,11 +65,11 @@ class FramePublisher:
         self._speaking = node.add_publisher(Bool, topics.ROBOT_SPEAKING)
         self._shown: tuple[str, str, bool] | None = None
         self._jpegs: queue.Queue[tuple[Any, int] | None] = queue.Queue(JPEG_QUEUE)
-        self._t0_ns: int | None = None
+        self._stamps = Stamps()
         self.frames = 0
         self.jpegs_dropped = 0
         self.speaking = False
-        self.publish_ms = 0.0  # of the last frame's Image
+        self.fill_ms = self.publish_ms = 0.0  # of the last frame's Image
         self._recent: list[float] = []
         self._threads = [
             threading.Thread(target=self._pace, name="pacing", daemon=True),
@@ -97,7 +96,7 @@ class FramePublisher:
 
     def stamp_ns(self, frame_index: int) -> int:
         """[ns] in the node's clock: when frame `frame_index` is to be seen. 0 before the first frame."""
-        return 0 if self._t0_ns is None else self._t0_ns + frame_index * FRAME_NS
+        return self._stamps[frame_index]
 
     # ------------------------------------------------------------ pacing thread
 
@@ -112,21 +111,14 @@ class FramePublisher:
         self._jpegs.put(None)
         self._on_end(failure)
 
-    def _anchor(self, frame: Frame) -> None:
-        """t0 in the node's clock; moved on when the session moved its own (a machine that slept)."""
-        t0_s = frame.pts - frame.index / FRAME_RATE
-        offset_ns = self._node.now_ns() - time.monotonic_ns()
-        t0_ns = round(t0_s * NANOSECONDS) + offset_ns
-        if self._t0_ns is None:
-            self._t0_ns, self._t0_s = t0_ns, t0_s
-        elif abs(t0_s - self._t0_s) > 1e-3:
-            # Never backwards: stamps stay strictly increasing.
-            self._t0_ns += max(0, round((t0_s - self._t0_s) * NANOSECONDS))
-            self._t0_s = t0_s
-
     def _publish(self, frame: Frame) -> None:
-        self._anchor(frame)
-        stamp_ns = self.stamp_ns(frame.index)
+        stamp_ns = self._stamps.take(
+            frame.index,
+            frame.pts,
+            clock_ns=self._node.now_ns(),
+            monotonic_ns=time.monotonic_ns(),
+            simulated=is_simulated(self._node.get_clock()),
+        )
         stamp = to_time(stamp_ns)
         self._audio.publish(
             audio_message(
@@ -142,8 +134,10 @@ class FramePublisher:
         )
         if self._image.get_subscription_count():
             began = time.perf_counter()
-            self._image.publish(image_message(frame.rgb, stamp, FRAME_ID))
-            self.publish_ms = (time.perf_counter() - began) * 1e3
+            message = image_message(frame.rgb, stamp, FRAME_ID)
+            filled = time.perf_counter()
+            self._image.publish(message)
+            self.fill_ms, self.publish_ms = (filled - began) * 1e3, (time.perf_counter() - filled) * 1e3
         if self._compressed.get_subscription_count():
             self._offer_jpeg(frame.rgb, stamp_ns)
         state = (frame.behaviour, frame.utterance_id, frame.speaking)

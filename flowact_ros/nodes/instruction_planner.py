@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens and decides what the character does: `mic`, `speech`, `transcript` and `state` in, `instruction` out.
+"""Decides what the character does: `mic`, `speech`, `speech/text`, `transcript`, `state` in, `instruction` out.
 
 python -m flowact_ros.nodes.instruction_planner --ros-args -r __ns:=/avatar -p barge_in:=true
 """
@@ -18,6 +18,7 @@ from flowact_ros.dialogue.planner import (
     RulePlanner,
     RulePlannerConfig,
     SpeechData,
+    SpeechText,
     Tick,
     UserText,
     UserVoice,
@@ -85,6 +86,7 @@ class InstructionPlanner(FlowactNode):
         self.add_entity(lambda: self.destroy_client(client))
         self.add_subscription(AudioChunk, topics.MIC, self._on_mic, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
+        self.add_subscription(Transcript, topics.SPEECH_TEXT, self._on_speech_text)
         self.add_subscription(Transcript, topics.TRANSCRIPT, self._on_transcript)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
         self.add_timer(TICK_S, self._on_tick)
@@ -114,6 +116,9 @@ class InstructionPlanner(FlowactNode):
 
     def _on_speech(self, message: AudioChunk) -> None:
         self._observe(SpeechData(self._now_s(), message.utterance_id))
+
+    def _on_speech_text(self, message: Transcript) -> None:
+        self._observe(SpeechText(self._now_s(), message.utterance_id, message.text))
 
     def _on_transcript(self, message: Transcript) -> None:
         self._observe(UserText(self._now_s(), message.text, message.final))

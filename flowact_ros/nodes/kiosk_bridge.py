@@ -17,8 +17,10 @@ from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics
 from flowact_ros.kiosk.server import KioskServer
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
+from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
 from flowact_ros.nodes.params import Param
+from flowact_ros.nodes.stamps import is_simulated
 
 WATCH_S = 0.25  # how often pages are counted
 STALE_S = 2.0  # without a frame for so long the page says so
@@ -53,6 +55,7 @@ class KioskBridge(FlowactNode):
     def begin(self) -> None:
         self._state = {"behaviour": "idle", "speaking": False, "message": "waiting for the avatar"}
         self._frame_time = float("-inf")
+        self._times = ContentTime()
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
         self.add_subscription(StreamMetrics, topics.METRICS, self._on_metrics)
@@ -103,12 +106,15 @@ class KioskBridge(FlowactNode):
     def _on_frame(self, message: CompressedImage) -> None:
         self._frame_time = time.monotonic()
         if self._server is not None:
-            self._server.push_frame(bytes(message.data), from_time(message.header.stamp) / 1e9)
+            pts = self._times.picture(from_time(message.header.stamp)) / 1e9
+            self._server.push_frame(bytes(message.data), pts)
 
     def _on_audio(self, message: AudioChunk) -> None:
         if self._server is None or not self._server.wanted:
             return
-        pts = from_time(message.header.stamp) / 1e9
+        stamp_ns, simulated = from_time(message.header.stamp), is_simulated(self.get_clock())
+        time_ns = self._times.sound(stamp_ns, message.first_sample, message.sample_rate, simulated=simulated)
+        pts = time_ns / 1e9
         if message.encoding == AudioChunk.S16LE and message.channels == 1:
             self._server.push_audio(bytes(message.data), message.sample_rate, pts)
             return

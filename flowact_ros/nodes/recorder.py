@@ -19,8 +19,10 @@ from flowact_msgs.msg import AudioChunk
 from flowact_ros.media.mp4 import Mp4Writer
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
+from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import NANOSECONDS, audio_array, from_time, image_array
 from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.stamps import is_simulated
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 FRAME_NS = NANOSECONDS // FRAME_RATE
@@ -119,6 +121,7 @@ class Recorder(FlowactNode):
         self._until = round(self.params["seconds"] * FRAME_RATE) or None
 
     def begin(self) -> None:
+        self._times = ContentTime()
         self._thread = threading.Thread(
             target=self.guard(self._work, "recording"), name="recording", daemon=True
         )
@@ -133,13 +136,15 @@ class Recorder(FlowactNode):
             self._thread = None
 
     def _on_image(self, message: Image) -> None:
-        self._offer(("picture", from_time(message.header.stamp), image_array(message)))
+        self._offer(("picture", self._times.picture(from_time(message.header.stamp)), image_array(message)))
 
     def _on_audio(self, message: AudioChunk) -> None:
         pcm, rate = audio_array(message)
         if rate != SAMPLE_RATE:
             raise ValueError(f"sound at {rate} Hz: recordings are {SAMPLE_RATE} Hz")
-        self._offer(("sound", from_time(message.header.stamp), pcm))
+        stamp_ns, simulated = from_time(message.header.stamp), is_simulated(self.get_clock())
+        time_ns = self._times.sound(stamp_ns, message.first_sample, rate, simulated=simulated)
+        self._offer(("sound", time_ns, pcm))
 
     def _offer(self, item: tuple[str, int, np.ndarray]) -> None:
         try:

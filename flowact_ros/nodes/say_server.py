@@ -17,6 +17,7 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 
 from flowact_msgs.action import Say
+from flowact_msgs.msg import Transcript
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import one_line
 from flowact_ros.nodes.convert import ConversionError, audio_array, to_duration
@@ -82,6 +83,7 @@ class _Utterance:
 class SayServer:
     """Serves `say` from configure to cleanup, for the session that is attached.
 
+    What is said goes to `speech/text` where the goal has its text: the planner chooses the behaviour by it.
     `frame_left` is called in the pacing thread, the rest in the executor.
     """
 
@@ -110,8 +112,12 @@ class SayServer:
     def attach(
         self, session: Session, speaking: Callable[[], bool], on_speech: Callable[[str], None]
     ) -> None:
-        """Activation. speaking: does speech leave now; on_speech: gets the name of an utterance before it is pushed."""
+        """Activation, while topics can be made.
+
+        speaking: does speech leave now; on_speech: gets the name of an utterance before it is pushed.
+        """
         self._speaking, self._on_speech = speaking, on_speech
+        self._texts = self._node.add_publisher(Transcript, topics.SPEECH_TEXT)
         self._session = session
 
     def detach(self) -> None:
@@ -181,6 +187,14 @@ class SayServer:
             with self._lock:
                 self._utterances.remove(utterance)
             raise
+        self._tell_text(name, goal.text.strip())
+
+    def _tell_text(self, name: str, text: str) -> None:
+        """Times of its words are not known: `start` and `end` stay 0."""
+        if text:
+            message = Transcript(utterance_id=name, text=text, final=True, confidence=1.0)
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._texts.publish(message)
 
     def _free_name(self, wanted: str) -> str:
         """The same utterance_id twice would be taken for one utterance."""

@@ -13,6 +13,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 NAMESPACE = "avatar"
 
 SPEECH = "speech"
+SPEECH_TEXT = "speech/text"
 MIC = "mic"
 TRANSCRIPT = "transcript"
 INSTRUCTION = "instruction"
@@ -53,6 +54,7 @@ LATCHED_QOS = _reliable(1, latched=True)
 
 QOS: dict[str, QoSProfile] = {
     SPEECH: AUDIO_QOS,
+    SPEECH_TEXT: EVENT_QOS,
     MIC: AUDIO_QOS,
     TRANSCRIPT: EVENT_QOS,
     INSTRUCTION: EVENT_QOS,

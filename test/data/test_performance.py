@@ -50,7 +50,7 @@ def test_every_behaviour_has_many_wordings_of_its_own() -> None:
 
 def test_the_planner_says_what_training_has_heard() -> None:
     everything = {text for texts in WORDINGS.values() for text in texts}
-    for texts in (*planner.WORDINGS.values(), *planner.REACTIONS.values()):
+    for texts in (*planner.WORDINGS.values(), *planner.REACTIONS.values(), *planner.MANNERS.values()):
         assert set(texts) <= everything
 
 

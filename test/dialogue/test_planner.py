@@ -9,6 +9,7 @@ from flowact_ros.dialogue.planner import (
     BEHAVIOURS,
     IDLE,
     LISTENING,
+    MANNERS,
     PRIORITY_URGENT,
     REACTING,
     REACTIONS,
@@ -22,9 +23,12 @@ from flowact_ros.dialogue.planner import (
     RulePlanner,
     RulePlannerConfig,
     SpeechData,
+    SpeechText,
     Tick,
     UserText,
     UserVoice,
+    greets,
+    manner_of,
     reaction_to,
 )
 
@@ -50,6 +54,12 @@ def speech(start: float, end: float) -> list[Event]:
     """A sentence from a TTS: data in 40 ms chunks, and the avatar that speaks it with some delay."""
     data: list[Event] = [SpeechData(start + 0.04 * i, "u1") for i in range(int((end - start) / 0.04))]
     return [*data, AvatarSpeaking(start + 0.5, True, "u1"), AvatarSpeaking(end + 0.5, False, "")]
+
+
+def said(start: float, end: float, text: str, name: str = "say-1") -> list[Event]:
+    """A sentence through the `say` action: its text, and the avatar that speaks it a little later; no `speech`."""
+    sounds = [AvatarSpeaking(start + 0.4, True, name), AvatarSpeaking(end + 0.4, False)]
+    return [SpeechText(start, name, text), *sounds]
 
 
 def user(start: float, end: float) -> list[Event]:
@@ -92,6 +102,26 @@ TABLE = {
         12.0,
         {},
         [IDLE, SPEAKING, IDLE],
+    ),
+    "it says hello": (said(2, 3, "Hello!"), 8.0, {}, [IDLE, SPEAKING, IDLE]),
+    "a text whose sound is slow to come": (
+        [SpeechText(2, "u1", "Hm."), AvatarSpeaking(3.8, True, "u1"), AvatarSpeaking(5, False)],
+        8.0,
+        {},
+        [IDLE, SPEAKING, IDLE],
+    ),
+    "a text whose sound never comes": ([SpeechText(2, "u1", "Hello!")], 8.0, {}, [IDLE, SPEAKING, IDLE]),
+    "a text is an answer": (
+        [*user(1, 2), *said(3, 4, "It is ten.")],
+        9.0,
+        {},
+        [IDLE, LISTENING, THINKING, SPEAKING, IDLE],
+    ),
+    "the text of what was broken into": (
+        [*said(2, 6, "One, two, three."), *user(3, 5), SpeechText(3.2, "say-1", "Hello!")],
+        12.0,
+        {"barge_in": True},
+        [IDLE, SPEAKING, LISTENING, THINKING, IDLE],
     ),
     "a pause between two chunks is no end": (
         [*speech(2, 3), *speech(3.3, 4)],
@@ -136,6 +166,63 @@ def test_speaking_carries_the_utterance() -> None:
     assert [i.utterance_id for i in found] == ["u1"]
 
 
+def manners(events: list[Event], until: float = 12.0) -> list[tuple[float, str, str]]:
+    """(time, manner, utterance) of the instructions to speak; "" for one without a manner."""
+    kind = {text: name for name, texts in MANNERS.items() for text in texts if text not in WORDINGS[SPEAKING]}
+    out = [(t, i) for t, i in play(events, until) if i.behaviour == SPEAKING]
+    return [(round(t, 2), kind.get(i.text, ""), i.utterance_id) for t, i in out]
+
+
+def test_speech_without_a_text_has_no_manner() -> None:
+    assert manners(speech(2, 3)) == [(2.0, "", "u1")]
+
+
+def test_a_greeting_is_told_before_it_sounds() -> None:
+    assert manners(said(2, 3, "Hello!")) == [(2.0, "greeting", "say-1")]
+
+
+def test_only_the_beginning_of_a_long_sentence_waves() -> None:
+    told = manners(said(2, 10, "Good morning. I am sorry, but the museum is closed today."))
+    assert [(manner, name) for _, manner, name in told] == [("greeting", "say-1"), ("serious", "say-1")]
+    assert told[1][0] == pytest.approx(2.4 + 2.0, abs=0.06)
+    assert [manner for _, manner, _ in manners(said(2, 10, "Hello. It is ten."))] == ["greeting", ""]
+
+
+def test_a_text_that_comes_with_the_sound_of_a_tts() -> None:
+    told = manners([*speech(2, 6), SpeechText(2.1, "u1", "How wonderful to see you!")])
+    assert told == [(2.0, "", "u1"), (2.1, "cheerful", "u1")]
+
+
+def test_what_waits_behind_other_speech_has_its_turn_when_it_sounds() -> None:
+    first = [SpeechText(2, "a", "I am sorry."), AvatarSpeaking(2.4, True, "a")]
+    second = [SpeechText(2.5, "b", "Hi!"), AvatarSpeaking(5, True, "b"), AvatarSpeaking(6, False)]
+    assert manners([*first, *second]) == [(2.0, "serious", "a"), (5.0, "greeting", "b")]
+    plain = [SpeechText(2.5, "b", "It is ten."), AvatarSpeaking(5, True, "b"), AvatarSpeaking(6, False)]
+    assert manners([*first, *plain]) == [(2.0, "serious", "a"), (5.0, "", "b")]
+
+
+def test_a_name_that_is_given_again_is_greeted_again() -> None:
+    told = manners([*said(2, 3, "Hello!"), *said(6, 7, "Hello again!")])
+    assert [manner for _, manner, _ in told] == ["greeting", "greeting"]
+
+
+def test_silence_put_into_a_sentence_does_not_begin_it_anew() -> None:
+    pause = [AvatarSpeaking(5.0, False), AvatarSpeaking(5.2, True, "say-1")]
+    told = manners([*said(2, 8, "Hello, it is ten o'clock."), *pause])
+    assert [manner for _, manner, _ in told] == ["greeting", ""]
+
+
+def test_texts_without_a_name_are_not_listened_to() -> None:
+    assert behaviours([SpeechText(2, "", "Hello!")], 5.0) == [IDLE]
+
+
+def test_few_texts_are_remembered() -> None:
+    planner = RulePlanner()
+    for k in range(1000):
+        planner.observe(SpeechText(k, f"u{k}", "Hello!"))
+    assert len(planner._texts) < 100
+
+
 def test_dwell_holds_back_what_is_not_urgent() -> None:
     # The user stops 0.1 s after the onset: listening is still shown for the whole dwell.
     out = {i.behaviour: t for t, i in play(user(2.0, 2.1), 8.0, dwell_s=1.0)}
@@ -168,7 +255,7 @@ def test_wordings_vary_and_a_seed_repeats_them() -> None:
 
 def test_every_behaviour_has_several_wordings() -> None:
     assert set(WORDINGS) | {REACTING} == set(BEHAVIOURS)
-    assert all(len(texts) >= 2 for texts in [*WORDINGS.values(), *REACTIONS.values()])
+    assert all(len(texts) >= 2 for texts in [*WORDINGS.values(), *REACTIONS.values(), *MANNERS.values()])
 
 
 @pytest.mark.parametrize(
@@ -185,6 +272,28 @@ def test_every_behaviour_has_several_wordings() -> None:
 )
 def test_reactions_are_whole_words(text: str, kind: str | None) -> None:
     assert reaction_to(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "greeting", "manner"),
+    [
+        ("Hello!", True, ""),
+        ("'Hi there', he said", True, ""),
+        ("Well, good morning everybody", True, ""),
+        ("Welcome to the museum.", True, ""),
+        ("Thank you for coming, goodbye!", True, "cheerful"),
+        ("Hello, I am sorry: unfortunately we are closed", True, "serious"),
+        ("He said hello to her", False, ""),
+        ("Hi-fi systems are on your left", False, "explaining"),
+        ("This is a high shell", False, ""),
+        ("CONGRATULATIONS, how funny", False, "cheerful"),
+        ("The lift is out of order because of the storm", False, "explaining"),
+        ("Great, but be careful", False, "serious"),
+        ("", False, ""),
+    ],
+)
+def test_the_manner_of_a_text(text: str, greeting: bool, manner: str) -> None:
+    assert (greets(text), manner_of(text)) == (greeting, manner)
 
 
 def test_bad_settings_and_events_are_named() -> None:

@@ -31,6 +31,9 @@ NEEDS_ROS = (
     "test_uninstructed.py",
     "test_records.py",
     "test_demo_page.py",
+    "test_stamps.py",
+    "test_content_time.py",
+    "test_reference_request.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

@@ -24,7 +24,8 @@ from ros_harness import (
 )
 
 from flowact_msgs.action import Say
-from flowact_msgs.msg import AudioChunk, AvatarState, Instruction
+from flowact_msgs.msg import AudioChunk, AvatarState, Instruction, Transcript
+from flowact_ros.dialogue.phrases import MANNERS
 from flowact_ros.kiosk.protocol import AUDIO, FRAME, STATE, unpack
 from flowact_ros.media.mp4 import read_mp4
 from flowact_ros.media.wav import write_wav
@@ -66,6 +67,11 @@ def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
             # The microphone falls silent without a word: nobody is waited for.
             watcher.until(lambda: told[-1].behaviour == Instruction.THINKING, "thinking")
             watcher.until(lambda: told[-1].behaviour == Instruction.IDLE, "idle")
+            # What is being said: a greeting waves.
+            text = Transcript(utterance_id="hello", text="Hello!", final=True)
+            watcher.publisher(Transcript, topics.SPEECH_TEXT).publish(text)
+            watcher.until(lambda: told[-1].behaviour == Instruction.SPEAKING, "speaking")
+            assert told[-1].text in MANNERS["greeting"] and told[-1].utterance_id == "hello"
         finally:
             watcher.close()
             if late is not None:

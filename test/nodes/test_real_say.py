@@ -25,7 +25,7 @@ from ros_harness import (
 from std_srvs.srv import Trigger
 
 from flowact_msgs.action import Say
-from flowact_msgs.msg import AudioChunk
+from flowact_msgs.msg import AudioChunk, Transcript
 from flowact_msgs.srv import SetReference
 from flowact_ros.media.wav import write_wav
 from flowact_ros.nodes import topics
@@ -60,7 +60,7 @@ def test_reset_memory(watcher: Watcher) -> None:
     ("request_", "code", "says"),
     [
         (SetReference.Request(source=1, name="Nobody"), SetReference.Response.UNKNOWN_CHARACTER, "Nobody"),
-        (SetReference.Request(source=2, seed=123), SetReference.Response.UNKNOWN_CHARACTER, "123"),
+        (SetReference.Request(source=2, seed=-123), SetReference.Response.UNKNOWN_CHARACTER, "-123"),
         (SetReference.Request(source=9), SetReference.Response.INVALID_IMAGE, "9"),
         (SetReference.Request(source=0), SetReference.Response.INVALID_IMAGE, "0×0"),
         (
@@ -82,10 +82,18 @@ def test_references_that_cannot_be(
     watcher.until(lambda: len(watcher.seen[topics.IMAGE]) > count + 10, "frames after it")
 
 
-def test_a_new_reference_cuts_to_it(watcher: Watcher) -> None:
-    rgb = np.full((64, 64, 3), (200, 30, 30), np.uint8)
-    request = SetReference.Request(source=0, image=image_message(rgb, to_time(0), ""))
-    answer = watcher.call(SetReference, topics.SET_REFERENCE, request)
+RED = np.full((64, 64, 3), (200, 30, 30), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SetReference.Request(source=0, image=image_message(RED, to_time(0), "")),
+        SetReference.Request(source=2, seed=123),
+    ],
+)
+def test_a_new_reference_cuts_to_it(watcher: Watcher, request_: SetReference.Request) -> None:
+    answer = watcher.call(SetReference, topics.SET_REFERENCE, request_)
     assert (answer.error_code, answer.error_msg) == (0, "")
     assert answer.reference_id
     watcher.until(
@@ -95,11 +103,20 @@ def test_a_new_reference_cuts_to_it(watcher: Watcher) -> None:
 
 def test_say(watcher: Watcher) -> None:
     pcm = loud(1.5, seed=5)
+    texts: list[Transcript] = []
+    watcher.node.create_subscription(
+        Transcript, topics.SPEECH_TEXT, texts.append, topics.QOS[topics.SPEECH_TEXT]
+    )
+    watcher.until(lambda: watcher.node.count_publishers(topics.SPEECH_TEXT), "the topic of texts")
+    time.sleep(0.3)  # both ends
+    watcher.say(goal(loud(0.1), utterance_id="wordless")).result()
     said = watcher.say(goal(pcm, text="one two three", utterance_id="said"))
     status, result = said.result()
     assert (status, result.error_code, result.error_msg) == (SUCCEEDED, Say.Result.NONE, "")
     assert result.spoken_text == "one two three"
     assert (result.spoken.sec, result.spoken.nanosec) == (1, 500_000_000)
+    watcher.until(lambda: texts, "its text")
+    assert [(m.utterance_id, m.text, m.final) for m in texts] == [("said", "one two three", True)]
     phases = [feedback.phase for feedback in said.feedback]
     assert Say.Feedback.SPEAKING in phases and phases == sorted(phases)
     watcher.until(lambda: over(watcher, "said"), "silence after it")
