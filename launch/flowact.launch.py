@@ -6,22 +6,35 @@
     ros2 launch flowact_ros flowact.launch.py --show-args
 
 Nodes configure and activate themselves unless `autostart:=false`; then a lifecycle manager, or
-`ros2 lifecycle set /avatar/avatar_generator configure`, does it.
+`ros2 lifecycle set /avatar/avatar_generator configure`, does it. A node that ends is started again, unless its
+settings are not usable.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
+import flowact_ros
+from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP
+
 PACKAGE = "flowact_ros"
+
+
+def characters() -> list[str]:
+    """What `engine.characters.list_characters` lists, without its imports: torch need not be there for `launch`."""
+    return sorted(path.stem for path in Path(flowact_ros.__file__).parent.glob("weights/characters/*.png"))
 
 
 def arguments(share: str) -> list[DeclareLaunchArgument]:
@@ -52,21 +65,30 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
             description="Of all nodes",
         ),
         DeclareLaunchArgument(
-            "preset", default_value="", description="Model preset; empty: that of params_file (avatar_cpu)"
+            "preset",
+            default_value="",
+            choices=["", "avatar_cpu", "debug"],
+            description="Model; debug has random weights; empty: that of params_file (avatar_cpu)",
         ),
         DeclareLaunchArgument(
-            "device", default_value="", description="cpu, cuda, cuda:1; empty: that of params_file (cpu)"
+            "device",
+            default_value="",
+            description="Where the model runs: cpu, cuda, or a certain GPU (cuda:0, cuda:1, ...); "
+            "empty: that of params_file (cpu)",
         ),
         DeclareLaunchArgument(
             "schedule",
             default_value="",
             choices=["", "sequential", "diagonal"],
-            description="How denoising steps are spent; empty: that of params_file (sequential)",
+            description="How denoising steps are spent. The live stream runs sequential, for which the shipped "
+            "weights were trained; with diagonal, which rollouts know, the generator does not configure. "
+            "Empty: that of params_file (sequential)",
         ),
         DeclareLaunchArgument(
             "character",
             default_value="",
-            description="Name of a shipped character; empty: that of params_file",
+            choices=["", *characters()],
+            description="A shipped character; empty: that of params_file, else the first one",
         ),
         DeclareLaunchArgument(
             "speech_file",
@@ -83,9 +105,27 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
             "launch_page", default_value="true", choices=boolean, description="Serve the page"
         ),
         DeclareLaunchArgument(
-            "respawn", default_value="true", choices=boolean, description="Start a node again that crashed"
+            "respawn",
+            default_value="true",
+            choices=boolean,
+            description="Start a node again that ended, unless its settings are not usable",
         ),
     ]
+
+
+def unless_hopeless(node: LifecycleNode) -> RegisterEventHandler:
+    """Calls the restart of a node off whose settings are not usable: it would fail the same way again, for ever."""
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        if event.returncode != EXIT_BAD_SETUP:
+            return []
+        # The event ends the pause that `respawn` makes.
+        return [
+            LogInfo(msg=f"{node.node_name} stays off: its settings are not usable, see its error above"),
+            EmitEvent(event=ShutdownProcess(process_matcher=matches_action(node))),
+        ]
+
+    return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -94,6 +134,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
+    if not os.path.isfile(given("params_file")):  # launch would only warn, and go on without it
+        raise FileNotFoundError(f"params_file {given('params_file')!r} is not a file")
     common: dict = {
         "use_sim_time": given("use_sim_time") == "true",
         "autostart": given("autostart") == "true",
@@ -124,7 +166,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             condition=IfCondition(when),
         )
 
-    return [
+    chosen = [
         node("avatar_generator", "avatar_generator", generator),
         node("instruction_planner", "instruction_planner", when=given("launch_planner")),
         node("kiosk_bridge", "kiosk_bridge", when=given("launch_page")),
@@ -136,10 +178,10 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         ),
         *([node("speech_source", "audio_capture", speech)] if given("speech_file") else []),
     ]
+    return [*map(unless_hopeless, chosen), *chosen]
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` runs."""
     share = get_package_share_directory(PACKAGE)
-    passive = SetEnvironmentVariable("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "passive"))
-    return LaunchDescription([*arguments(share), passive, OpaqueFunction(function=nodes)])
+    return LaunchDescription([*arguments(share), OpaqueFunction(function=nodes)])
