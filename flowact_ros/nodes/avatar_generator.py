@@ -65,7 +65,12 @@ class AvatarGenerator(FlowactNode):
             range=(0, 2**31 - 1),
         ),
         Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
-        Param("schedule", "sequential", "How denoising steps are spent; the live stream runs sequential", choices=("sequential", "diagonal")),
+        Param(
+            "schedule",
+            "sequential",
+            "How denoising steps are spent; the live stream runs sequential",
+            choices=("sequential", "diagonal"),
+        ),
         Param("threads", 0, "CPU threads of denoiser and decoder each; 0: what is best here", range=(0, 64)),
         Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
         Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
