@@ -128,7 +128,8 @@ class AvatarGenerator(FlowactNode):
         self._warm_up()
         # Requests are answered in the inactive state as well: that the avatar is not active.
         self._say = SayServer(self)
-        self.add_service(SetReference, topics.SET_REFERENCE, self._set_reference)
+        # Encoding a picture takes seconds, in which somebody may want to interrupt.
+        self.add_slow_service(SetReference, topics.SET_REFERENCE, self._set_reference)
         self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
         self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
         spare_the_collector()

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
@@ -124,6 +125,23 @@ class FlowactNode(LifecycleNode):
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
         service = self.create_service(kind, name, callback)
         self._scope.append(lambda: self.destroy_service(service))
+        return service
+
+    def add_slow_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
+        """A service whose callback takes seconds: it runs in a thread of its own, one request after the other, and
+        everything else of the node is served meanwhile."""
+        worker = ThreadPoolExecutor(1, thread_name_prefix=name)
+        service = self.add_service(kind, name, lambda request, response: (request, response))
+        send = service.send_response
+
+        def answer(pair: tuple[Any, Any], header: Any) -> None:
+            send(callback(*pair), header)
+
+        # rclpy sends what the callback has returned; here that is what the thread is to work on.
+        service.send_response = lambda pair, header: worker.submit(
+            self.guard(answer, f"an answer of '{name}'"), pair, header
+        )
+        self._scope.append(lambda: worker.shutdown(wait=False, cancel_futures=True))
         return service
 
     def add_timer(self, period_s: float, callback: Callable[[], None]) -> Any:

@@ -34,6 +34,7 @@ NEEDS_ROS = (
     "test_stamps.py",
     "test_content_time.py",
     "test_reference_request.py",
+    "test_slow_service.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 
