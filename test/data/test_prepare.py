@@ -88,7 +88,7 @@ def test_out_that_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_missing_voice_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("scipy")
+    pytest.importorskip("scipy", reason="clips need scipy: `make setup-dev` installs it")
     monkeypatch.setattr(synthesizer, "_loaded", {})
     monkeypatch.setattr(synthesizer, "BACKENDS", {"hibari": synthesizer.BACKENDS["hibari"]})
     monkeypatch.setitem(sys.modules, "hibari", None)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from flowact_ros.evaluation import bench
-from flowact_ros.kiosk.browser import find_browser
+from flowact_ros.kiosk.browser import CHROMIUM_NAMES, find_browser
 
 PROMISED = {
     "real_time_factor": {"median", "p95"},
@@ -53,7 +53,7 @@ def test_engine_only_prints_the_table_as_json(capsys):
 def test_all_nodes_and_a_page_client(page, capsys):
     pytest.importorskip("rclpy", reason="the nodes need ROS 2: `make setup` installs it")
     if page == "browser" and find_browser() is None:
-        pytest.skip("needs a Chromium")
+        pytest.skip(f"needs a Chromium: none of {', '.join(CHROMIUM_NAMES)} is installed")
     argv = ["--preset", "debug", "--seconds", "8", "--threads", "1", "--json", "--page", page]
     assert bench.main(argv) == 0
     result = json.loads(capsys.readouterr().out)

@@ -38,7 +38,7 @@ def test_a_step_keeps_to_its_device(name, tmp_path):
         assert loss.device == META
         loss.backward()
     assert all(p.grad.device == META for p in stage.module.parameters() if p.grad is not None)
-    with pytest.raises((RuntimeError, NotImplementedError)):
+    with pytest.raises(RuntimeError):
         stage.step(batch, 1000)  # the check can fail: a batch that stayed behind
 
 
