@@ -311,12 +311,15 @@ def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def best_kind(device: str) -> str:
-    """What the networks compute in: "bfloat16" as `best_dtype` has it; else "int8" for the denoiser's large products,
-    where there are kernels, and float32 for all that is left; else "float32".
+    """What the networks compute in: on a CPU with kernels for it "int8" for the denoiser's large products and float32
+    for all that is left; else "bfloat16" or "float32" as `best_dtype` has it.
+
+    Also where a CPU multiplies bfloat16: int8 is no slower there, and oneDNN, which computes bfloat16, keeps 0.1 to
+    0.6 MB for each new number of tokens and size of a picture's part, until gigabytes are gone (docs/decisions.md).
     """
-    if best_dtype(device) == torch.bfloat16:
-        return "bfloat16"
-    return "int8" if has_int8() else "float32"
+    if device == "cpu" and has_int8():
+        return "int8"
+    return "bfloat16" if best_dtype(device) == torch.bfloat16 else "float32"
 
 
 def best_dtype(device: str) -> torch.dtype:

@@ -41,8 +41,8 @@ def spare_the_collector() -> None:
 
 
 def best_threads(device: str = "cpu") -> int:
-    """Threads for each of denoiser and decoder, which run beside each other: two where the processor has no bfloat16
-    units and cores to spare, else one.
+    """Threads for each of denoiser and decoder, which run beside each other: two where the processor has cores to
+    spare and is slow enough to need them, which those with units for bfloat16 are not; else one.
 
     Threads of one network wait for each other a thousand times a step: on two cores they cost more than they bring.
     """

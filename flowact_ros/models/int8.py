@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matrix products in int8, for processors that have no bfloat16 units.
+"""Matrix products in int8, on a CPU.
 
 Weights are rounded to int8 with a scale a row; activations when they come, with one scale for all of them (dynamic
 quantisation, torch's FBGEMM kernels). With AVX2 alone such a product takes 0.57 of the time of float32's, and a quarter

@@ -66,6 +66,24 @@ def test_threads_follow_the_processor(
     assert best_threads("cpu") == threads
 
 
+@pytest.mark.parametrize(
+    ("device", "int8", "dtype", "kind"),
+    [
+        ("cpu", True, torch.bfloat16, "int8"),
+        ("cpu", True, torch.float32, "int8"),
+        ("cpu", False, torch.bfloat16, "bfloat16"),
+        ("cpu", False, torch.float32, "float32"),
+        ("cuda", True, torch.bfloat16, "bfloat16"),
+    ],
+)
+def test_what_networks_compute_in_follows_the_processor(
+    device: str, int8: bool, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
+    monkeypatch.setattr(pipeline, "has_int8", lambda: int8)
+    assert pipeline.best_kind(device) == kind
+
+
 def test_full_collections_leave_out_what_was_loaded() -> None:
     class Kept:
         pass
