@@ -64,16 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 bad command line."""
     args = _parser().parse_args(argv)
     try:
+        _check(args)
+    except ValueError as error:
+        print(f"flowact bench: {error}", file=sys.stderr)
+        return 2
+    try:
         if args.threads is None:
             args.threads = best_threads(args.device)
-        if not 1 <= args.threads <= 64:
-            raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
-        if args.seconds is not None and not 5 <= args.seconds <= 7200:
-            raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 5 .. 7200")
-        if args.random_weights and not args.engine_only:
-            raise ValueError("--random-weights goes with --engine-only")
-        if args.dtype != "auto" and not args.engine_only:
-            raise ValueError("--dtype goes with --engine-only: the avatar's node chooses for itself")
         result = engine_only(args) if args.engine_only else with_nodes(args)
     except KeyboardInterrupt:
         return 130
@@ -85,6 +82,18 @@ def main(argv: list[str] | None = None) -> int:
     else:
         show(result)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options out of range or that do not go together."""
+    if args.threads is not None and not 1 <= args.threads <= 64:
+        raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
+    if args.seconds is not None and not 5 <= args.seconds <= 7200:
+        raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 5 .. 7200")
+    if args.random_weights and not args.engine_only:
+        raise ValueError("--random-weights goes with --engine-only")
+    if args.dtype != "auto" and not args.engine_only:
+        raise ValueError("--dtype goes with --engine-only: the avatar's node chooses for itself")
 
 
 if __name__ == "__main__":

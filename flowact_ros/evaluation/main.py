@@ -78,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed or a target missed under --strict, 2 bad command line."""
     args = _parser().parse_args(argv)
     try:
+        _check(args)
+    except ValueError as error:
+        print(f"flowact eval: {error}", file=sys.stderr)
+        return 2
+    try:
         return _quick(args) if args.verb == "quick" else _readout(args)
     except KeyboardInterrupt:
         return 130
@@ -90,8 +95,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError for options that nothing can be measured or trained with."""
+    if args.verb == "readout":
+        for name, least in (("characters", 20), ("steps", 1)):
+            if getattr(args, name) < least:
+                raise ValueError(f"--{name} is {getattr(args, name)}; it must be {least} or more")
+        return
     from flowact_ros.data.characters import NAMED
 
+    settings_of(args.set)
+    if not 0 <= args.threads <= 64:
+        raise ValueError(f"--threads is {args.threads}; it must lie in 0 .. 64")
     if not 1 <= args.clips <= 64:
         raise ValueError(f"--clips is {args.clips}; it must lie in 1 .. 64")
     if not 2.0 <= args.seconds <= 60.0:
@@ -129,7 +143,6 @@ def _quick(args: argparse.Namespace) -> int:
     from flowact_ros.models.checkpoint import read_card, weights_dir
     from flowact_ros.models.config import preset
 
-    _check(args)
     changes = settings_of(args.set)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -226,8 +239,6 @@ def _readout(args: argparse.Namespace) -> int:
 
     from flowact_ros.evaluation.readout import default_path, train_and_save
 
-    if args.characters < 20 or args.steps < 1:
-        raise ValueError("--characters must be 20 or more, --steps 1 or more")
     torch.set_num_threads(max(1, min(torch.get_num_threads(), 2)))
     path = args.out or default_path()
     card = train_and_save(path, characters=args.characters, steps=args.steps, seed=args.seed)

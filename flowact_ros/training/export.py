@@ -21,6 +21,7 @@ from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.methods.vae import load_grown, measure_latents
+from flowact_ros.training.trainer import read_state
 
 
 def commit_id() -> str:
@@ -32,7 +33,7 @@ def commit_id() -> str:
 
 def run_card(run: Path, command: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What a card says of a run, and the run's EMA weights."""
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    state = read_state(run / "state.pt", {"ema", "iteration", "seconds"})
     metrics: dict[str, float] = {}
     if (run / "eval.csv").exists():
         with (run / "eval.csv").open(encoding="utf-8") as file:

@@ -89,6 +89,7 @@ def prepare(
     references: dict[str, Tensor] = {}
     for number, clip in list(enumerate(clips))[shard[0] :: shard[1]]:
         path = out / f"{clip.path.name}.pt"
+        partial = path.with_suffix(".partial")
         if path.exists():
             continue
         name, size = clip.info["identity"], clip.info["size"]
@@ -112,8 +113,9 @@ def prepare(
                 "kind": torch.tensor([kind_of(text) for text in spoken]),
                 "opening": torch.from_numpy(np.array(clip.array("opening")[: count * FRAMES_PER_LATENT])),
             },
-            path,
+            partial,
         )
+        partial.replace(path)  # a run that is ended here leaves no half of a clip
         print(f"{number + 1}/{len(clips)} {path}", flush=True)
 
 

@@ -63,6 +63,7 @@ RANGES = {  # option -> what it must lie in
     "nearby": (0.0, 1.0),
     "share": (1e-6, 1.0),
     "threads": (1, 64),
+    "encoding_steps": (0, 1000),
     "seed": (0, 2**31 - 1),
 }
 LONGEST_LINE = 300  # characters of an error
@@ -109,6 +110,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--device", default="cpu", help="cpu or cuda; latents and all that is trained")
     top.add_argument("--threads", type=int, default=1)
     top.add_argument("--shard", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="do every N-th clip from I")
+    top.add_argument(
+        "--encoding-steps", type=int, metavar="N", help="gradient steps on each latent (latents; default: the preset's)"
+    )
     top.add_argument("--seed", type=int, default=0)
     top.add_argument("--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16")
     return top
@@ -137,8 +141,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"{args.stage} needs --{name}")
     for name, (least, most) in RANGES.items():
         value = getattr(args, name)
-        if not least <= value <= most:
-            raise ValueError(f"--{name} is {value}; it must lie in {least} .. {most}")
+        if value is not None and not least <= value <= most:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must lie in {least} .. {most}")
     first, every = args.shard
     if not 0 <= first < every:
         raise ValueError(f"--shard is {first} {every}; I must lie in 0 .. N - 1")
@@ -232,7 +236,8 @@ def _latents(config: ModelConfig, args: argparse.Namespace) -> None:
     load_weights(shipped("vae", config), vae, kind="vae", config=config.vae)
     vae.eval().to(args.device, kind(args))
     window = AudioWindow(load_audio_encoder())
-    steps, shard = config.encoding_steps, (args.shard[0], args.shard[1])
+    steps = config.encoding_steps if args.encoding_steps is None else args.encoding_steps
+    shard = (args.shard[0], args.shard[1])
     prepare(vae, window, load_text_encoder(), clips, args.out, steps=steps, shard=shard)
     print(f"motion_scale should be about {motion_deviation(args.out):.3f}; the preset has {config.motion_scale}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import signal
 import time
 from collections.abc import Iterable
@@ -84,7 +85,8 @@ class Trainer:
             self._resume()
 
     def _resume(self) -> None:
-        state = torch.load(self.config.run / "state.pt", map_location="cpu", weights_only=True)
+        """Raises ValueError for a damaged file, RuntimeError for another network's."""
+        state = read_state(self.config.run / "state.pt", {"module", "optimizer", "ema", "iteration", "seconds"})
         self.method.module.load_state_dict(state["module"])
         if state["optimizer"] is not None:  # None: weights taken over from elsewhere
             self.optimizer.load_state_dict(state["optimizer"])
@@ -187,6 +189,17 @@ class Trainer:
                 writer.writeheader()
             writer.writerow(row)
         print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
+
+
+def read_state(path: Path, needed: set[str]) -> dict[str, Any]:
+    """What `Trainer.save` wrote. Raises ValueError, one line, for a file that is damaged or lacks what is `needed`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0] if str(error) else 'empty'})") from None
+    if not isinstance(state, dict) or not needed <= state.keys():
+        raise ValueError(f"{path} is no state of a training run; it must hold {', '.join(sorted(needed))}")
+    return state
 
 
 def mean_of(values: Iterable[float]) -> float:

@@ -204,18 +204,20 @@ def test_table_shows_values_and_verdicts(capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "status", "words"),
     [
-        (["quick", "--clips", "0"], "--clips is 0; it must lie in 1 .. 64"),
-        (["quick", "--seconds", "1"], "--seconds is 1; it must lie in 2 .. 60"),
-        (["quick", "--long", "5"], "--long is 5"),
-        (["quick", "--character", "nobody"], "--character 'nobody' does not exist"),
-        (["quick", "--preset", "huge"], "preset 'huge' does not exist"),
-        (["quick", "--weights", "/nonexistent"], "/nonexistent/vae.safetensors are missing"),
-        (["readout", "--steps", "0"], "--steps 1 or more"),
+        (["quick", "--clips", "0"], 2, "--clips is 0; it must lie in 1 .. 64"),
+        (["quick", "--seconds", "1"], 2, "--seconds is 1; it must lie in 2 .. 60"),
+        (["quick", "--long", "5"], 2, "--long is 5"),
+        (["quick", "--threads", "-1"], 2, "--threads is -1; it must lie in 0 .. 64"),
+        (["quick", "--character", "nobody"], 2, "--character 'nobody' does not exist"),
+        (["quick", "--set", "lines"], 2, "--set 'lines' is no KEY=VALUE"),
+        (["quick", "--preset", "huge"], 1, "preset 'huge' does not exist"),
+        (["quick", "--weights", "/nonexistent"], 1, "/nonexistent/vae.safetensors are missing"),
+        (["readout", "--steps", "0"], 2, "--steps is 0; it must be 1 or more"),
     ],
 )
-def test_bad_input_is_one_clear_line(argv: list[str], words: str, capsys):
-    assert main(argv) == 1
+def test_bad_input_is_one_clear_line(argv: list[str], status: int, words: str, capsys):
+    assert main(argv) == status
     error = capsys.readouterr().err.strip()
     assert words in error and "\n" not in error

@@ -306,6 +306,7 @@ def test_exported_weights_go_where_out_says(tmp_path: Path) -> None:
         (["fewstep", "--nearby", "1.5"], "--nearby is 1.5; it must lie in 0.0 .. 1.0"),
         (["export-fewstep", "--share", "2"], "--share is 2.0; it must lie in 1e-06 .. 1.0"),
         (["latents", "--shard", "0", "0"], "--shard is 0 0; I must lie in 0 .. N - 1"),
+        (["latents", "--encoding-steps", "-1"], "--encoding-steps is -1; it must lie in 0 .. 1000"),
         (["latents", "--shard", "5", "2"], "--shard is 5 2"),
     ],
 )
@@ -388,6 +389,25 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
 
     whole, cut = train(tmp_path / "whole", (4,)), train(tmp_path / "cut", (2, 4))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", "is damaged (empty)"), (b"no weights", "is damaged ("), (None, "is no state of a training run")],
+)
+def test_a_damaged_state_gives_one_line(
+    content: bytes | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = latents(tmp_path / "data"), tmp_path / "run"
+    run.mkdir()
+    if content is None:
+        torch.save({"iteration": 3}, run / "state.pt")
+    else:
+        (run / "state.pt").write_bytes(content)
+    options = ["--preset", "debug", "--data", str(data), "--heldout", str(data), "--run", str(run)]
+    assert train(["stage1", *options]) == 1
+    told = capsys.readouterr().err
+    assert f"state.pt {says}" in told and told.count("\n") == 1
 
 
 def test_memory_older_than_short_term_gets_no_gradient(tmp_path: Path) -> None:
