@@ -4,7 +4,7 @@
     .venv/bin/python docs/contact_sheet.py        # about two minutes on two cores
 
 A row is a character: six frames while it says the shipped sentence, at equal distances, then one while it listens and
-one while it thinks.
+one while it thinks, in the planner's first wording of each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from flowact_ros.dialogue.phrases import WORDINGS
 from flowact_ros.engine.characters import load_character
 from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.engine.session import Session
@@ -34,12 +35,12 @@ def row(pipeline, name: str, pcm: np.ndarray, rate: int) -> torch.Tensor:
     pictures = []
     with Session(pipeline, load_character(name), seed=0) as session:
         session.push_audio(pcm, rate, utterance_id="demo", last=True)
-        session.set_instruction("speaking in a friendly way", behaviour="speaking")
+        session.set_instruction(WORDINGS["speaking"][0], behaviour="speaking")
         for frame in session.frames(realtime=False):
             if frame.index == end:
-                session.set_instruction("listening and nodding", behaviour="listening")
+                session.set_instruction(WORDINGS["listening"][0], behaviour="listening")
             if frame.index == end + after + 1:
-                session.set_instruction("thinking, looking away", behaviour="thinking")
+                session.set_instruction(WORDINGS["thinking"][0], behaviour="thinking")
             if frame.index in wanted:
                 pictures.append(torch.from_numpy(frame.rgb).permute(2, 0, 1))
             if frame.index >= wanted[-1]:

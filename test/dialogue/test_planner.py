@@ -244,12 +244,12 @@ def test_time_never_runs_backwards() -> None:
 
 
 def test_wordings_vary_and_a_seed_repeats_them() -> None:
-    events = [event for k in range(8) for event in user(2 + 8 * k, 3 + 8 * k)]
-    texts = [i.text for _, i in play(events, 70.0) if i.behaviour == LISTENING]
+    events = [event for k in range(8) for event in speech(2 + 8 * k, 3 + 8 * k)]
+    texts = [i.text for _, i in play(events, 70.0) if i.behaviour == SPEAKING]
     assert len(texts) == 8
     assert all(a != b for a, b in zip(texts, texts[1:], strict=False))
-    assert texts == [i.text for _, i in play(events, 70.0) if i.behaviour == LISTENING]
-    other = [i.text for _, i in play(events, 70.0, seed=5) if i.behaviour == LISTENING]
+    assert texts == [i.text for _, i in play(events, 70.0) if i.behaviour == SPEAKING]
+    other = [i.text for _, i in play(events, 70.0, seed=5) if i.behaviour == SPEAKING]
     assert other != texts
 
 
