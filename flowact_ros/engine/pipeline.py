@@ -314,7 +314,7 @@ def best_kind(device: str) -> str:
     """What the networks compute in: on a CPU with kernels for it "int8" for the denoiser's large products and float32
     for all that is left; else "bfloat16" or "float32" as `best_dtype` has it.
 
-    Also where a CPU multiplies bfloat16: int8 is no slower there, and oneDNN, which computes bfloat16, keeps 0.1 to
+    Also where a CPU multiplies bfloat16: int8 is no slower there, and oneDNN, which computes bfloat16, keeps 0.06 to
     0.6 MB for each new number of tokens and size of a picture's part, until gigabytes are gone (docs/decisions.md).
     """
     if device == "cpu" and has_int8():
