@@ -9,14 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
-from flowact_ros.data.characters.controls import CONTROL_NAMES
+from flowact_ros.data.characters.controls import CONTROL_NAMES, neutral
 from flowact_ros.data.motion import bump, drift, minimum_jerk, step
 from flowact_ros.timebase import FRAME_RATE
 
-NEUTRAL = np.zeros(len(CONTROL_NAMES))
-_HANDS = {"hand_left_x": 0.25, "hand_left_y": 1.2, "hand_right_x": 0.75, "hand_right_y": 1.2}
-for _name, _value in _HANDS.items():
-    NEUTRAL[CONTROL_NAMES.index(_name)] = _value
+NEUTRAL = neutral(1)[0].numpy().astype(np.float64)
 
 
 def column(name: str) -> int:

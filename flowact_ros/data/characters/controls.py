@@ -6,37 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CONTROL_NAMES: tuple[str, ...] = (
-    "head_yaw", "head_pitch", "head_roll", "head_x", "head_y",
-    "gaze_x", "gaze_y", "blink_left", "blink_right", "eye_wide",
-    "brow_left", "brow_right", "brow_inner",
-    "jaw", "mouth_width", "mouth_round", "lip_upper", "lip_lower", "lip_press", "teeth", "tongue",
-    "smile", "cheek",
-    "shoulder_x", "shoulder_y", "breath",
-    "hand_left_x", "hand_left_y", "hand_left_angle", "hand_left_open",
-    "hand_right_x", "hand_right_y", "hand_right_angle", "hand_right_open",
-)  # fmt: skip
-
-_UNIT = (0.0, 1.0)
-_SIGNED = (-1.0, 1.0)
+from flowact_ros.models.codec.motion import CONTROL_NAMES, RIG
+from flowact_ros.models.codec.motion import neutral as rig_neutral
 
 #: Least and greatest value of every control (radians, fractions of the canvas, or plain amounts).
-CONTROL_LIMITS: dict[str, tuple[float, float]] = {
-    "head_yaw": (-0.5, 0.5), "head_pitch": (-0.35, 0.35), "head_roll": (-0.3, 0.3),
-    "head_x": (-0.06, 0.06), "head_y": (-0.06, 0.06),
-    "gaze_x": _SIGNED, "gaze_y": _SIGNED, "blink_left": _UNIT, "blink_right": _UNIT, "eye_wide": _SIGNED,
-    "brow_left": _SIGNED, "brow_right": _SIGNED, "brow_inner": _SIGNED,
-    "jaw": _UNIT, "mouth_width": _SIGNED, "mouth_round": _UNIT, "lip_upper": _UNIT, "lip_lower": _UNIT,
-    "lip_press": _UNIT, "teeth": _UNIT, "tongue": _UNIT, "smile": _SIGNED, "cheek": _UNIT,
-    "shoulder_x": _SIGNED, "shoulder_y": _SIGNED, "breath": _UNIT,
-    "hand_left_x": (-0.5, 1.5), "hand_left_y": (0.0, 2.0), "hand_left_angle": (-3.15, 3.15),
-    "hand_left_open": _UNIT,
-    "hand_right_x": (-0.5, 1.5), "hand_right_y": (0.0, 2.0), "hand_right_angle": (-3.15, 3.15),
-    "hand_right_open": _UNIT,
-}  # fmt: skip
+CONTROL_LIMITS: dict[str, tuple[float, float]] = {control.name: (control.low, control.high) for control in RIG}
 
 _INDEX = {name: i for i, name in enumerate(CONTROL_NAMES)}
-_NEUTRAL = {"hand_left_x": 0.25, "hand_left_y": 1.2, "hand_right_x": 0.75, "hand_right_y": 1.2}
 #: Rounding in float32 arithmetic (a clamp, a sine) may pass a limit by this much.
 _SLACK = 1e-3
 
@@ -56,10 +32,7 @@ def neutral(frames: int) -> Tensor:
     """Neutral controls, float32 [frames, K]: looking ahead, mouth closed, hands out of the picture."""
     if frames < 1:
         raise CharacterError(f"{frames} frames asked for; at least 1 is needed")
-    controls = torch.zeros(frames, len(CONTROL_NAMES))
-    for name, value in _NEUTRAL.items():
-        controls[:, _INDEX[name]] = value
-    return controls
+    return rig_neutral(frames)
 
 
 def clamp_controls(controls: Tensor) -> Tensor:
