@@ -3,7 +3,7 @@
 
 flowact eval quick                      # about 6 minutes of one core; a table and contact sheets
 flowact eval quick --json --out runs/eval --wav speech.wav
-flowact eval readout                    # train the ruler again: mouth openings from pixels
+flowact eval readout --minutes 20       # train the readout of the rig: what is read from pixels
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
     )
     quick.add_argument(
-        "--split", default="heldout", choices=("heldout", "validation"), help="where settings are tried: validation"
+        "--split",
+        default="heldout",
+        choices=("heldout", "validation"),
+        help="where settings are tried: validation",
     )
     quick.add_argument(
         "--set",
@@ -57,20 +60,35 @@ def _parser() -> argparse.ArgumentParser:
         "--wav", action="append", default=[], metavar="FILE", help="recorded speech (repeatable)"
     )
     quick.add_argument(
-        "--audio-backend", default="embedded", choices=("embedded", "whisper"), help="who hears (default: embedded)"
+        "--audio-backend",
+        default="embedded",
+        choices=("embedded", "whisper"),
+        help="who hears (default: embedded)",
     )
     quick.add_argument(
-        "--audio-path", metavar="FILE", help="weights of that encoder (default: the shipped or converted ones)"
+        "--audio-path",
+        metavar="FILE",
+        help="weights of that encoder (default: the shipped or converted ones)",
     )
     quick.add_argument("--seed", type=int, default=0, help="of the stream's noise")
     quick.add_argument("--out", type=Path, metavar="DIR", help="contact sheets, lip curves and report.json")
     quick.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed")
 
-    readout = verbs.add_parser("readout", help="train the readout of mouth openings on rendered characters")
-    readout.add_argument("--characters", type=int, default=1200, help="characters drawn, 4 frames each")
-    readout.add_argument("--steps", type=int, default=1500, help="batches of 32 mouths")
+    readout = verbs.add_parser(
+        "readout", help="train the readout of the rig on rendered characters, or export it"
+    )
+    readout.add_argument(
+        "--run", type=Path, default=Path("runs/readout"), help="folder; training goes on there"
+    )
+    readout.add_argument("--minutes", type=float, default=1e9, metavar="N", help="stop after this slice")
+    readout.add_argument(
+        "--steps", type=int, default=1600, help="batches of 32 frames, in all slices together"
+    )
+    readout.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     readout.add_argument("--seed", type=int, default=0)
-    readout.add_argument("--out", type=Path, help="file of the weights (default: the shipped ones)")
+    readout.add_argument(
+        "--export", action="store_true", help="measure the run's weights and write them to the package"
+    )
     return parser
 
 
@@ -97,9 +115,12 @@ def main(argv: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that nothing can be measured or trained with."""
     if args.verb == "readout":
-        for name, least in (("characters", 20), ("steps", 1)):
-            if getattr(args, name) < least:
-                raise ValueError(f"--{name} is {getattr(args, name)}; it must be {least} or more")
+        if args.steps < 1:
+            raise ValueError(f"--steps is {args.steps}; it must be 1 or more")
+        if not args.minutes > 0:
+            raise ValueError(f"--minutes is {args.minutes:g}; it must be above 0")
+        if not 0 < args.rate < 1:
+            raise ValueError(f"--rate is {args.rate:g}; it must lie between 0 and 1")
         return
     from flowact_ros.data.characters import NAMED
 
@@ -237,17 +258,20 @@ class progress:
 def _readout(args: argparse.Namespace) -> int:
     import torch
 
-    from flowact_ros.evaluation.readout import default_path, train_and_save
+    from flowact_ros.evaluation.train_rig_readout import export, train
 
     torch.set_num_threads(max(1, min(torch.get_num_threads(), 2)))
-    path = args.out or default_path()
-    card = train_and_save(path, characters=args.characters, steps=args.steps, seed=args.seed)
-    for name in ("heldout_renders", "heldout_disturbed"):
-        figures = card[name]
-        print(
-            f"{name}: correlation {figures['correlation']:.4f}, mean error {figures['mae_px_512']:.2f} px of 512 lines"
+    if not args.export:
+        train(args.run, minutes=args.minutes, steps=args.steps, seed=args.seed, rate=args.rate)
+        return 0
+    if not (args.run / "state.pt").is_file():
+        raise ValueError(
+            f"{args.run} holds no training run; train one with `flowact eval readout --run {args.run}`"
         )
-    print(f"written to {path}")
+    for group, figures in export(args.run)["errors"].items():
+        print(group)
+        for name, error in figures.items():
+            print(f"  {name:14s} " + "  ".join(f"{key} {value:.4f}" for key, value in error.items()))
     return 0
 
 
