@@ -95,7 +95,8 @@ def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict
     "hand_left" and "hand_right".
 
     Boxes are clipped to the picture; the box of a hand that is out of it is empty (all zeros). The mouth's box
-    holds the lips in every shape up to the widest opening of its frame; an eye's box holds the lids and lashes. Errors as ``render``.
+    holds the lips in every shape up to the widest opening of its frame; an eye's box holds the lids and lashes.
+    Errors as ``render``.
     """
     pose = Pose(identity, Controls(_checked(identity, controls, size)))
     shape = pose.mouth_shape
