@@ -27,7 +27,7 @@ REST_SMILE = 5.5
 #: Scale of the head at ``head_z`` = 1 is 1 plus this.
 LEAN = 0.06
 #: How far the lower lip and the chin go to the side with ``jaw_x``, and a mouth's corner up or down with ``smirk``.
-JAW_SIDE, CHIN_SIDE, CORNER = 10.0, 13.0, 8.5
+JAW_SIDE, CHIN_SIDE, CORNER = 12.0, 13.0, 8.5
 
 
 @dataclass(frozen=True)
