@@ -74,7 +74,9 @@ class Hands(nn.Module):
     def _turned(self, sprite: Tensor, angle: Tensor) -> Tensor:
         """Sprites of hands `[N, 4, h, w]` in a square around the palm, turned by `angle` `[N]`."""
         c = self.config
-        x, y = positions(c.hand_window, c.hand_window, sprite.device) * (c.hand_window / 2)  # [px] from the palm
+        x, y = positions(c.hand_window, c.hand_window, sprite.device) * (
+            c.hand_window / 2
+        )  # [px] from the palm
         cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
         height, width = c.hand_size
         across = (x * cos + y * sin) / c.hand_scale / (width / 2)
@@ -83,7 +85,9 @@ class Hands(nn.Module):
         return F.grid_sample(sprite, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def overlap(size: int, width: int, height: int, x: int, y: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def overlap(
+    size: int, width: int, height: int, x: int, y: int
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """Columns and rows of a picture of `size` that a layer with its corner at (x, y) covers; None when it is outside."""
     left, top = max(0, x), max(0, y)
     right, bottom = min(size, x + width), min(size, y + height)

@@ -48,7 +48,14 @@ class Warp(nn.Module):
         return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
 
     def move(
-        self, picture: Tensor, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
+        self,
+        picture: Tensor,
+        masks: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        own: Tensor,
+        identity: Tensor,
+        motion: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The same with the fields of the appearance one by one, as a compiled graph takes them."""
         vector = self.vector(torch.cat([motion, own, identity], 1))
