@@ -127,3 +127,10 @@ def mouth_opening(identity: Identity, controls: Tensor) -> Tensor:
     """Height of the gap between the inner lips in the mouth's middle, as drawn: fraction of the canvas, float [T]."""
     pose = Pose(identity, Controls(_checked(identity, controls, 512)))
     return pose.mouth_shape.gap * pose.mouth.sy / 512.0
+
+
+def landmarks(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
+    """Pixel centres (x, y) of "mouth", "eye_left" and "eye_right", float [T, 2]; not clipped to the picture."""
+    pose = Pose(identity, Controls(_checked(identity, controls, size)))
+    places = {"mouth": pose.mouth, "eye_left": pose.eye(-1), "eye_right": pose.eye(1)}
+    return {name: torch.stack([p.x, p.y], -1) * (size / 512.0) for name, p in places.items()}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training stages: each draws its batches and turns them into a loss; `training.trainer` does the rest."""
+"""Training stages, a file each: what is trained, on what batches, by which loss."""
