@@ -80,7 +80,7 @@ def replay(
     begin = _beginning(records, pipeline.context_samples)
     ends = _ends(records)
     track, ring, now = _Track(records[0].first_sample), Ring(), None
-    shown, picture, behaviour = 0, None, ""
+    shown, picture, motion, behaviour = 0, None, None, ""
     for number, (record, end) in enumerate(zip(records, ends, strict=True)):
         start = record.first_frame * SAMPLES_PER_FRAME
         stop = start + record.latents * SAMPLES_PER_LATENT
@@ -95,8 +95,7 @@ def replay(
             raise EngineError(f"step {record.step} shows reference {record.reference_id!r}: it was not given")
         reference = references[record.reference_id]
         if now is None:
-            state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
-            now = Snapshot(state, None, 0, decoder, record.resets)
+            now = Snapshot(pipeline.start(reference, record.seed), None, 0, record.resets)
             shown = min(record.first_frame, end)
         snapshot = ring.truncate(record.first_sample // SAMPLES_PER_LATENT)
         if snapshot is not None:
@@ -107,8 +106,9 @@ def replay(
         while shown < end:
             entry: RingEntry | None = ring.entry(shown)
             if entry is not None:
-                picture, behaviour = entry.frames[shown % FRAMES_PER_LATENT], entry.behaviour
-            if picture is None:  # after a cut from which latents were skipped: what was repeated lies before it
+                place = shown % FRAMES_PER_LATENT
+                picture, motion, behaviour = entry.frames[place], entry.motion[place], entry.behaviour
+            if picture is None or motion is None:  # after a cut from which latents were skipped: what was repeated lies before it
                 shown += 1
                 continue
             at = shown * SAMPLES_PER_FRAME
@@ -117,6 +117,7 @@ def replay(
                 index=shown,
                 pts=shown / FRAME_RATE,
                 rgb=picture,
+                motion=motion,
                 audio=track.read(at, at + SAMPLES_PER_FRAME),
                 utterance_id=who or "",
                 behaviour=behaviour or ("idle" if who is None else "speaking"),
