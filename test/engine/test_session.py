@@ -334,3 +334,36 @@ def test_text_reaches_the_pipeline():
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         SessionConfig(**change)
+
+
+def test_live_speech_arrives_whole_beside_interruptions_of_others():
+    """Real threads, real clock: what must hold is the content."""
+    speech = ramp(28_800)
+    with Session(FakePipeline(hook=lambda stage, count: time.sleep(0.003)), face()) as session:
+        frames = session.frames()
+        seen = [next(frames) for _ in range(10)]
+        session.push_audio(np.full(24000, 0.5, np.float32), 24000, utterance_id="cut", last=True)
+        seen += [next(frames) for _ in range(15)]
+        assert session.interrupt("cut")
+        session.push_audio(speech, 24000, utterance_id="whole", last=True)
+        seen += [next(frames) for _ in range(90)]
+    assert [f.index for f in seen] == list(range(len(seen)))
+    said = np.concatenate([f.audio for f in seen if f.utterance_id == "whole"])
+    np.testing.assert_array_equal(said[said != 0][-len(speech) :], speech)
+
+
+def test_only_one_thread_uses_the_networks_of_a_step():
+    threads = set()
+
+    def hook(stage: str, count: int) -> None:
+        if stage != "load_reference":
+            threads.add(threading.current_thread())
+
+    with Session(FakePipeline(hook=hook), face()) as session:
+        frames = session.frames()
+        for _ in range(30):
+            next(frames)
+        session.set_reference(face(3))
+        for _ in range(30):
+            next(frames)
+    assert len(threads) == 1

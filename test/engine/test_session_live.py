@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import simulation
 from fakes import crc, face, read_picture
 from simulation import Simulation, ramp
 
@@ -351,3 +352,77 @@ def test_memory_stays_bounded():
     assert len(timeline._track) <= 40 * 3840 and len(timeline._laid) < 10 and not timeline.queue
     assert len(sim.stream.ring) <= 7
     sim.check()
+
+
+def test_a_step_that_becomes_useless_is_not_denoised_to_its_end():
+    sim, evaluated = Simulation(costs={"denoise": (0.0, 0.09), "render": (0.0, 0.03)}), []
+    spend = sim.pipeline.hook
+    sim.pipeline.hook = lambda stage, count: (evaluated.append(stage), spend(stage, count))
+    for k in range(12):
+        sim.at(3 + 1.07 * k, push(sim, ramp(4.0), f"{k}"))
+        sim.at(3.6 + 1.07 * k, lambda: sim.session.interrupt())
+    sim.run(18)
+    sim.check()
+    assert 0.8 * 3 * len(sim.records) < evaluated.count("denoise") < 3 * len(sim.records)
+
+
+def test_every_latent_is_rendered_once_and_none_that_will_be_made_again():
+    """Without trouble all that is rendered is shown; a rewind costs what was in the ring, and nothing beyond."""
+    sim = Simulation().run(8)
+    rendered = sim.pipeline.rendered
+    assert rendered == list(range(len(rendered)))
+    sim.costs = {"denoise": (0.02, 0.03), "render": (0.0, 0.1)}
+    for second in range(12):
+        sim.at(8 + 0.83 * second, lambda: sim.session.set_instruction("nods", priority=200))
+    sim.run(14)
+    sim.check()
+    m = sim.session.metrics()
+    assert m.rewinds >= 10 and m.dropped == m.skipped == 0
+    again = len(rendered) - len(set(rendered))  # they were in the ring, or under way, when it was taken back
+    broken_off = sum(record.latents for record in sim.records) - len(rendered)
+    assert again <= m.remade / 4 and broken_off > 0
+    assert sorted(set(rendered)) == list(range(max(rendered) + 1))
+
+
+def test_what_comes_too_late_to_be_seen_is_not_rendered():
+    """A step takes two seconds: the latents whose frames have left meanwhile cost nothing more."""
+    sim = Simulation().run(3)
+    sim.costs = {**simulation.COSTS, "denoise": (2.0, 0.0)}
+    sim.run(1)
+    sim.costs = simulation.COSTS
+    sim.run(6)
+    sim.check()
+    m = sim.session.metrics()
+    late = next(r for r in sim.records if r.first_frame // 4 not in sim.pipeline.rendered)
+    assert late.latents == 3 and m.dropped == 12
+    assert not any(f.repeated for f in sim.frames[-100:])
+
+
+def test_one_slow_step_is_not_held_against_all_that_follow():
+    sim = Simulation()
+    sim.at(0.925, lambda: setattr(sim, "costs", {**simulation.COSTS, "denoise": (1.0, 0.0)}))
+    sim.at(1.325, lambda: setattr(sim, "costs", simulation.COSTS))
+    sim.run(10)
+    sim.check()
+    assert not any(f.repeated for f in sim.frames[-100:])
+
+
+def test_what_was_a_picture_keeps_its_motion():
+    """Motion leaves with its own picture, also when that is shown for longer than its frame."""
+    sim = Simulation().run(2)
+    sim.costs = {**simulation.COSTS, "denoise": (1.5, 0.0)}
+    sim.run(3)
+    repeated = [f for f in sim.frames if f.repeated]
+    assert repeated and all(f.motion[0] < f.index for f in repeated)
+    sim.check()
+
+
+def test_urgent_is_what_the_message_calls_urgent():
+    sim = Simulation().run(2)
+    before = sim.session.metrics().rewinds
+    sim.session.set_instruction("nods", priority=199)
+    sim.run(0.5)
+    assert sim.session.metrics().rewinds == before
+    sim.session.set_instruction("nods", priority=200)
+    sim.run(0.5)
+    assert sim.session.metrics().rewinds == before + 1
