@@ -26,14 +26,13 @@ class StreamMetrics:
 
     fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their start to their
     last frame, / media time they made; load_median: the same of whole steps, which end when memory is written (below 1
-    the stream keeps up);
-    ttff_s: first push of an utterance into silence -> release of the first frame with its sound; barge_in_s:
-    interrupt -> release of the first frame without the speech it cut; step_ms: median milliseconds a step by stage;
-    core_ms_per_chunk: processor time of this process while steps are made, per 480 ms; ring_fill: frames made and unshown;
-    repeated: frames that left with the previous picture; dropped: frames whose latent was ready too late to show them;
-    skipped: latents never made because the engine was too late; remade: frames thrown away by rewinds; underruns: times speech ran dry;
-    stalls: times lateness of the engine broke into speech; inserted_s: silence put inside speech; av_skew_s: p95 of
-    |time of the picture shown - time of the sound beside it|.
+    the stream keeps up); core_ms_per_chunk: processor time of this process while steps are made, per 480 ms; step_ms:
+    median milliseconds a step by stage; ttff_s: first push of an utterance into silence -> release of the first frame
+    with its sound; barge_in_s: interrupt -> release of the first frame without the speech it cut; ring_fill: frames
+    made and unshown; repeated: frames that left with the previous picture; dropped: frames whose latent was ready too
+    late to show them; skipped: latents never made because the engine was too late; remade: frames thrown away by
+    rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech; inserted_s:
+    silence put inside speech; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|.
     """
 
     frames: int = 0

@@ -80,7 +80,8 @@ def replay(
     begin = _beginning(records, pipeline.context_samples)
     ends = _ends(records)
     track, ring, now = _Track(records[0].first_sample), Ring(), None
-    shown, picture, motion, behaviour = 0, None, None, ""
+    shown, place = 0, 0
+    on_screen: RingEntry | None = None
     for number, (record, end) in enumerate(zip(records, ends, strict=True)):
         start = record.first_frame * SAMPLES_PER_FRAME
         stop = start + record.latents * SAMPLES_PER_LATENT
@@ -104,11 +105,10 @@ def replay(
         pcm = np.concatenate([track.read(start - pipeline.context_samples, stop), look])
         now = make(pipeline, Step(now, pcm, record, reference), ring.push).after
         while shown < end:
-            entry: RingEntry | None = ring.entry(shown)
+            entry = ring.entry(shown)
             if entry is not None:
-                place = shown % FRAMES_PER_LATENT
-                picture, motion, behaviour = entry.frames[place], entry.motion[place], entry.behaviour
-            if picture is None or motion is None:  # after a cut from which latents were skipped: what was repeated lies before it
+                on_screen, place = entry, shown % FRAMES_PER_LATENT
+            if on_screen is None:  # after a cut from which latents were skipped: what was repeated lies before it
                 shown += 1
                 continue
             at = shown * SAMPLES_PER_FRAME
@@ -116,11 +116,11 @@ def replay(
             yield Frame(
                 index=shown,
                 pts=shown / FRAME_RATE,
-                rgb=picture,
-                motion=motion,
+                rgb=on_screen.frames[place],
+                motion=on_screen.motion[place],
                 audio=track.read(at, at + SAMPLES_PER_FRAME),
                 utterance_id=who or "",
-                behaviour=behaviour or ("idle" if who is None else "speaking"),
+                behaviour=on_screen.behaviour or ("idle" if who is None else "speaking"),
                 speaking=who is not None,
                 repeated=entry is None,
             )

@@ -6,7 +6,7 @@
         for frame in session.frames():          # 25 a second, for ever
             show(frame.rgb); play(frame.audio)
 
-One thread makes frames, step by step. `frames()` runs in the caller's thread; every other method may be called from any.
+One thread makes frames, step by step. `frames()` runs in the caller's thread; all other methods may be called from any.
 """
 
 from __future__ import annotations

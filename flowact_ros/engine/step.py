@@ -47,6 +47,16 @@ class Made:
     core: float
     stages: dict[str, float]
 
+    @property
+    def render_s(self) -> float | None:
+        """Seconds to render a latent; None if none was rendered."""
+        return self.stages["render"] / 1000.0 / self.rendered if self.rendered else None
+
+    @property
+    def besides_s(self) -> float:
+        """Seconds of all but rendering."""
+        return self.wall - self.stages.get("render", 0.0) / 1000.0
+
 
 class _Stopwatch:
     """Milliseconds by stage."""

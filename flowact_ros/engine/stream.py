@@ -66,8 +66,6 @@ class Stream:
         self.ring = Ring()
         self.next_frame = 0  # the next one to leave
         self.t0: float | None = None
-        least = FRAMES_PER_LATENT  # whatever the ring may hold
-        self._head_start = min(_HEAD_START, max(least, config.idle_frames // least * least))
         self._fade = int(config.fade_s * SAMPLE_RATE)
         self._clock = clock
         self._began = clock()
@@ -195,8 +193,7 @@ class Stream:
     def _step(self, count: int) -> Step:
         start, end = self._latent * SAMPLES_PER_LATENT, (self._latent + count) * SAMPLES_PER_LATENT
         self.timeline.commit(end)
-        ahead = self.pipeline.lookahead_samples
-        look = self.timeline.peek(ahead)
+        look = self.timeline.peek(self.pipeline.lookahead_samples)
         pcm = np.concatenate([self.timeline.read(start - self.pipeline.context_samples, end), look])
         first = min(start, self._covered)
         spans = self.timeline.spans(first, end)
@@ -232,19 +229,14 @@ class Stream:
                 self.meter.rewinds += 1
                 self._take_back(self._latent)
             else:
-                rendering = made.stages.get("render", 0.0) / 1000.0
-                each = rendering / made.rendered if made.rendered else None
-                self.cost.add(made.done, made.wall - rendering, each)
+                self.cost.add(made.done, made.besides_s, made.render_s)
             self.meter.step(made)
             self.cond.notify_all()
-        self._report(step)
-
-    def _report(self, step: Step) -> None:
-        if self.on_chunk is not None:
-            try:
+        try:
+            if self.on_chunk is not None:
                 self.on_chunk(step.record)
-            except Exception:  # whoever listens must not stop the stream
-                _LOG.exception("on_chunk failed for step %d", step.record.step)
+        except Exception:  # whoever listens must not stop the stream
+            _LOG.exception("on_chunk failed for step %d", step.record.step)
 
     def _seen(self, latent: int) -> bool:
         """Can some of its frames still be shown? If not they count as dropped."""
@@ -282,14 +274,13 @@ class Stream:
 
     def _rewind(self, now: float, floor: int) -> None:
         """To the first boundary that is far enough from now and not before sample `floor`."""
-        latent = next((x.latent for x in self.ring if self._target(x.latent, now, floor)), None)
-        if latent is None:
-            return
-        self.meter.remade += (self._latent - latent) * FRAMES_PER_LATENT
-        self.meter.rewinds += 1
-        self._now = self.ring.truncate(latent) or self._now
-        self._latent = latent
-        self._take_back(latent)
+        entry = next((entry for entry in self.ring if self._target(entry.latent, now, floor)), None)
+        if entry is not None:
+            self.ring.truncate(entry.latent)
+            self.meter.remade += (self._latent - entry.latent) * FRAMES_PER_LATENT
+            self.meter.rewinds += 1
+            self._now, self._latent = entry.before, entry.latent
+            self._take_back(entry.latent)
 
     def _take_back(self, latent: int) -> None:
         """Sound from `latent` on returns to the queue, but for what has left."""
@@ -318,7 +309,7 @@ class Stream:
         now = self.now()
         ready = self.ring.picture(self.next_frame) is not None
         if self.t0 is None:
-            if not ready or (not self.offline and FRAMES_PER_LATENT * len(self.ring) < self._head_start):
+            if not ready or (not self.offline and FRAMES_PER_LATENT * len(self.ring) < _HEAD_START):
                 return _MAX_WAIT_S
             self.t0 = now + self.config.output_lead_s
             self.meter.first_frame_s = None if self.offline else now - self._began

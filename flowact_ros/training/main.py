@@ -9,13 +9,11 @@
     flowact train fewstep --data runs/latents --heldout runs/latents_heldout --run runs/fewstep --lr 5e-4
     flowact train export-vae --run runs/vae --data runs/data/snippets
     flowact train export-stage1 --run runs/stage1
-    flowact train export-characters
 
 `fewstep` goes on with the shipped denoiser and makes a sampler of three evaluations of it. `decoder` goes on with
 the shipped VAE's decoder while its encoder, and so every latent, stays as it is; `refine` goes on with all of the VAE
 while the latents stay near to where they were.
-A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package;
-`export-characters` encodes the shipped characters anew, which every new VAE needs.
+A stage goes on where its run folder stopped. `export-…` writes the EMA weights and their card to the package.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.export import (
-    export_characters,
     export_decoder,
     export_denoiser,
     export_refined,
@@ -52,7 +49,6 @@ NEEDED = {  # stage -> options it cannot do without
     "export-refined": ("run",),
     "export-stage1": ("run",),
     "export-fewstep": ("run",),
-    "export-characters": (),
 }
 RANGES = {  # option -> what it must lie in
     "minutes": (0.0, math.inf),
@@ -176,9 +172,6 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if args.stage in ("export-stage1", "export-fewstep"):
         export_denoiser(config, args.run, args.stage.removeprefix("export-"), args.out, share=args.share)
-        return 0
-    if args.stage == "export-characters":
-        export_characters(config, args.out)
         return 0
     if args.stage == "latents":
         _latents(config, args)
