@@ -27,7 +27,8 @@ def test_figures_are_carried_over() -> None:
         ring_fill=20, repeated=1, dropped=2, underruns=3, rewinds=4, av_skew_s=0.04,
     )  # fmt: skip
     message = metrics_message(figures, 25.0)
-    assert (message.fps, message.load, message.real_time_factor, message.real_time_factor_p95) == (25.0, 0.625, 0.5, 0.75)
+    assert (message.fps, message.load) == (25.0, 0.625)
+    assert (message.real_time_factor, message.real_time_factor_p95) == (0.5, 0.75)
     assert (message.ttff, message.barge_in_stop) == (0.25, 0.375)  # the last ones
     assert message.step_ms == 200.0 and list(message.stage_ms) == [60.0, 120.0, 20.0]
     assert list(message.stage_names) == ["denoise", "render", "commit"]
