@@ -266,3 +266,36 @@ def with_overrides(config: Any, overrides: dict[str, Any], path: str = "") -> An
             raise ConfigError(f"{path + key!r} is {value!r}; expected a {type(current).__name__}")
         changes[key] = value
     return replace(config, **changes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RendererConfig:
+    """The embedded codec: a reference picture and motion to pictures (`models.codec.renderer`). Sizes in pixels."""
+
+    size: int = 480
+    parts: int = 20  # soft masks of the reference, each with a movement of its own
+    part_code: int = 8  # numbers that say what a part does, to the network that mends the warp
+    identity: int = 64
+    hidden: int = 192  # vectors that motion enters the networks by
+    encoder_widths: tuple[int, int, int, int] = (32, 64, 112, 160)  # at strides 4, 8, 16, 32
+    fine_width: int = 48
+    coarse_width: int = 96
+    mouth_size: int = 128
+    mouth_drop: int = 8  # the crop's middle lies so far below the mouth's
+    mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
+    eye_size: int = 96
+    eye_lift: int = 12  # the crop's middle lies so far above the eye's: brows are painted too
+    eye_widths: tuple[int, int] = (48, 80)
+    hand_size: tuple[int, int] = (152, 128)  # height and width of a painted hand
+    hand_scale: float = 1.2  # picture pixels a painted one
+    hand_above: float = 12.0  # the palm's middle lies so far below the painted hand's
+    hand_window: int = 208  # the square around the palm that a turned hand fits in
+    hand_widths: tuple[int, int] = (48, 96)
+    arm_size: tuple[int, int] = (224, 176)
+    arm_widths: tuple[int, int] = (24, 64)
+
+    def __post_init__(self) -> None:
+        _require(self.size % 32 == 0, f"renderer.size is {self.size}; it must be a multiple of 32")
+        for name in ("mouth_size", "eye_size"):
+            value = getattr(self, name)
+            _require(value % 8 == 0 and value <= self.size, f"renderer.{name} is {value}; use a multiple of 8, at most size")

@@ -49,6 +49,7 @@ class TrainerConfig:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    skip_above: float = math.inf  # a step whose gradient is longer is left out
     ema: float = 0.995
     minutes: float = math.inf  # stop after this slice, to be resumed later
     log_every: int = 25
@@ -133,7 +134,7 @@ class Trainer:
                 losses = method.step(batch, self.iteration)
             losses["loss"].backward()
             norm = nn.utils.clip_grad_norm_(method.module.parameters(), config.clip)
-            if torch.isfinite(norm):
+            if float(norm) <= config.skip_above:  # false for NaN, too
                 self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self._update_ema()

@@ -4,7 +4,7 @@
 from .controls import CONTROL_LIMITS, CONTROL_NAMES, CharacterError, clamp_controls, control_index, neutral
 from .identity import STYLES, Identity, identity_from_seed
 from .names import NAMED
-from .renderer import feature_boxes, mouth_opening, neutral_picture, render
+from .renderer import feature_boxes, landmarks, mouth_opening, neutral_picture, render
 
 __all__ = [
     "CONTROL_LIMITS",
@@ -17,6 +17,7 @@ __all__ = [
     "control_index",
     "feature_boxes",
     "identity_from_seed",
+    "landmarks",
     "mouth_opening",
     "neutral",
     "neutral_picture",
