@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, crop
+from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks, crop
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -93,9 +93,9 @@ class LiveCodec:
         self._graphs: tuple[Graph, Graph] | None = None
 
     @torch.inference_mode()
-    def encode(self, picture: Tensor) -> Appearance:
-        """picture `[1, 3, size, size]` in [-1, 1] -> its appearance."""
-        return self.renderer.appearance(picture)
+    def encode(self, picture: Tensor) -> tuple[Appearance, Landmarks]:
+        """picture `[1, 3, size, size]` in [-1, 1] -> its appearance and its landmarks."""
+        return self.renderer.encoder(picture, self.renderer.mouth, self.renderer.eyes)
 
     @torch.inference_mode()
     def render(self, who: Appearance, motion: Tensor) -> np.ndarray:

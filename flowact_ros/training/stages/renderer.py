@@ -42,7 +42,7 @@ def picture_loss(drawn: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 3, moved: int = 3) -> None:
+    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 2, moved: int = 3) -> None:
         self.module = renderer
         self.counts = {"references": references, "still": still, "moved": moved}
         self.motions = Motions("train", pool=48)
@@ -58,8 +58,8 @@ class RendererStage:
 
     def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
         given, net = Batch(*batch), self.module
-        found, places = net.encoder(given.reference, net.mouth, net.eyes)
-        landmark = (places - given.landmarks).abs().mean() / 10
+        found, landmarks = net.encoder(given.reference, net.mouth, net.eyes)
+        landmark = (landmarks.places - given.landmarks).abs().mean() / 10
         own = (found.own - given.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
         mixed = torch.where(torch.rand(len(given.own), 1) < 0.5, given.own, found.own.detach())
