@@ -77,7 +77,7 @@ class Body(nn.Module):
         """face `[N, 3, H, W]`; of the reference, each `[1, ...]`; motion `[N, K]` -> pictures uint8 `[N, H, W, 3]`."""
         frames = motion.shape[0]
         masks, fine, coarse = (x.expand(frames, -1, -1, -1) for x in (masks, fine, coarse))
-        moved, _ = self.warp.move(
+        moved, _, _ = self.warp.move(
             face, masks, fine, coarse, own.expand(frames, -1), identity.expand(frames, -1), motion
         )
         return ((moved * 127.5 + 128.0).clamp(0.0, 255.0).permute(0, 2, 3, 1).to(torch.uint8),)

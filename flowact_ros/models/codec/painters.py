@@ -65,7 +65,7 @@ class CropPainter(nn.Module):
         flow = F.interpolate(bounded(self.flow(h), 0.4), scale_factor=float(STEM), mode="bilinear")
         paint, mask = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
         moved = warp(crop, flow)
-        return self.feather * (moved + torch.sigmoid(mask) * (paint - moved) - crop)
+        return self.feather * (moved + torch.sigmoid(mask - 1) * (paint - moved) - crop)
 
 
 class SpritePainter(nn.Module):

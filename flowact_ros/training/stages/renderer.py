@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
@@ -37,6 +38,18 @@ def picture_loss(drawn: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         + (across.abs() * weight[..., 1:]).mean()
         + (along.abs() * weight[..., 1:, :]).mean()
     )
+
+
+def anchor_loss(flow: Tensor, anchors: Tensor, size: int) -> Tensor:
+    """Mean distance, in units of 10 pixels, by which `flow` `[N, 2, h, w]` misses where points come from.
+
+    anchors `[N, P, 2, 2]`: places in the reference and in the frame. The procedural world knows them: with pixels alone
+    the warp needs thousands of steps to find out what moves with what.
+    """
+    before, now = anchors.unbind(2)
+    grid = (now / (size / 2) - 1)[:, :, None]
+    found = F.grid_sample(flow, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+    return (found * (size / 2) - (before - now)).abs().mean() / 10
 
 
 class RendererStage:
@@ -67,12 +80,13 @@ class RendererStage:
         motion = given.motion + NOISE * torch.rand(len(given.motion), 1) * torch.randn_like(given.motion)
         still, moved = given.still, ~given.still
         face = net.face(who, motion)
-        warped, carried = net.warp(face[moved], type(who)(*(f[moved] for f in who)), motion[moved])
+        warped, carried, flow = net.warp(face[moved], type(who)(*(f[moved] for f in who)), motion[moved])
         drawn = net.hands(warped, who.identity[moved], motion[moved])
         loss_face = picture_loss(face[still], given.picture[still], given.weight[still])
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
-        loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * landmark + 0.05 * own
+        followed = anchor_loss(flow, given.anchors[moved], net.config.size)
+        loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
         parts = {
             "face": loss_face,
             "moved": loss_moved,
