@@ -33,9 +33,6 @@ class VAEConfig:
     decoder_widths: tuple[int, int, int, int] = (24, 48, 96, 256)  # at strides 4, 8, 16, 32
     encoder_depths: tuple[int, int, int, int] = (1, 1, 3, 3)
     decoder_depths: tuple[int, int, int, int] = (1, 1, 3, 4)
-    # a second encoder that sees what the first one's latents lack (`models.vae.Encoder`); empty: none
-    corrector_widths: tuple[int, ...] = (32, 64, 96, 192)
-    corrector_depths: tuple[int, int, int, int] = (1, 1, 2, 2)
 
     @property
     def spatial_stride(self) -> int:
@@ -47,10 +44,6 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         _require(self.stem_patch in (2, 4, 8), f"vae.stem_patch is {self.stem_patch}; use 2, 4 or 8")
-        _require(
-            len(self.corrector_widths) in (0, len(self.encoder_widths)),
-            f"vae.corrector_widths is {self.corrector_widths}; use as many as encoder_widths has, or none",
-        )
         _require(self.latent_channels >= 1, f"vae.latent_channels is {self.latent_channels}; use at least 1")
 
 
