@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.layers import (
@@ -146,7 +147,8 @@ class DiT(nn.Module):
             scale = torch.ones_like(sigma[:, 0]) if guidance is None else guidance
             slot_vec = slot_vec + self.guidance_in(timestep_embedding(scale, 256, GUIDANCE_SCALE).to(noisy.dtype))[:, None]
         slot_vec = slot_vec[:, :, None]  # [B, S, 1, d]
-        vec = slot_vec + self.sound_in(with_neighbours(condition.audio))  # [B, S, P, d]
+        vec = F.silu(slot_vec + self.sound_in(with_neighbours(condition.audio)))  # [B, S, P, d]
+        slot_vec = F.silu(slot_vec)
 
         x = self.motion_in(noisy)
         layers = iter(past or [None] * (len(self.double_blocks) + len(self.single_blocks)))

@@ -13,7 +13,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,11 +66,13 @@ class TrainerConfig:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """`batch` with every tensor in it on `device`; tuples, lists and dicts are gone through."""
+    """`batch` with every tensor in it on `device`; tuples, lists, dicts and dataclasses are gone through."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
         return {key: moved(value, device) for key, value in batch.items()}
+    if is_dataclass(batch):
+        return replace(batch, **{f.name: moved(getattr(batch, f.name), device) for f in fields(batch)})
     if isinstance(batch, (tuple, list)):
         return type(batch)(moved(value, device) for value in batch)
     return batch
