@@ -36,7 +36,9 @@ SNIPPET_FRAMES = 8
 SNIPPET_SEED = 1_000_000  # training snippets show characters from here on
 # snippets of the other splits show characters from here on, which no training clip does
 HELDOUT_SNIPPET_SEED = 5_000_000
-LARGEST_NUMBER = HELDOUT_SNIPPET_SEED - SNIPPET_SEED - 1  # the next training snippet would show a held-out character
+LARGEST_NUMBER = (
+    HELDOUT_SNIPPET_SEED - SNIPPET_SEED - 1
+)  # the next training snippet would show a held-out character
 LONGEST = 600.0  # seconds of a clip, all of whose frames are held in memory: 20 MB a second of 512 pixels
 
 
@@ -144,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="number of the first clip")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--size", type=int, default=512, help="canvas side in pixels")
-    parser.add_argument("--jpeg", action="store_true", help="keep the frames of clips as JPEG, 40 times smaller")
+    parser.add_argument(
+        "--jpeg", action="store_true", help="keep the frames of clips as JPEG, 40 times smaller"
+    )
     parser.add_argument("--threads", type=int, default=1)
     return parser
 
@@ -155,7 +159,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--count is {args.count}; it must be 1 or more")
     first, last = args.seed, args.seed + args.count - 1
     if first < 0 or last > LARGEST_NUMBER:
-        raise ValueError(f"--seed and --count ask for clips {first} .. {last}; they must lie in 0 .. {LARGEST_NUMBER}")
+        raise ValueError(
+            f"--seed and --count ask for clips {first} .. {last}; they must lie in 0 .. {LARGEST_NUMBER}"
+        )
     if not 0.4 <= args.seconds <= LONGEST:
         raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 0.4 .. {LONGEST:g}")
     if not 1 <= args.threads <= 64:

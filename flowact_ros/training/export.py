@@ -12,12 +12,8 @@ from typing import Any
 import torch
 
 from flowact_ros.data.store import read_clips
-from flowact_ros.engine.characters import list_characters, load_character
-from flowact_ros.engine.references import picture_id
-from flowact_ros.engine.shelf import save_shelf
 from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
 from flowact_ros.models.config import ModelConfig
-from flowact_ros.models.encoding import encode_image
 from flowact_ros.models.mmdit import MMDiT
 from flowact_ros.models.vae import VAE
 from flowact_ros.training.methods.vae import load_grown, measure_latents
@@ -84,24 +80,6 @@ def _continue_vae(config: ModelConfig, run: Path, out: Path | None, stage: str, 
     earlier = {k: v for k, v in before.items() if k not in ("kind", "config", "parameters")}
     save_weights(path, module, kind="vae", config=config.vae, card={**card, "continues": earlier})
     return path
-
-
-@torch.no_grad()
-def export_characters(config: ModelConfig, folder: Path | None = None) -> Path:
-    """Encode the shipped characters' pictures with the VAE in `folder` (the shipped one), for `engine.shelf`."""
-    folder = folder or weights_dir() / config.name
-    vae = VAE(config.vae)
-    load_weights(folder / "vae.safetensors", vae, kind="vae", config=config.vae)
-    vae.eval().requires_grad_(False)
-    latents = {}
-    for name in list_characters():
-        rgb = load_character(name)
-        picture = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 127.5 - 1.0
-        if picture.shape[-2:] != (config.height, config.width):
-            raise ValueError(f"{name}'s picture is {list(rgb.shape[:2])}; the canvas is {config.height, config.width}")
-        latents[picture_id(rgb)] = encode_image(vae, picture, config.encoding_steps)[0]
-        print(f"{name}: {len(latents)} of {len(list_characters())}", flush=True)
-    return save_shelf(folder, latents)
 
 
 def export_denoiser(

@@ -31,7 +31,7 @@ def torso(pose: Pose) -> Placement:
     x = 256.0 + 10.0 * c["shoulder_x"] + 0.35 * pose.shift_x
     y = 398.0 - 9.0 * c["shoulder_y"] - 4.0 * c["breath"] + 0.25 * pose.shift_y
     tilt = 0.05 * c["shoulder_x"]
-    grow = 1.0 + 0.012 * c["breath"]
+    grow = 1.0 + 0.012 * c["breath"] + 0.02 * c["head_z"]
     return Placement(x, y, torch.cos(tilt), torch.sin(tilt), grow, pose.one)
 
 
@@ -58,7 +58,7 @@ def paint_neck(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     u = u - lean * up
     width = half + 0.0055 * (v + 46.0).clamp_min(0.0) ** 2
     d = torch.maximum(u.abs() - width, v - 92.0)
-    chin = per_frame(pose.head_y + 128.0 + pose.chin_drop - base.y)
+    chin = per_frame(pose.head_y + (128.0 + pose.chin_drop) * pose.near - base.y)
     shadow = 1.0 - sdf.smoothstep(v - chin - 0.0025 * u * u, -8.0, 40.0)
     side = sdf.smoothstep(u, 0.0, 60.0)
     tone = 0.86 - 0.66 * shadow - 0.25 * side

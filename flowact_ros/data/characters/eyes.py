@@ -28,17 +28,19 @@ class Lids:
         self.rx = EYE_HALF * identity.eye_size
         self.ry = self.rx * identity.eye_aspect
         # The open upper lid rests a little below the socket's top and follows the gaze.
-        squint = (-wide).clamp_min(0.0)
+        squint = per_frame(c["squint"])
+        narrow = (-wide).clamp_min(0.0)
         surprise = wide.clamp_min(0.0)
-        rest_up = -self.ry * (0.80 + 0.24 * surprise + 0.08 * gaze - 0.34 * squint)
-        rest_low = self.ry * (0.90 + 0.12 * surprise - 0.30 * squint - 0.30 * cheek)
-        meet = self.ry * 0.52 - 0.10 * self.ry * cheek
+        rest_up = -self.ry * (0.80 + 0.24 * surprise + 0.08 * gaze - 0.34 * narrow - 0.10 * squint)
+        rest_low = self.ry * (0.90 + 0.12 * surprise - 0.30 * narrow - 0.30 * cheek - 0.42 * squint)
+        # Lids meet low; a lower lid that is already up stays up.
+        meet = self.ry * (0.52 - 0.10 * cheek - 0.24 * squint - 0.10 * narrow)
         ease = blink * blink * (3.0 - 2.0 * blink)
         self.up = rest_up + (meet - rest_up) * ease
         self.low = rest_low + (meet - rest_low) * ease
         # Both lids arch outwards when open and hang together when shut.
         self.up_bend = self.ry * (0.42 - 0.72 * ease)
-        self.low_bend = self.ry * (-0.30)
+        self.low_bend = self.ry * (-0.30 + 0.22 * squint)
 
     def upper(self, t: Tensor) -> Tensor:
         return self.up + self.up_bend * t * t

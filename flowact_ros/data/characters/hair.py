@@ -42,7 +42,7 @@ def paint_back(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     # Long hair hangs: it follows the head's roll only in part.
     loose = 0.85 if style == "long" else 1.0
     cos, sin = torch.cos(pose.c["head_roll"] * loose), torch.sin(pose.c["head_roll"] * loose)
-    place = Placement(x, y, cos, sin, pose.one, pose.one)
+    place = Placement(x, y, cos, sin, pose.near, pose.near)
     w = pose.width
     light = 0.0
     if style == "curly":
@@ -186,7 +186,6 @@ def paint_front(canvas: Canvas, identity: Identity, pose: Pose) -> None:
 def _paint_shine(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     """A bare head has its own soft light."""
     x, y = pose.turned(-34.0, -88.0)
-    px, py = pose.head.point(x, y)
-    place = Placement(px, py, pose.cos_roll, pose.sin_roll, pose.one, pose.one)
+    place = pose.on_head(x, y)
     window, u, v = canvas.open(place, -60, -40, 60, 40)
     window.paint(sdf.gauss(u + 0.25 * v, v - 0.25 * u, 36.0, 15.0) * 0.45, shade(identity.skin, 0.65))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from . import sdf
 from .canvas import Canvas, Placement, per_frame, shade
@@ -11,38 +12,52 @@ from .identity import Identity
 from .pose import Pose
 
 REACH = 150.0
+SIZE = 1.15
+
+
+def _placement(pose: Pose, side: int) -> Placement:
+    """Frame of a hand: origin in its palm."""
+    which = "left" if side < 0 else "right"
+    angle = pose.c[f"hand_{which}_angle"]
+    x, y = pose.c[f"hand_{which}_x"] * 512.0, pose.c[f"hand_{which}_y"] * 512.0
+    return Placement(x, y, torch.cos(angle), torch.sin(angle), SIZE * pose.one, SIZE * pose.one)
+
+
+def hand_box(pose: Pose, side: int) -> Tensor:
+    """Upright box [B, 4] in canvas units around the fingers and the palm, without the arm; not clipped."""
+    inward, outward = (52.0, 42.0) if side < 0 else (42.0, 52.0)  # the thumb points to the middle
+    return torch.stack(_placement(pose, side).bounds(-outward, -84.0, inward, 42.0), dim=-1)
 
 
 def paint_hand(canvas: Canvas, identity: Identity, pose: Pose, side: int) -> None:
     """One hand; ``side`` -1 is image left. Nothing is drawn while it is out of the picture."""
     c = pose.c
     which = "left" if side < 0 else "right"
-    x, y = c[f"hand_{which}_x"] * 512.0, c[f"hand_{which}_y"] * 512.0
-    if float(y.min()) > 512.0 + 86.0:
+    place = _placement(pose, side)
+    if float(place.y.min()) > 512.0 + 86.0:
         return
-    angle = c[f"hand_{which}_angle"]
-    cos, sin = torch.cos(angle), torch.sin(angle)
     robot = identity.style == "robot"
     skin = identity.shell if robot else identity.skin
     sleeve = identity.cloth_second if robot else identity.cloth
-    size = 1.15 * pose.one
-    place = Placement(x, y, cos, sin, size, size)
     _paint_arm(canvas, pose, place, side, sleeve, skin, robot)
     window, u, v = canvas.open(place, -66, -92, 66, 62)
     u = u * -side  # the thumb points to the middle of the picture
     openness = per_frame(c[f"hand_{which}_open"])
+    point = per_frame(c[f"hand_{which}_point"])
+    # Pointing folds all but the first finger, which is straight whether the hand is open or not.
+    folded = openness * (1.0 - point)
     palm = sdf.box(u, v - 2.0, 31.0, 33.0, 22.0)
     wrist = sdf.box(u, v - 34.0, 20.0, 26.0, 10.0)
     palm = sdf.smooth_min(palm, wrist, 14.0)
-    length = 16.0 + 34.0 * openness
     fingers = None
     for i, (fx, more) in enumerate(((-23.5, 0.80), (-8.0, 1.0), (8.0, 1.04), (23.5, 0.92))):
-        spread = fx * 0.35 * openness
+        straight = torch.maximum(openness, point) if i == 3 else folded
+        spread = fx * 0.35 * folded
         # A closed hand folds the fingers over the palm.
-        top = -22.0 - length * more + 9.0 * (1.0 - openness)
+        top = -22.0 - (16.0 + 34.0 * straight) * more + 9.0 * (1.0 - straight)
         rod = sdf.capsule(u, v, fx * 0.92, -18.0, fx * 0.92 + spread, top, 9.6, 8.6)
         fingers = rod if fingers is None else torch.minimum(fingers, rod)
-    thumb = sdf.capsule(u, v, 22.0, 16.0, 30.0 + 22.0 * openness, -6.0 - 12.0 * openness, 11.0, 8.8)
+    thumb = sdf.capsule(u, v, 22.0, 16.0, 30.0 + 22.0 * folded, -6.0 - 12.0 * folded, 11.0, 8.8)
     shape = sdf.smooth_min(sdf.smooth_min(palm, fingers, 5.0), thumb, 7.0)
     window.paint(sdf.cover(shape - 2.0, 10.0) * 0.16, (0.10, 0.07, 0.10))
     edge = sdf.smoothstep(-shape, 0.0, 15.0)
@@ -50,10 +65,10 @@ def paint_hand(canvas: Canvas, identity: Identity, pose: Pose, side: int) -> Non
     alpha = canvas.cover(shape)
     window.paint(alpha, window.mix(shade(skin, -0.36), shade(skin, 0.12), tone))
     # Gaps between the fingers, and the folded fingers' knuckle line.
-    fold = sdf.gauss(u, v + 4.0, 30.0, 7.0) * (1.0 - openness)
+    fold = sdf.gauss(u, v + 4.0, 30.0, 7.0) * (1.0 - folded)
     window.paint(alpha * fold * 0.40, shade(skin, -0.45))
     for gap in (-15.7, 0.0, 15.7):
-        slit = sdf.capsule(u, v, gap * 0.95, -20.0, gap * 0.95 + gap * 0.3 * openness, -44.0, 1.4, 1.4)
+        slit = sdf.capsule(u, v, gap * 0.95, -20.0, gap * 0.95 + gap * 0.3 * folded, -44.0, 1.4, 1.4)
         window.paint(alpha * sdf.cover(slit, 4.0) * 0.50, shade(skin, -0.50))
     if robot:
         window.paint(canvas.cover(sdf.circle(u, v - 2.0, 12.0)) * 0.9, identity.panel)

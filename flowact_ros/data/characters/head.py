@@ -9,7 +9,7 @@ from torch import Tensor
 from . import sdf
 from .canvas import Canvas, per_frame, shade
 from .identity import Identity
-from .pose import FACE_H, Pose
+from .pose import CHIN_SIDE, FACE_H, Pose
 
 #: Hair styles that hang over the ears.
 COVERED_EARS = ("bob", "fringe", "long")
@@ -25,7 +25,10 @@ def skull(identity: Identity, pose: Pose, u: Tensor, v: Tensor) -> Tensor:
     # The jaw's ellipse reaches down to the chin and swings towards the side the face turns to.
     bottom = chin + drop - 14.0 * pitch
     middle = 34.0
-    jaw = sdf.ellipse(u - 17.0 * yaw, v - middle, width * (0.62 + 0.40 * identity.jaw_width), bottom - middle)
+    aside = CHIN_SIDE * per_frame(pose.c["jaw_x"]) * sdf.smoothstep(v, 10.0, 90.0)
+    jaw = sdf.ellipse(
+        u - 17.0 * yaw - aside, v - middle, width * (0.62 + 0.40 * identity.jaw_width), bottom - middle
+    )
     return sdf.smooth_min(cranium, jaw, 34.0)
 
 
@@ -38,8 +41,7 @@ def paint_ears(canvas: Canvas, identity: Identity, pose: Pose) -> None:
         turn = pose.sin_yaw * side
         shift = -16.0 * turn.clamp_min(0.0) * 1.6 - 6.0 * turn.clamp_max(0.0)
         x, y = side * (pose.width + 3.0 + shift), 12.0 + 20.0 * pose.sin_pitch
-        px, py = pose.head.point(x, y)
-        place = type(pose.head)(px, py, pose.cos_roll, pose.sin_roll, pose.one, pose.one)
+        place = pose.on_head(x, y)
         size = identity.ear_size
         window, u, v = canvas.open(place, -24, -36, 24, 36)
         u = u * side

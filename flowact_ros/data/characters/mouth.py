@@ -23,10 +23,16 @@ class MouthField:
     def __init__(self, pose: Pose, u: Tensor, v: Tensor) -> None:
         m = pose.mouth_shape
         half = per_frame(m.half_width)
+        # The lower lip goes sideways with the jaw, the upper one stays.
+        reach = per_frame(0.5 * (m.drop + m.lower) + 4.0)
+        u = u - per_frame(m.shear) * (0.3 + 0.7 * ((v + 2.0) / reach)).clamp(0.0, 1.0)
         t = u / half
         # Bending the vertical axis gives the smile: the corners rise with the square of the distance.
         self.t = t
-        self.v = v + per_frame(m.curve) * (t * t).clamp_max(1.6) - per_frame(m.curve) * 0.35
+        square = (t * t).clamp_max(1.6)
+        # A smirk lifts one corner and lowers the other by less.
+        skew = per_frame(m.skew) * torch.sign(t) * square
+        self.v = v + per_frame(m.curve) * (square - 0.35) + torch.maximum(skew, 0.45 * skew)
         self.u = u
         self.half = half
         self.rise = per_frame(m.rise).clamp_min(0.05)

@@ -91,19 +91,22 @@ def _checked(identity: Identity, controls: Tensor, size: int) -> Tensor:
 
 
 def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
-    """Boxes (x0, y0, x1, y1) in pixels, float [T, 4], of "mouth", "eye_left", "eye_right" and "face".
+    """Boxes (x0, y0, x1, y1) in pixels, float [T, 4], of "mouth", "eye_left", "eye_right", "face",
+    "hand_left" and "hand_right".
 
-    Boxes are clipped to the picture. The mouth's box holds the lips in every shape up to the widest opening of
-    its frame; an eye's box holds the lids and lashes. Errors as ``render``.
+    Boxes are clipped to the picture; the box of a hand that is out of it is empty (all zeros). The mouth's box
+    holds the lips in every shape up to the widest opening of its frame; an eye's box holds the lids and lashes.
+    Errors as ``render``.
     """
     pose = Pose(identity, Controls(_checked(identity, controls, size)))
     shape = pose.mouth_shape
+    skew = shape.skew.abs()
     boxes = {
         "mouth": _box(
             pose.mouth,
-            shape.half_width + 8.0,
-            shape.rise + shape.upper + 12.0,
-            shape.drop + shape.lower + 12.0,
+            shape.half_width + shape.shear.abs() + 8.0,
+            shape.rise + shape.upper + skew + 12.0,
+            shape.drop + shape.lower + skew + 12.0,
         )
     }
     for name, side in (("eye_left", -1), ("eye_right", 1)):
@@ -114,7 +117,23 @@ def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict
     boxes["face"] = _box(
         pose.head, (pose.width + 6.0) * pose.one, 104.0 * pose.one, bottom + 14.0 * pose.sin_pitch.abs()
     )
-    return {name: (box * (size / 512.0)).clamp(0.0, float(size)) for name, box in boxes.items()}
+    for name, side in (("hand_left", -1), ("hand_right", 1)):
+        boxes[name] = hands.hand_box(pose, side)
+    boxes = {name: (box * (size / 512.0)).clamp(0.0, float(size)) for name, box in boxes.items()}
+    for box in boxes.values():
+        box[(box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1])] = 0.0
+    return boxes
+
+
+def landmarks(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
+    """Centres (x, y) in pixels, float [T, 2], of "mouth", "eye_left" and "eye_right".
+
+    They are the features' own anchors, so that opening the mouth or moving the gaze does not move them; they are not
+    clipped to the picture. Errors as ``render``.
+    """
+    pose = Pose(identity, Controls(_checked(identity, controls, size)))
+    places = {"mouth": pose.mouth, "eye_left": pose.eye(-1), "eye_right": pose.eye(1)}
+    return {name: torch.stack([p.x, p.y], dim=-1) * (size / 512.0) for name, p in places.items()}
 
 
 def _box(place: Placement, half: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -127,10 +146,3 @@ def mouth_opening(identity: Identity, controls: Tensor) -> Tensor:
     """Height of the gap between the inner lips in the mouth's middle, as drawn: fraction of the canvas, float [T]."""
     pose = Pose(identity, Controls(_checked(identity, controls, 512)))
     return pose.mouth_shape.gap * pose.mouth.sy / 512.0
-
-
-def landmarks(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
-    """Pixel centres (x, y) of "mouth", "eye_left" and "eye_right", float [T, 2]; not clipped to the picture."""
-    pose = Pose(identity, Controls(_checked(identity, controls, size)))
-    places = {"mouth": pose.mouth, "eye_left": pose.eye(-1), "eye_right": pose.eye(1)}
-    return {name: torch.stack([p.x, p.y], -1) * (size / 512.0) for name, p in places.items()}

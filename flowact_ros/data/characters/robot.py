@@ -8,18 +8,13 @@ from torch import Tensor
 
 from . import sdf
 from .body import torso
-from .canvas import Canvas, Colour, Gradient, Placement, Window, blend, per_frame, shade
+from .canvas import Canvas, Colour, Gradient, Window, blend, per_frame, shade
 from .eyes import Lids
 from .identity import Identity, rgb
 from .mouth import MouthField, opened, paint_inside
-from .pose import Pose
+from .pose import CHIN_SIDE, Pose
 
 DARK = rgb("#2b3242")
-
-
-def _at(pose: Pose, x: Tensor | float, y: Tensor | float) -> Placement:
-    px, py = pose.head.point(x, y)
-    return Placement(px, py, pose.cos_roll, pose.sin_roll, pose.one, pose.one)
 
 
 def _metal(window: Window, colour: Colour, tone: Tensor) -> Gradient:
@@ -65,7 +60,7 @@ def paint_top(canvas: Canvas, identity: Identity, pose: Pose) -> None:
     w = pose.width
     for side in (-1, 1):
         turn = pose.sin_yaw * side
-        place = _at(pose, side * (w + 8.0 - 22.0 * turn.clamp_min(0.0)), 6.0 + 16.0 * pose.sin_pitch)
+        place = pose.on_head(side * (w + 8.0 - 22.0 * turn.clamp_min(0.0)), 6.0 + 16.0 * pose.sin_pitch)
         window, u, v = canvas.open(place, -34, -52, 34, 52)
         size = identity.ear_size
         d = sdf.box(u, v, 20.0 * size, 38.0 * size, 16.0 * size)
@@ -77,7 +72,7 @@ def paint_top(canvas: Canvas, identity: Identity, pose: Pose) -> None:
         identity.robot_top
     ]
     for x in stalks:
-        place = _at(pose, x - 10.0 * pose.sin_yaw, -118.0 + 8.0 * pose.sin_pitch)
+        place = pose.on_head(x - 10.0 * pose.sin_yaw, -118.0 + 8.0 * pose.sin_pitch)
         lean = 0.22 if x > 0 else (-0.22 if x < 0 else 0.0)
         window, u, v = canvas.open(place, -52, -84, 52, 20)
         rod = sdf.capsule(u, v, 0.0, 10.0, lean * 44.0, -36.0, 6.0, 4.0)
@@ -90,7 +85,7 @@ def paint_top(canvas: Canvas, identity: Identity, pose: Pose) -> None:
             window.mix(identity.accent, (1.0, 1.0, 1.0), sdf.gauss(bu + 3.5, bv + 3.5, 6.0, 6.0) * 0.9),
         )
     if identity.robot_top == "fin":
-        place = _at(pose, -10.0 * pose.sin_yaw, -116.0 + 8.0 * pose.sin_pitch)
+        place = pose.on_head(-10.0 * pose.sin_yaw, -116.0 + 8.0 * pose.sin_pitch)
         window, u, v = canvas.open(place, -60, -40, 60, 30)
         fin = sdf.ellipse(u, v - 4.0, 44.0, 28.0)
         window.paint(canvas.cover(fin), _metal(window, identity.accent, 0.62 - 0.01 * u - 0.016 * v))
@@ -104,7 +99,7 @@ def shell(identity: Identity, pose: Pose, u: Tensor, v: Tensor) -> Tensor:
     drop = per_frame(pose.chin_drop) * 0.95
     upper = sdf.box(u + 3.0 * yaw, v + 14.0 + 5.0 * pitch, w, 108.0, 84.0 * identity.corner)
     lower = sdf.box(
-        u - 10.0 * yaw,
+        u - 10.0 * yaw - 0.6 * CHIN_SIDE * per_frame(pose.c["jaw_x"]) * sdf.smoothstep(v, 10.0, 90.0),
         v - 52.0 - 0.5 * (drop + identity.chin) + 8.0 * pitch,
         w * (0.66 + 0.30 * identity.jaw_width),
         72.0 + 0.5 * (drop + identity.chin),

@@ -116,7 +116,15 @@ class AppearanceEncoder(nn.Module):
         own = self._own(f32, mouth_features[1], eye_features[1])
         identity = torch.cat([self.identity(F.silu(f32.mean((2, 3)))), self._palette(picture, masks)], 1)
         found = Appearance(
-            picture, own, corners, masks, self.fine(g8), self.coarse(g16), identity, *mouth_features, *eye_features
+            picture,
+            own,
+            corners,
+            masks,
+            self.fine(g8),
+            self.coarse(g16),
+            identity,
+            *mouth_features,
+            *eye_features,
         )
         return found, landmarks
 

@@ -45,13 +45,26 @@ class Warp(nn.Module):
 
     def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor]:
         """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture, and its warped part."""
-        vector = self.vector(torch.cat([motion, who.own, who.identity], 1))
-        flow, code = self._parts(who.masks, vector)
-        h = torch.cat([warp(who.coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
+        return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+
+    def move(
+        self,
+        picture: Tensor,
+        masks: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        own: Tensor,
+        identity: Tensor,
+        motion: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The same with the fields of the appearance one by one, as a compiled graph takes them."""
+        vector = self.vector(torch.cat([motion, own, identity], 1))
+        flow, code = self._parts(masks, vector)
+        h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
         h = self.enter16(h)
         for block in self.blocks16:
             h = block(h, vector)
-        h = self.enter8(torch.cat([self.up(h), warp(who.fine, flow), code], 1))
+        h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
         h = self.block8(h, vector)
         flow = flow + bounded(self.flow(h), 0.1)
         paint, mask = spread(self.paint(F.silu(h)), 8).split([3, 1], 1)

@@ -50,7 +50,11 @@ class RendererStage:
 
     def batch(self, generator: torch.Generator) -> list[Tensor]:
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        return list(draw_batch(rng, self.motions, self.module.config.size, characters=range(CHARACTERS), **self.counts))
+        return list(
+            draw_batch(
+                rng, self.motions, self.module.config.size, characters=range(CHARACTERS), **self.counts
+            )
+        )
 
     def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
         given, net = Batch(*batch), self.module
@@ -69,7 +73,13 @@ class RendererStage:
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
         loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * landmark + 0.05 * own
-        parts = {"face": loss_face, "moved": loss_moved, "carried": loss_carried, "landmark": landmark, "own": own}
+        parts = {
+            "face": loss_face,
+            "moved": loss_moved,
+            "carried": loss_carried,
+            "landmark": landmark,
+            "own": own,
+        }
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
     def sheet(self, module: Renderer, path: Path) -> dict[str, float]:
@@ -79,7 +89,13 @@ class RendererStage:
             motions = Motions("validation", pool=8)
             rows = [
                 draw_batch(
-                    rng, motions, module.config.size, references=1, still=1, moved=4, characters=range(seed, seed + 1)
+                    rng,
+                    motions,
+                    module.config.size,
+                    references=1,
+                    still=1,
+                    moved=4,
+                    characters=range(seed, seed + 1),
                 )
                 for seed in HELDOUT
             ]
@@ -114,7 +130,10 @@ def figures(drawn: Tensor, held: Batch) -> dict[str, float]:
 
     ones = torch.ones_like(held.weight)
     face = (held.weight >= 2).float()
-    sharp = [sum(float((e.abs() * face[..., : e.shape[2], : e.shape[3]]).sum()) for e in edges(x)) for x in (drawn, held.picture)]
+    sharp = [
+        sum(float((e.abs() * face[..., : e.shape[2], : e.shape[3]]).sum()) for e in edges(x))
+        for x in (drawn, held.picture)
+    ]
     return {
         "psnr": psnr(ones),
         "psnr_eyes": psnr((held.weight == 5).float()),

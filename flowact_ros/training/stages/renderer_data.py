@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowact_ros.data.characters import NAMED, Identity, clamp_controls, feature_boxes, identity_from_seed, landmarks, render
+from flowact_ros.data.characters import (
+    NAMED,
+    Identity,
+    clamp_controls,
+    feature_boxes,
+    identity_from_seed,
+    landmarks,
+    render,
+)
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS
@@ -18,7 +26,14 @@ from flowact_ros.models.codec.motion import CONTROL_NAMES, indices, neutral, nor
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
 _HAND_Y = indices("hand_left_y", "hand_right_y")
-WEIGHTS = (("face", 2.0), ("hand_left", 3.0), ("hand_right", 3.0), ("mouth", 6.0), ("eye_left", 5.0), ("eye_right", 5.0))
+WEIGHTS = (
+    ("face", 2.0),
+    ("hand_left", 3.0),
+    ("hand_right", 3.0),
+    ("mouth", 6.0),
+    ("eye_left", 5.0),
+    ("eye_right", 5.0),
+)
 NAMED_SHARE = 0.35
 CHARACTERS = 1_000_000  # training characters have seeds below this
 
@@ -54,7 +69,9 @@ class Motions:
     def draw(self, rng: np.random.Generator, frames: int) -> Tensor:
         """Raw motion `[frames, K]` of unrelated moments."""
         if len(self.pool) < self.size or rng.random() < 0.02:
-            self.pool.append(make_performance(int(rng.integers(1 << 30)), self.split, self.seconds).performance.controls)
+            self.pool.append(
+                make_performance(int(rng.integers(1 << 30)), self.split, self.seconds).performance.controls
+            )
             self.pool = self.pool[-self.size :]
         rows = []
         for _ in range(frames):
@@ -77,7 +94,14 @@ def reference_motion(rng: np.random.Generator, motions: Motions) -> Tensor:
 
 
 def draw_batch(
-    rng: np.random.Generator, motions: Motions, size: int, *, references: int, still: int, moved: int, characters: range
+    rng: np.random.Generator,
+    motions: Motions,
+    size: int,
+    *,
+    references: int,
+    still: int,
+    moved: int,
+    characters: range,
 ) -> Batch:
     """References with `still` frames whose head does not move and `moved` frames of any motion each."""
     rows = []
@@ -114,8 +138,6 @@ def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, Tensor, Tenso
     boxes = feature_boxes(who, raw, size)
     weight = torch.ones(len(raw), 1, size, size)
     for name, value in WEIGHTS:
-        if name not in boxes:
-            continue
         for i, (x0, y0, x1, y1) in enumerate(boxes[name].tolist()):
             part = weight[i, :, int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
             part.clamp_(min=value)
