@@ -37,7 +37,9 @@ class Window:
 def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
     """Sinusoidal embedding `[..., dim]` of t in [0, 1]."""
     half = dim // 2
-    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    frequency = torch.exp(
+        -math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half
+    )
     angle = scale * t.float()[..., None] * frequency
     return torch.cat([angle.cos(), angle.sin()], -1)
 
@@ -68,7 +70,7 @@ class QKNorm(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Shifts, scales and gates of one layer from the modulating vectors (after their activation, which all layers share).
+    """Shifts, scales and gates of one layer from vectors whose activation all layers share.
 
     Zero at first, so that a block adds nothing.
     """
@@ -140,7 +142,13 @@ class DoubleStreamBlock(nn.Module):
         self.condition = Stream(width, heads, mlp_ratio)
 
     def forward(
-        self, x: Tensor, condition: Tensor, vec: Tensor, slot_vec: Tensor, window: Window, past: KeyValue | None
+        self,
+        x: Tensor,
+        condition: Tensor,
+        vec: Tensor,
+        slot_vec: Tensor,
+        window: Window,
+        past: KeyValue | None,
     ) -> tuple[Tensor, Tensor, KeyValue]:
         """vec modulates the motion tokens x, slot_vec the condition tokens."""
         mod_x, mod_c = self.motion.modulation(vec), self.condition.modulation(slot_vec)
@@ -167,7 +175,9 @@ class SingleStreamBlock(nn.Module):
             nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def forward(self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(
+        self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
         shift, scale, gate = self.modulation(vec)
         normed = modulate(x, shift, scale)
         q, k, v = split_heads(self.qkv(normed), self.heads)

@@ -26,8 +26,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.config import VAEConfig
-from flowact_ros.models.surroundings import Conv, See, plainly
-from flowact_ros.models.window import HALF_CELL
 
 State = dict[str, Tensor]
 Parameters = tuple[Tensor, Tensor]  # weight and bias of a convolution
@@ -58,13 +56,6 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-def convolving(conv: nn.Module) -> Conv:
-    """A convolution of 3 x 3 as a function that may leave out its padding."""
-    if isinstance(conv, nn.Conv2d):
-        return lambda x, padding: F.conv2d(x, conv.weight, conv.bias, padding=padding)
-    return conv  # one that was put in its place (`models.winograd`)
-
-
 class ResBlock(nn.Module):
     """Two 3 x 3 convolutions; the second starts at zero, so that depth does no harm early in training."""
 
@@ -75,8 +66,8 @@ class ResBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, x: Tensor, see: See = plainly) -> Tensor:  # [N, C, H, W]
-        return x + see(convolving(self.conv2), see(convolving(self.conv1), x))
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 
 class CausalMix(nn.Module):
@@ -197,10 +188,10 @@ class Decoder(nn.Module):
         x, past = self.mix32(self.widen(latents.flatten(0, 1)), len(latents), past)
         return self.inner(x), past
 
-    def inner(self, x: Tensor, see: See = plainly) -> Tensor:
+    def inner(self, x: Tensor) -> Tensor:
         """The blocks of `deep`: features `[n, width, h, w]` to such of the same size."""
         for block in self.stages[3]:
-            x = block(x, see)
+            x = block(x)
         return F.silu(x)
 
     def frames(self, x: Tensor, batch: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -213,20 +204,20 @@ class Decoder(nn.Module):
         weight, bias = (p[first * rows : stop * rows] for p in self._interleaved("unfold"))
         return spread(pointwise(x, weight, bias), 2, stop - first)
 
-    def body(self, x: Tensor, see: See = plainly) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
         """Patches `[n, p * p * 3, H/p, W/p]` of features of n frames, each by itself: most of the work."""
         x = x.contiguous(memory_format=torch.channels_last)
         for level in (2, 1, 0):
             for block in self.stages[level]:
-                x = block(x, see)
+                x = block(x)
             if level > 0:
                 x = spread(pointwise(x, *self._interleaved(f"up.{level - 1}")), 2)
         weight, bias = self._interleaved("head")
-        return see(lambda canvas, padding: F.conv2d(canvas, weight, bias, padding=padding), x)
+        return F.conv2d(F.silu(x), weight, bias, padding=1)
 
     def tint(self, latents: Tensor) -> Tensor:
         """The colour of latents `[B, N, C, h, w]`, `[B * N, 3, H/p, W/p]`: one for a patch's pixels and four frames."""
-        scale = 2 * HALF_CELL // self.config.stem_patch
+        scale = self.config.spatial_stride // self.config.stem_patch
         return F.interpolate(self.colour(latents.flatten(0, 1)), scale_factor=scale, mode="bilinear")
 
     def tinted(self, tint: Tensor) -> Tensor:

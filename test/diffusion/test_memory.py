@@ -37,7 +37,9 @@ def test_cached_memory_equals_one_pass_under_the_fake_causal_mask() -> None:
     """Reference, memory and stream in one forward pass, masked, give what the caches give."""
     model, slots = make_model(), 3
     told = condition(slots, 9, rows=2)
-    told = Condition(torch.zeros_like(told.audio), told.text)  # in one pass a frame would hear the slot beside it
+    told = Condition(
+        torch.zeros_like(told.audio), told.text
+    )  # in one pass a frame would hear the slot beside it
     committed = torch.randn(2, slots, *SHAPE)
     bank = MemoryBank.start(model, REFERENCE).commit(model, committed, told)
     stream, sigma = torch.randn(2, slots, *SHAPE), torch.tensor([[0.9, 0.9, 0.9], [0.4, 0.4, 0.4]])
@@ -87,7 +89,9 @@ def test_every_input_counts() -> None:
         assert not torch.allclose(bank.predictor(model, changed)(stream, sigma), base, atol=1e-4)
     assert not torch.allclose(filled(model, (3,)).predictor(model, told)(stream, sigma), base, atol=1e-4)
     assert not torch.allclose(bank.predictor(model, told)(stream, sigma / 2), base, atol=1e-4)
-    moved = MemoryBank(bank.reference, bank.entries, bank.latents + 1)  # the same entries, a latent longer ago
+    moved = MemoryBank(
+        bank.reference, bank.entries, bank.latents + 1
+    )  # the same entries, a latent longer ago
     assert not torch.allclose(moved.predictor(model, told)(stream, sigma), base, atol=1e-4)
 
 
@@ -100,14 +104,17 @@ def test_an_hour_into_a_stream_nothing_is_different() -> None:
         bank.latents + 22_500,
     )
     stream, sigma = torch.randn(2, 3, *SHAPE), torch.full((2, 3), 0.7)
-    assert torch.equal(later.predictor(model, told)(stream, sigma), bank.predictor(model, told)(stream, sigma))
+    assert torch.equal(
+        later.predictor(model, told)(stream, sigma), bank.predictor(model, told)(stream, sigma)
+    )
 
 
 def test_refinement_renews_only_the_short_term_latent_on_its_interval() -> None:
     model = make_model(preset("debug", {"memory": {"refine_interval": 2}}))
     bank = MemoryBank.start(model, REFERENCE[:1])
-    banks = [b for _, b in rollout(model, bank, [condition(3, i) for i in range(4)], noise, step_sigmas(CONFIG.schedule))]
-    made = [x for x, _ in rollout(model, bank, [condition(3, i) for i in range(4)], noise, step_sigmas(CONFIG.schedule))]
+    told = [condition(3, i) for i in range(4)]
+    chunks = list(rollout(model, bank, told, noise, step_sigmas(CONFIG.schedule)))
+    made, banks = [x for x, _ in chunks], [b for _, b in chunks]
     renewed = [not torch.equal(b.entries[-1].latent, x[:, -1:]) for b, x in zip(banks, made)]
     assert renewed == [False, True, False, True]
     again = banks[0].refine(model)

@@ -23,7 +23,10 @@ def test_training_covers_the_path_and_pure_noise() -> None:
 
 def test_chunks_in_flight_have_rising_noise() -> None:
     sigmas = training_sigmas((500, 3), torch.Generator().manual_seed(0))
-    assert bool((sigmas.diff(dim=1) >= 0).all()) and float(sigmas[:, 0].mean()) < float(sigmas[:, 2].mean()) - 0.2
+    assert (
+        bool((sigmas.diff(dim=1) >= 0).all())
+        and float(sigmas[:, 0].mean()) < float(sigmas[:, 2].mean()) - 0.2
+    )
 
 
 def test_weight_is_that_of_the_velocity_up_to_its_cap() -> None:

@@ -35,7 +35,9 @@ def make_model(config: ModelConfig = CONFIG, seed: int = 2) -> Counted:
 
 def condition(slots: int, seed: int, rows: int = 1) -> Condition:
     g = torch.Generator().manual_seed(seed)
-    return Condition(torch.randn(rows, slots, 4, 384, generator=g), torch.randn(rows, slots, 1, 384, generator=g))
+    return Condition(
+        torch.randn(rows, slots, 4, 384, generator=g), torch.randn(rows, slots, 1, 384, generator=g)
+    )
 
 
 def noise(first: int, count: int) -> Tensor:

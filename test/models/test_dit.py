@@ -14,7 +14,9 @@ CONFIG = debug()
 
 def inputs(slots: int, rows: int = 2):  # type: ignore[no-untyped-def]
     g = torch.Generator().manual_seed(0)
-    told = Condition(torch.randn(rows, slots, 4, 384, generator=g), torch.randn(rows, slots, 1, 384, generator=g))
+    told = Condition(
+        torch.randn(rows, slots, 4, 384, generator=g), torch.randn(rows, slots, 1, 384, generator=g)
+    )
     return torch.randn(rows, slots, 4, 40, generator=g), torch.rand(rows, slots, generator=g), told
 
 
@@ -23,7 +25,10 @@ def test_tokens_in_tokens_out() -> None:
     noisy, sigma, told = inputs(3)
     clean, made = model(noisy, sigma, told, model.windows(torch.arange(3.0) * 4))
     assert clean.shape == noisy.shape and bool((clean == 0).all())  # neutral before it has learned
-    joint, alone = 3 * (4 + 1 + 4), 3 * 4  # with condition tokens in double-stream blocks, without in the others
+    joint, alone = (
+        3 * (4 + 1 + 4),
+        3 * 4,
+    )  # with condition tokens in double-stream blocks, without in the others
     sizes = [k.shape[2] for k, _ in made]
     assert sizes == [joint] * CONFIG.dit.double_blocks + [alone] * CONFIG.dit.single_blocks
 

@@ -50,4 +50,6 @@ def test_norm_of_queries_and_keys() -> None:
     query, key = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8)
     for found, x, scale in zip(norm(query, key), (query, key), (norm.query.weight, norm.key.weight)):
         centred = x - x.mean(-1, keepdim=True)
-        torch.testing.assert_close(found, scale * centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt())
+        torch.testing.assert_close(
+            found, scale * centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        )
