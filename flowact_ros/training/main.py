@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`flowact train`: run one stage, or one slice of it. A stage goes on where its run folder stopped.
 
-    flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
-    flowact train export-motion --run runs/motion
+flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
+flowact train export-motion --run runs/motion
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", required=True)
 
     motion = stages.add_parser("motion", help="the denoiser, on performances without pictures")
-    motion.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`")
+    motion.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`"
+    )
     motion.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
-    motion.add_argument("--evaluate", action="store_true", help="do not train: print the table of free-running motion")
+    motion.add_argument(
+        "--evaluate", action="store_true", help="do not train: print the table of free-running motion"
+    )
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
     export = stages.add_parser("export-motion", help="the run's EMA weights and their card into the package")
@@ -56,7 +60,9 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--preset", default="avatar_cpu")
     stage.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
     stage.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
-    stage.add_argument("--cooldown", type=float, default=0.3, help="share of the steps over which the rate falls")
+    stage.add_argument(
+        "--cooldown", type=float, default=0.3, help="share of the steps over which the rate falls"
+    )
     stage.add_argument("--lr", type=float, default=lr)
     stage.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     stage.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default=optimizer)
@@ -64,7 +70,9 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--device", default="cpu", help="cpu or cuda")
     stage.add_argument("--threads", type=int, default=1)
     stage.add_argument("--seed", type=int, default=0)
-    stage.add_argument("--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16")
+    stage.add_argument(
+        "--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,9 +85,16 @@ def main(argv: list[str] | None = None) -> int:
             return 2
     try:
         return STAGES[args.stage](args)
-    except (ValueError, OSError, RuntimeError) as error:  # sizes, weights or material that do not fit or are missing
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # sizes, weights or material that do not fit or are missing
         line = " ".join(str(error).split())  # torch tells of weights that do not fit in a line a tensor
-        print(f"flowact train: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' …'}", file=sys.stderr)
+        print(
+            f"flowact train: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' …'}",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -98,7 +113,13 @@ def _motion(args: argparse.Namespace) -> int:
     check_device(args.device)
     torch.manual_seed(args.seed)
     method = Adaptation(preset(args.preset), args.data, args.heldout, batch=args.batch)
-    trainer = Trainer(method, _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999))
+    about = {
+        "data": [str(folder) for folder in args.data],
+        "performances": len(method.data),
+        "batch": args.batch,
+    }
+    config = _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999, about=about)
+    trainer = Trainer(method, config)
     if args.evaluate:
         method.module.load_state_dict(trainer.ema)
         print(evaluate(method.module.eval(), method.heldout))
