@@ -13,6 +13,7 @@ from flowact_ros.data.characters.controls import CONTROL_NAMES, neutral
 from flowact_ros.data.motion import bump, drift, minimum_jerk, step
 from flowact_ros.timebase import FRAME_RATE
 
+POINTS = 0.25  #: Share of gesturing hands that point with the first finger.
 NEUTRAL = neutral(1)[0].numpy().astype(np.float64)
 
 
@@ -55,12 +56,14 @@ class Track:
         raised: np.ndarray,
         angle: np.ndarray | float,
         opened: float,
+        point: float = 0.0,
     ) -> None:
         """Bring a hand to ``place`` (canvas fractions) as far as ``raised`` [frames] (0..1) says."""
         self.add(f"hand_{side}_x", raised * (place[0] - NEUTRAL[column(f"hand_{side}_x")]))
         self.add(f"hand_{side}_y", raised * (place[1] - NEUTRAL[column(f"hand_{side}_y")]))
         self.add(f"hand_{side}_angle", raised * angle)
         self.add(f"hand_{side}_open", raised * opened)
+        self.add(f"hand_{side}_point", raised * point)
 
 
 def _idle(t: Track, span: Span, rng: np.random.Generator) -> None:
@@ -83,7 +86,8 @@ def _listening(t: Track, span: Span, rng: np.random.Generator) -> None:
     tilt = rng.choice([-1.0, 1.0]) * rng.uniform(0.05, 0.13)
     t.add("head_roll", tilt)
     t.add("head_x", -0.08 * tilt)
-    t.add("head_y", rng.uniform(0.006, 0.018))  # leaning in
+    t.add("head_y", rng.uniform(0.004, 0.012))
+    t.add("head_z", rng.uniform(0.3, 0.7))  # leaning in
     t.brows(rng.uniform(0.05, 0.25), rng.uniform(0.0, 0.15))
     t.add("smile", rng.uniform(0.05, 0.3))
     t.add("eye_wide", rng.uniform(0.0, 0.15))
@@ -107,8 +111,13 @@ def _thinking(t: Track, span: Span, rng: np.random.Generator) -> None:
     t.add("brow_left", rng.uniform(-0.25, 0.45))
     t.add("brow_right", rng.uniform(-0.25, 0.45))
     t.add("brow_inner", -rng.uniform(0.15, 0.5))
-    t.add("eye_wide", -rng.uniform(0.0, 0.3))
+    t.add("eye_wide", -rng.uniform(0.0, 0.2))
+    t.add("squint", rng.uniform(0.2, 0.55))
     t.add("smile", -rng.uniform(0.0, 0.2))
+    t.add("smirk", rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 0.8))
+    if t.seconds > 2 and rng.random() < 0.4:  # the jaw goes to and fro, as if tasting the answer
+        at = rng.uniform(0.5, t.seconds - 1.2)
+        t.add("jaw_x", rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 0.7) * bump(t.frames, at, 0.3, 0.3, 0.4))
     t.add("mouth_width", -rng.uniform(0.0, 0.25))
     if span.kind == "thinking_chin":
         hand = "right" if rng.random() < 0.7 else "left"
@@ -127,12 +136,15 @@ def _speaking(t: Track, span: Span, rng: np.random.Generator) -> None:
     if mood == "cheerful":
         t.add("smile", rng.uniform(0.45, 0.7))
         t.add("cheek", rng.uniform(0.25, 0.5))
+        t.add("squint", rng.uniform(0.0, 0.2))
         t.brows(rng.uniform(0.15, 0.35))
     elif mood == "serious":
         t.add("smile", -rng.uniform(0.1, 0.3))
         t.brows(-rng.uniform(0.15, 0.35), -rng.uniform(0.2, 0.45))
     else:
         t.add("smile", rng.uniform(0.0, 0.2))
+    if span.beats:
+        t.add("jaw_x", 0.1 * drift(rng, t.frames, 0.15))  # jaws do not move quite straight
     beats = [b - span.start / FRAME_RATE for b in span.beats]
     last = -1.0
     for beat in beats:
@@ -160,7 +172,8 @@ def _gestures(t: Track, beats: Sequence[float], rng: np.random.Generator, *, liv
         rise_at = max(0.0, first - 0.45) + rng.uniform(0, 0.1)
         raised = bump(t.frames, rise_at, 0.45, max(0.3, until - first + 0.2), 0.55)
         place = (0.5 + sign * rng.uniform(0.22, 0.33), rng.uniform(0.78, 0.88))
-        t.hand(side, place, raised, sign * rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.0))
+        point = rng.uniform(0.85, 1.0) if rng.random() < POINTS else 0.0
+        t.hand(side, place, raised, sign * rng.uniform(0.1, 0.5), rng.uniform(0.5, 1.0), point)
         t.add(f"hand_{side}_x", raised * 0.012 * drift(rng, t.frames, 0.4))
         for beat in beats:
             down = rng.uniform(0.03, 0.07) * bump(t.frames, beat - 0.2, 0.18, 0.0, 0.12)
@@ -174,7 +187,9 @@ def _smile(t: Track, span: Span, rng: np.random.Generator) -> None:
     amount = rng.uniform(0.75, 1.0)
     t.add("smile", amount)
     t.add("cheek", 0.8 * amount)
-    t.add("eye_wide", -rng.uniform(0.1, 0.3))
+    t.add("eye_wide", -rng.uniform(0.0, 0.2))
+    t.add("squint", rng.uniform(0.15, 0.4))
+    t.add("smirk", rng.normal(0, 0.15))
     t.brows(rng.uniform(0.05, 0.25))
     t.add("head_roll", rng.normal(0, 0.05))
     if rng.random() < 0.5:
@@ -189,6 +204,7 @@ def _surprise(t: Track, span: Span, rng: np.random.Generator) -> None:
     t.add("mouth_round", rng.uniform(0.2, 0.4) * shock)
     t.add("head_pitch", rng.uniform(0.05, 0.12) * shock)
     t.add("head_y", -0.012 * shock)
+    t.add("head_z", -rng.uniform(0.5, 0.9) * shock)  # leaning back
     t.add("shoulder_y", 0.4 * shock)
 
 
@@ -201,7 +217,8 @@ def _laugh(t: Track, span: Span, rng: np.random.Generator) -> None:
     t.add("jaw", amount * (rng.uniform(0.26, 0.36) + 0.07 * shake))
     t.add("lip_upper", 0.35 * amount)
     t.add("teeth", 0.8 * amount)
-    t.add("eye_wide", -rng.uniform(0.5, 0.8) * amount)
+    t.add("eye_wide", -rng.uniform(0.4, 0.7) * amount)
+    t.add("squint", rng.uniform(0.4, 0.7) * amount)
     t.brows(rng.uniform(0.15, 0.4) * amount)
     t.add("shoulder_y", 0.28 * amount * (0.6 + shake))
     t.add("head_pitch", rng.uniform(-0.02, 0.14) * amount + 0.012 * amount * shake)
@@ -211,6 +228,7 @@ def _laugh(t: Track, span: Span, rng: np.random.Generator) -> None:
 def _greeting(t: Track, span: Span, rng: np.random.Generator) -> None:
     t.add("smile", rng.uniform(0.5, 0.8))
     t.add("cheek", rng.uniform(0.3, 0.55))
+    t.add("squint", rng.uniform(0.05, 0.25))
     t.brows(rng.uniform(0.15, 0.3))
     t.brows(0.5 * bump(t.frames, 0.1, 0.2, 0.4, 0.4))
     t.add("head_roll", rng.normal(0, 0.05))

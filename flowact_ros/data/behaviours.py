@@ -109,13 +109,14 @@ def _undercurrent(
     out[:, column("head_roll")] += sway * 0.022 * drift(rng, frames, 0.6) + 0.35 * yaw * rng.uniform(
         -0.4, 1.0
     )
+    out[:, column("head_z")] += sway * (0.12 * drift(rng, frames, 1.2) - 0.5 * pitch)
     out[:, column("head_x")] += 0.05 * yaw + sway * 0.004 * drift(rng, frames, 0.8)
     air = breath(rng, frames, rng.uniform(3.0, 4.6))
     out[:, column("breath")] += air
     out[:, column("head_y")] += sway * 0.003 * drift(rng, frames, 0.8) - 0.003 * air
     out[:, column("shoulder_x")] += 0.9 * yaw + 0.10 * sway * drift(rng, frames, 1.0)
     out[:, column("shoulder_y")] += 0.12 * (air - 0.4) + 0.06 * sway * drift(rng, frames, 0.9)
-    for name in ("brow_left", "brow_right", "brow_inner", "smile", "eye_wide"):
+    for name in ("brow_left", "brow_right", "brow_inner", "smile", "smirk", "eye_wide"):
         out[:, column(name)] += 0.05 * drift(rng, frames, 0.6)
 
 

@@ -70,12 +70,15 @@ class StoredClip:
         return text
 
 
-def write_clip(path: Path, arrays: dict[str, np.ndarray], info: dict[str, Any], *, jpeg: bool = False) -> None:
+def write_clip(
+    path: Path, arrays: dict[str, np.ndarray], info: dict[str, Any], *, jpeg: bool = False
+) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if jpeg:
         arrays = dict(arrays)
         pictures = [
-            encode_jpeg(frame.transpose(1, 2, 0), JPEG_QUALITY, full_colour=True) for frame in arrays.pop("frames")
+            encode_jpeg(frame.transpose(1, 2, 0), JPEG_QUALITY, full_colour=True)
+            for frame in arrays.pop("frames")
         ]
         (path / "frames.jpgs").write_bytes(b"".join(pictures))
         arrays["frames_at"] = np.cumsum([0, *map(len, pictures)], dtype=np.int64)

@@ -14,7 +14,7 @@ _KEPT = 64  # instructions that wait for their utterance
 @dataclass(frozen=True)
 class Instruction:
     """text: free description for the text encoder; behaviour: one of BEHAVIOURS or "" (from the speech itself);
-    priority: see SessionConfig.urgent_above; utterance_id: the speech that it goes with.
+    priority: see SessionConfig.urgent_from; utterance_id: the speech that it goes with.
 
     Raises ValueError on an unknown behaviour or a text that is too long.
     """
@@ -52,16 +52,23 @@ class Instructions:
         self._standing_order = 0
         self._waiting: OrderedDict[str, tuple[int, Instruction]] = OrderedDict()
 
-    def set(self, instruction: Instruction, *, wait: bool) -> None:
-        """Takes an instruction: for now, or (`wait`) from the moment that its utterance sounds."""
+    def set(self, instruction: Instruction, *, wait: bool) -> bool:
+        """Takes an instruction: for now, or (`wait`) from the moment that its utterance sounds.
+
+        False, and nothing changes, if one of higher priority is in force for the same utterance.
+        """
+        name, present = instruction.utterance_id, self.at(instruction.utterance_id)
+        if name and present.utterance_id == name and present.priority > instruction.priority:
+            return False
         self._count += 1
         if not wait:
             self._standing, self._standing_order = instruction, self._count
-            return
+            return True
         self._waiting[instruction.utterance_id] = (self._count, instruction)
         self._waiting.move_to_end(instruction.utterance_id)
         while len(self._waiting) > _KEPT:
             self._waiting.popitem(last=False)
+        return True
 
     def at(self, utterance_id: str) -> Instruction:
         """The instruction in force while `utterance_id` sounds ("" for silence): the newest that applies."""

@@ -38,14 +38,13 @@ class ReferenceError_(ValueError):
 class Reference:
     """A character, ready to be animated.
 
-    rgb: uint8 [H, W, 3] the image as given; latent: the encoded image, opaque here; id: name in records
-    (filled with a hash of the pixels when empty); extra: whatever else a pipeline wants to keep with it.
+    rgb: uint8 [H, W, 3] the image as given; id: name in records (filled with a hash of the pixels when empty);
+    appearance: what the renderer draws with, made once, opaque here.
     """
 
     rgb: np.ndarray
-    latent: Any = None
     id: str = ""
-    extra: Any = None
+    appearance: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +61,17 @@ class StreamState:
     reference: Reference
 
 
+class Latents(Protocol):
+    """Clean latents of a step, opaque here: they are counted and cut, `latents[i:j]` is again Latents."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, cut: slice) -> Latents: ...
+
+
 @runtime_checkable
 class Pipeline(Protocol):
-    """The networks as the session sees them. Every method is deterministic and free of side effects.
-
-    Optional members: `timings: dict[str, float]`, milliseconds of the last call by stage ("audio", "text", "deepen"
-    inside `denoise`, "output" inside `decode`); `identity(state) -> float`, cosine of what was drawn to the reference;
-    `paint(latent) -> Any`, the part of `decode` that does not depend on the decoder's state: several latents may then
-    be painted at the same time, and `decode(latent, decoder_state, painting)` does what is left.
-    """
+    """The networks as the session sees them. Every method is deterministic and free of side effects."""
 
     context_samples: int  # at 24 kHz: past audio wanted before the first frame of a step
     lookahead_samples: int  # at 24 kHz, <= MAX_LOOKAHEAD: future audio wanted after its last frame
@@ -85,25 +86,25 @@ class Pipeline(Protocol):
         """State before latent 0."""
         ...
 
-    def start_decoder(self, reference: Reference) -> Any:
-        """Decoder state before the first latent."""
-        ...
-
     def denoise(
         self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str, stop: Callable[[], bool] | None = None
-    ) -> Any:
-        """pcm float32 [context + n*3840 + lookahead] at 24 kHz -> latents [n, C, h, w].
+    ) -> Latents | None:
+        """pcm float32 [context + n*3840 + lookahead] at 24 kHz -> n latents.
 
         stop: asked before each evaluation of the network; once it says yes, the answer is None.
         """
         ...
 
-    def advance(self, state: StreamState, latents: Any) -> StreamState:
-        """Commit latents [1..3, C, h, w] to memory; returns the state after them."""
+    def advance(self, state: StreamState, latents: Latents) -> StreamState:
+        """Commit latents (of a whole step, or its front) to memory; returns the state after them."""
         ...
 
-    def decode(self, latent: Any, decoder_state: Any) -> tuple[np.ndarray, Any]:
-        """One latent [C, h, w] -> (uint8 [4, height, width, 3], decoder state after it)."""
+    def render(self, reference: Reference, latents: Latents) -> np.ndarray:
+        """n latents -> frames uint8 [4 * n, height, width, 3]. A function of these two alone."""
+        ...
+
+    def motion(self, latents: Latents) -> np.ndarray:
+        """n latents -> float32 [4 * n, K], the controls of the rig in their own units, exactly what is rendered."""
         ...
 
 
@@ -111,15 +112,17 @@ class Pipeline(Protocol):
 class Frame:
     """One picture with exactly the sound that belongs to it.
 
-    index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3];
-    audio: float32 [960] at 24 kHz; utterance_id: whose speech sounds in it ("" for none); behaviour: "idle",
-    "listening", "thinking", "speaking" or "reacting"; speaking: speech sounds in it; repeated: the picture is the
-    previous one because the engine was late (the audio is always that of frame k).
+    index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3]; motion: float32
+    [K], the controls of the rig in that picture, in their own units; audio: float32 [960] at 24 kHz; utterance_id:
+    whose speech sounds in it ("" for none); behaviour: "idle", "listening", "thinking", "speaking" or "reacting";
+    speaking: speech sounds in it; repeated: picture and motion are the previous ones because the engine was late (the
+    audio is always that of frame k).
     """
 
     index: int
     pts: float
     rgb: np.ndarray
+    motion: np.ndarray
     audio: np.ndarray
     utterance_id: str
     behaviour: str

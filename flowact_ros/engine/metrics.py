@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flowact_ros.engine.step import Made
 from flowact_ros.engine.utterance import Utterance
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
-STAGES = ("audio", "text", "denoise", "deepen", "commit", "decode", "output")
-_COSTS_KEPT = 16  # steps of a size that its expected time comes from
+STAGES = ("denoise", "render", "commit")
+_COSTS_KEPT = 9  # steps of a size that its expected time comes from
 _SET_UP = 4.0  # times the time that is expected before any step was seen
 _FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
+CHUNK_S = 0.48  # [s] of media in a full step
 _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 
 
@@ -22,16 +24,15 @@ _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 class StreamMetrics:
     """A snapshot. Times in seconds unless named _ms; lists hold the latest values, oldest first.
 
-    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their
-    start to their last frame, / media time they made; load_median: working time of the busier of denoiser and decoder /
-    media time (below 1 the stream keeps up);
-    ttff_s: first push of an utterance into silence -> release of the first frame with its sound; barge_in_s:
-    interrupt -> release of the first frame without the speech it cut; step_ms: median milliseconds a step by stage;
-    core_ms_per_chunk: processor time of the threads that make steps, per 480 ms; ring_fill: frames made and unshown;
-    repeated: frames that left with the previous picture; dropped: pictures that came too late; skipped: latents never
-    made because the engine was too late; remade: frames thrown away by rewinds; underruns: times speech ran dry;
-    stalls: times lateness of the engine broke into speech; inserted_s: silence put inside speech; av_skew_s: p95 of
-    |time of the picture shown - time of the sound beside it|; identity: cosine to the reference, if known.
+    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their start to their
+    last frame, / media time they made; load_median: the same of whole steps, which end when memory is written (below 1
+    the stream keeps up); core_ms_per_chunk: processor time of this process while steps are made, per 480 ms; step_ms:
+    median milliseconds a step by stage; ttff_s: first push of an utterance into silence -> release of the first frame
+    with its sound; barge_in_s: interrupt -> release of the first frame without the speech it cut; ring_fill: frames
+    made and unshown; repeated: frames that left with the previous picture; dropped: frames whose latent was ready too
+    late to show them; skipped: latents never made because the engine was too late; remade: frames thrown away by
+    rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech; inserted_s:
+    silence put inside speech; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|.
     """
 
     frames: int = 0
@@ -66,7 +67,6 @@ class StreamMetrics:
     clipped: int = 0
     unterminated: int = 0
     av_skew_s: float = 0.0
-    identity: float | None = None
     error: str = ""
 
 
@@ -79,75 +79,52 @@ def percentile(values: Iterable[float], q: float) -> float:
 
 
 class StepCost:
-    """Expected wall time of a step by its size, from the ones seen."""
+    """Expected seconds of a step by its size, from the latest ones: medians, which one slow step does not spoil.
 
-    def __init__(self, initial: float) -> None:
-        self._initial = initial
-        self._seen: dict[int, deque[float]] = {}
-
-    def add(self, latents: int, wall: float) -> None:
-        """A step of `latents` took `wall` seconds. A first one of its size that took long has set things up."""
-        seen = self._seen.get(latents)
-        if seen is None:
-            seen = self._seen[latents] = deque(maxlen=_COSTS_KEPT)
-            if wall > _SET_UP * self._initial * latents:
-                return
-        seen.append(wall)
-
-    def __call__(self, latents: int) -> float:
-        """The upper quartile of the latest: deadlines depend on it, one slow step must not spoil it."""
-        sizes = [n for n, seen in self._seen.items() if seen]
-        if not sizes:
-            return self._initial * latents
-        near = min(sizes, key=lambda n: abs(n - latents))
-        seen = percentile(self._seen[near], 0.75)
-        if latents >= near:
-            return seen * latents / near
-        return seen * (_FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near)
-
-
-class LaneCost:
-    """Expected seconds of a step whose denoising and drawing may run beside each other, from what was seen.
-
-    Called with a size: until all frames of such a step are there, when nothing is before it.
+    initial: of a latent, before any step was seen.
     """
 
     def __init__(self, initial: float) -> None:
-        self._whole, self._thought, self._handed, self._drawn = (StepCost(initial) for _ in range(4))
-        self._lanes = False
+        self._initial = initial
+        self._denoised: dict[int, deque[float]] = {}  # by latents: what does not grow with the pictures
+        self._rendered: deque[float] = deque(maxlen=_COSTS_KEPT)  # a latent
 
-    def whole(self, latents: int, wall: float) -> None:
-        """A step of `latents`, one half after the other, took `wall` seconds."""
-        self._lanes = False
-        self._whole.add(latents, wall)
+    def add(self, latents: int, seconds: float, render: float | None) -> None:
+        """A step took `seconds` besides rendering, and `render` a latent (None: none was rendered).
 
-    def thought(self, latents: int, wall: float, handed: float) -> None:
-        """Denoising and committing `latents` took `wall` seconds; their drawing could begin after `handed`."""
-        self._lanes = True
-        self._thought.add(latents, wall)
-        self._handed.add(latents, handed)
-
-    def drew(self, wall: float) -> None:
-        """Decoding one latent took `wall` seconds."""
-        self._drawn.add(1, wall)
+        A first one of its size that took long has set things up, and does not count.
+        """
+        seen = self._denoised.get(latents)
+        if seen is None:
+            seen = self._denoised[latents] = deque(maxlen=_COSTS_KEPT)
+            if seconds + latents * (render or 0.0) > _SET_UP * self._initial * latents:
+                return
+        seen.append(seconds)
+        if render is not None:
+            self._rendered.append(render)
 
     def __call__(self, latents: int) -> float:
-        return self._handed(latents) + latents * self._drawn(1) if self._lanes else self._whole(latents)
+        """All of a step."""
+        return self._denoising(latents) + latents * self._rendering
 
     def first(self, latents: int) -> float:
-        """How long before its first frame leaves such a step must begin, so that all of its latents are in time."""
-        if not self._lanes:
-            return self._whole(latents)
-        late = self._drawn(1) - FRAMES_PER_LATENT / FRAME_RATE  # more with each latent, where drawing is that slow
-        return self._handed(latents) + self._drawn(1) + (latents - 1) * max(0.0, late)
+        """From its start until its first frame must leave, so that all of its latents are in time."""
+        late = max(0.0, self._rendering - FRAMES_PER_LATENT / FRAME_RATE)  # more with each, where drawing is so slow
+        return self._denoising(latents) + self._rendering + (latents - 1) * late
 
-    def period(self, latents: int) -> float:
-        """Until the next step of this size could follow."""
-        return max(self._thought(latents), latents * self._drawn(1)) if self._lanes else self._whole(latents)
+    @property
+    def _rendering(self) -> float:
+        return statistics.median(self._rendered) if self._rendered else 0.0
 
-    def queue(self, undrawn: int) -> float:
-        """How much later the frames of a step are there because so many latents wait before it."""
-        return max(0.0, undrawn * self._drawn(1) - self._handed(1)) if undrawn else 0.0
+    def _denoising(self, latents: int) -> float:
+        sizes = [n for n, seen in self._denoised.items() if seen]
+        if not sizes:
+            return self._initial * latents
+        near = min(sizes, key=lambda n: abs(n - latents))
+        seen = statistics.median(self._denoised[near])
+        if latents >= near:
+            return seen * latents / near
+        return seen * (_FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near)
 
 
 class Reactions:
@@ -183,7 +160,6 @@ class Meter:
         ) = 0
         self.reactions = Reactions()
         self.first_frame_s: float | None = None
-        self.identity: float | None = None
         self._stages: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
         self._factors: deque[float] = deque(maxlen=_KEPT)
         self._loads: deque[float] = deque(maxlen=_KEPT)
@@ -191,17 +167,17 @@ class Meter:
         self._released: deque[tuple[float, bool]] = deque(maxlen=4 * FRAME_RATE)
         self._skews: deque[float] = deque(maxlen=_KEPT)
 
-    def step(self, latents: int, wall: float, busy: float, core: float, stages: Mapping[str, float]) -> None:
-        """One step: latents decoded, seconds of wall time, of its longer half, of processors, milliseconds by stage."""
+    def step(self, made: Made) -> None:
+        """One step."""
         self.steps += 1
-        self.latents += latents
-        for stage, value in stages.items():
-            self._stages.setdefault(stage, deque(maxlen=_KEPT)).append(value)
-        if latents:
-            media = latents * FRAMES_PER_LATENT / FRAME_RATE
-            self._factors.append(wall / media)
-            self._loads.append(busy / media)
-            self._core_ms.append(1000.0 * core * 0.48 / media)
+        self.latents += made.done
+        for stage, value in made.stages.items():
+            self._stages[stage].append(value)
+        if made.done:
+            media = made.done * FRAMES_PER_LATENT / FRAME_RATE
+            self._factors.append(made.seconds / media)
+            self._loads.append(made.wall / media)
+            self._core_ms.append(1000.0 * made.core * CHUNK_S / media)
 
     def release(self, now: float, repeated: bool, skew: float) -> None:
         """One frame left."""
@@ -235,5 +211,4 @@ class Meter:
             "reanchors": self.reanchors,
             "stalls": self.stalls,
             "av_skew_s": percentile(self._skews, 0.95),
-            "identity": self.identity,
         }

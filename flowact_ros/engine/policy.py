@@ -8,8 +8,8 @@ it away; while speech gathers the worker stays free so that it can answer at onc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE, SAMPLES_PER_LATENT
@@ -40,28 +40,30 @@ class Situation:
     offline: bool = False
 
 
-def period(cost: Callable[[int], float], latents: int) -> float:
-    """Seconds from one step of this size to the next: less than its cost where halves of steps run side by side."""
-    return getattr(cost, "period", cost)(latents)
+class Cost(Protocol):
+    """Expected seconds of a step by its size (`metrics.StepCost`)."""
+
+    def __call__(self, latents: int) -> float:
+        """All of it: until the next one can begin."""
+        ...
+
+    def first(self, latents: int) -> float:
+        """From its start until its first frame must leave, so that all of its latents are in time."""
+        ...
 
 
-def beforehand(cost: Callable[[int], float], latents: int) -> float:
-    """Seconds from the start of such a step until the first of its latents must leave, so that all are in time."""
-    return getattr(cost, "first", cost)(latents)
-
-
-def sustained(cost: Callable[[int], float], most: int) -> int:
+def sustained(cost: Cost, most: int) -> int:
     """The smallest step that keeps up with content time when only such steps are made; `most` if none does."""
     budget = _KEEPS_UP * _LATENT_S
-    return next((n for n in range(1, most + 1) if period(cost, n) <= budget * n), most)
+    return next((n for n in range(1, most + 1) if cost(n) <= budget * n), most)
 
 
-def overloaded(cost: Callable[[int], float], most: int) -> bool:
+def overloaded(cost: Cost, most: int) -> bool:
     """No step keeps up with content time: the machine is too slow, or busy with something else."""
-    return period(cost, most) > most * _LATENT_S  # larger ones are cheaper a latent
+    return cost(most) > most * _LATENT_S  # larger ones are cheaper a latent
 
 
-def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
+def gathered(cost: Cost, config: SessionConfig) -> int:
     """Latents of speech that must be buffered before an utterance that comes in real time starts.
 
     Less would starve it: steps that keep up want as much at once. Those of an overloaded engine are for frames that
@@ -72,27 +74,23 @@ def gathered(cost: Callable[[int], float], config: SessionConfig) -> int:
     return max(config.start_latents, sustained(cost, most) + waits)
 
 
-def in_time_from(frame: int, cost: Callable[[int], float], most: int, queue: float = 0.0) -> int:
-    """The first latent that can be made in time when `frame` is the next to leave. queue: seconds of work before it."""
-    seconds = queue + beforehand(cost, sustained(cost, most))
+def in_time_from(frame: int, cost: Cost, most: int) -> int:
+    """The first latent that can be made in time when `frame` is the next to leave."""
+    seconds = cost.first(sustained(cost, most))
     return -(-(frame + math.ceil(seconds * FRAME_RATE)) // FRAMES_PER_LATENT)
 
 
-def shortest_lead(cost: Callable[[int], float], config: SessionConfig) -> float:
+def shortest_lead(cost: Cost, config: SessionConfig) -> float:
     """Seconds from now to the first frame that a rewind may still change so that nothing is late.
 
-    One latent is made first; where steps of one do not keep up, a larger one must be ready when it has been shown.
+    One latent is made first, and the first picture of the step that follows must be there when it has been shown.
     """
-    second = period(cost, sustained(cost, config.step_latents)) - _LATENT_S
-    return min(_LEAD_S[1], max(_LEAD_S[0], 1.25 * (cost(1) + max(0.0, second)) + config.margin_s))
+    second = cost(1) + cost.first(sustained(cost, config.step_latents)) - _LATENT_S
+    return min(_LEAD_S[1], max(_LEAD_S[0], 1.25 * max(cost.first(1), second) + config.margin_s))
 
 
-def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) -> tuple[int, float]:
-    """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest.
-
-    cost(n): expected wall time [s] of a step of n latents; its `period`, if it has one: until the next can follow; its
-    `first`, if it has one: see `beforehand`.
-    """
+def choose(s: Situation, cost: Cost, config: SessionConfig) -> tuple[int, float]:
+    """-> (latents, 0) to make them now, or (0, seconds) to look again then at the latest."""
     most = config.step_latents
     buffered = (s.supply - s.lookahead) // SAMPLES_PER_LATENT if s.flowing and not s.bounded else most
     if s.offline:
@@ -106,19 +104,19 @@ def choose(s: Situation, cost: Callable[[int], float], config: SessionConfig) ->
     least = sustained(cost, most)  # smaller ones would only make it later
     if s.gathering or buffered < 1:
         n = least if s.gathering and not slow else 1
-        deadline = s.slack - cost(n) - config.margin_s  # such a step must start before this has passed
+        deadline = s.slack - cost.first(n) - config.margin_s  # such a step must start before this has passed
         unstarted = math.isinf(s.slack)  # the first pictures wait for nothing
         return (n, 0.0) if deadline <= 0 or unstarted else (0, deadline)  # at the deadline with what there is
-    if s.small and not slow and s.slack - cost(1) + _LATENT_S >= cost(least):
+    if s.small and not slow and s.slack - cost(1) + _LATENT_S >= cost.first(least):
         # one, and the step that follows is there when it has been shown; more where its first picture is surely in time
         sizes = range(2, min(most, room, buffered) + 1) if math.isfinite(s.slack) else ()  # costs are not known yet
-        return max((n for n in sizes if beforehand(cost, n) + 2 * config.margin_s <= s.slack), default=1), 0.0
+        return max((n for n in sizes if cost.first(n) + 2 * config.margin_s <= s.slack), default=1), 0.0
     in_time = max(
-        (n for n in range(least, most + 1) if beforehand(cost, n) + config.margin_s <= s.slack), default=least
+        (n for n in range(least, most + 1) if cost.first(n) + config.margin_s <= s.slack), default=least
     )
     n = min(in_time, room, buffered)
     if n < in_time:  # room or speech is missing for a larger one: wait while that is safe
-        wait = s.slack - cost(n) - config.margin_s - (2 * _COMFORT_S if buffered < room else _COMFORT_S)
+        wait = s.slack - cost.first(n) - config.margin_s - (2 * _COMFORT_S if buffered < room else _COMFORT_S)
         if wait > 0:
             return 0, wait
     return n, 0.0

@@ -80,7 +80,8 @@ def replay(
     begin = _beginning(records, pipeline.context_samples)
     ends = _ends(records)
     track, ring, now = _Track(records[0].first_sample), Ring(), None
-    shown, picture, behaviour = 0, None, ""
+    shown, place = 0, 0
+    on_screen: RingEntry | None = None
     for number, (record, end) in enumerate(zip(records, ends, strict=True)):
         start = record.first_frame * SAMPLES_PER_FRAME
         stop = start + record.latents * SAMPLES_PER_LATENT
@@ -95,8 +96,7 @@ def replay(
             raise EngineError(f"step {record.step} shows reference {record.reference_id!r}: it was not given")
         reference = references[record.reference_id]
         if now is None:
-            state, decoder = pipeline.start(reference, record.seed), pipeline.start_decoder(reference)
-            now = Snapshot(state, None, 0, decoder, record.resets)
+            now = Snapshot(pipeline.start(reference, record.seed), None, 0, record.resets)
             shown = min(record.first_frame, end)
         snapshot = ring.truncate(record.first_sample // SAMPLES_PER_LATENT)
         if snapshot is not None:
@@ -105,10 +105,10 @@ def replay(
         pcm = np.concatenate([track.read(start - pipeline.context_samples, stop), look])
         now = make(pipeline, Step(now, pcm, record, reference), ring.push).after
         while shown < end:
-            entry: RingEntry | None = ring.entry(shown)
+            entry = ring.entry(shown)
             if entry is not None:
-                picture, behaviour = entry.frames[shown % FRAMES_PER_LATENT], entry.behaviour
-            if picture is None:  # after a cut from which latents were skipped: what was repeated lies before it
+                on_screen, place = entry, shown % FRAMES_PER_LATENT
+            if on_screen is None:  # after a cut from which latents were skipped: what was repeated lies before it
                 shown += 1
                 continue
             at = shown * SAMPLES_PER_FRAME
@@ -116,10 +116,11 @@ def replay(
             yield Frame(
                 index=shown,
                 pts=shown / FRAME_RATE,
-                rgb=picture,
+                rgb=on_screen.frames[place],
+                motion=on_screen.motion[place],
                 audio=track.read(at, at + SAMPLES_PER_FRAME),
                 utterance_id=who or "",
-                behaviour=behaviour or ("idle" if who is None else "speaking"),
+                behaviour=on_screen.behaviour or ("idle" if who is None else "speaking"),
                 speaking=who is not None,
                 repeated=entry is None,
             )

@@ -16,16 +16,15 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """The stream right before one latent: the state before its step, what the step made before it, the decoder.
+    """The stream right before one latent: the state before its step, and what the step made before it.
 
     All parts are immutable and shared, so a snapshot costs references. `resets`: generation of the character that the
     state was started from.
     """
 
     state: StreamState
-    latents: Any  # [n, C, h, w] of the whole step, or None
+    latents: Any  # Latents of the whole step; None where a step ended
     done: int  # latents of the step that come before this boundary
-    decoder: Any
     resets: int
 
 
@@ -35,6 +34,7 @@ class RingEntry:
 
     latent: int
     frames: np.ndarray  # uint8 [4, H, W, 3]
+    motion: np.ndarray  # float32 [4, K]
     before: Snapshot
     behaviour: str
 
@@ -74,6 +74,11 @@ class Ring:
         """uint8 [H, W, 3] of frame `frame`, if it is here."""
         entry = self.entry(frame)
         return None if entry is None else entry.frames[frame % FRAMES_PER_LATENT]
+
+    def unshown(self, frame: int) -> int:
+        """Frames from `frame` on that are here."""
+        left = ((e.latent + 1) * FRAMES_PER_LATENT - frame for e in self._entries)
+        return sum(min(FRAMES_PER_LATENT, max(0, count)) for count in left)
 
     def drop_before(self, frame: int) -> None:
         """Forgets latents whose frames all lie before `frame`."""

@@ -10,7 +10,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc, malloc.h
 LARGEST_KEPT = 32 << 20  # [bytes] the most that glibc lets a heap serve
-ENOUGH_CORES = 5  # for two networks with two threads each, and something left for the rest
+ENOUGH_CORES = 4  # for two threads of a network, and something left for the rest
 KEPT_FREE = 256 << 20  # [bytes] of free memory at the top of the heap
 
 
@@ -40,14 +40,10 @@ def spare_the_collector() -> None:
     gc.freeze()
 
 
-def best_threads(device: str = "cpu") -> int:
-    """Threads for each of denoiser and decoder, which run beside each other: two where the processor has cores to
-    spare and is slow enough to need them, which those with units for bfloat16 are not; else one.
+def best_threads() -> int:
+    """Threads for the networks: two where the processor has cores to spare, else one.
 
-    Threads of one network wait for each other a thousand times a step: on two cores they cost more than they bring.
+    Threads of one network wait for each other a thousand times a step: on two cores, which the page, the other nodes
+    and the loudspeaker share, they cost more than they bring.
     """
-    import torch
-
-    from flowact_ros.engine.pipeline import best_dtype
-
-    return 1 if best_dtype(device) == torch.bfloat16 or len(os.sched_getaffinity(0)) < ENOUGH_CORES else 2
+    return 1 if len(os.sched_getaffinity(0)) < ENOUGH_CORES else 2

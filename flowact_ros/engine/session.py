@@ -6,8 +6,7 @@
         for frame in session.frames():          # 25 a second, for ever
             show(frame.rgb); play(frame.audio)
 
-Two threads make frames, one denoises while the other decodes the step before; a pipeline may have a third that takes
-halves of their work (`models.pair`). `frames()` runs in the caller's thread; every other method may be called from any.
+One thread makes frames, step by step. `frames()` runs in the caller's thread; all other methods may be called from any.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from flowact_ros.timebase import SAMPLE_RATE
 
 _LOG = logging.getLogger(__name__)
 _REFERENCE_TIMEOUT_S = 30.0
-_SPARE_S = 0.02  # until the next step: time in which pictures may be painted instead
 
 
 class Session:
@@ -69,7 +67,6 @@ class Session:
         self._intake_lock = threading.Lock()  # taken before _cond, never after it
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="flowact-reference")
         self._worker: threading.Thread | None = None
-        self._drawer: threading.Thread | None = None
         self._iterating = False
         self._closed = False
         self._error: BaseException | None = None
@@ -85,9 +82,6 @@ class Session:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="flowact-engine", daemon=True)
                 self._worker.start()
-                if self.config.overlap:
-                    self._drawer = threading.Thread(target=self._draw, name="flowact-decoder", daemon=True)
-                    self._drawer.start()
         return self
 
     def close(self) -> None:
@@ -95,16 +89,12 @@ class Session:
         with self._cond:
             self._closed = True
             self._cond.notify_all()
-            threads = [t for t in (self._worker, self._drawer) if t is not None]
+            worker = self._worker
         self._encoder.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + self.config.close_timeout_s
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, until - time.monotonic()))
-                if thread.is_alive():
-                    _LOG.warning(
-                        "a step still runs after %g s: its thread is left behind", self.config.close_timeout_s
-                    )
+        if worker is not None and worker is not threading.current_thread():
+            worker.join(self.config.close_timeout_s)
+            if worker.is_alive():
+                _LOG.warning("a step still runs after %g s: its thread is left behind", self.config.close_timeout_s)
 
     def __enter__(self) -> Session:
         return self
@@ -313,30 +303,13 @@ class Session:
                 with self._cond:
                     if self._closed:
                         return
-                    plan, item = self._stream.plan(), None
+                    plan = self._stream.plan()
                     if not isinstance(plan, Step):
-                        item = self._stream.unpainted() if plan >= _SPARE_S else None
-                        if item is None:
-                            self._cond.wait(plan)
-                            continue
-                if item is not None:
-                    self._stream.paint(item)
-                elif self.config.overlap:
-                    self._stream.think(plan)
-                else:
-                    self._stream.run(plan)
+                        self._cond.wait(plan)
+                        continue
+                self._stream.run(plan)
         except BaseException as error:
-            self._fail(error)
-
-    def _draw(self) -> None:
-        try:
-            while not self._closed and self._error is None:
-                self._stream.draw()
-        except BaseException as error:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        _LOG.exception("the engine failed")
-        with self._cond:
-            self._error = self._error or error
-            self._cond.notify_all()
+            _LOG.exception("the engine failed")
+            with self._cond:
+                self._error = error
+                self._cond.notify_all()

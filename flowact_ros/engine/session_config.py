@@ -27,7 +27,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "hold_s": (0.0, 2.0),
     "orphan_s": (0.1, 60.0),
     "fade_s": (0.0, 0.02),
-    "urgent_above": (-1, 255),
+    "urgent_from": (0, 256),
     "close_timeout_s": (0.1, 60.0),
 }
 
@@ -54,9 +54,8 @@ class SessionConfig:
     hold_s: float = 0.1  # and the longest that they wait
     orphan_s: float = 1.0  # an utterance without its end is taken as ended when nothing came for so long
     fade_s: float = 0.02  # fade of the sound cut off by an interruption
-    urgent_above: int = 0  # instructions with a greater priority rewind
+    urgent_from: int = 200  # instructions of this priority or a greater one rewind (Instruction.PRIORITY_URGENT)
     close_timeout_s: float = 5.0  # close() waits this long for a step to end
-    overlap: bool = True  # live: denoise the next step in one thread while another decodes the one before
 
     def __post_init__(self) -> None:
         for name, (least, greatest) in _RANGES.items():
@@ -73,12 +72,10 @@ class SessionConfig:
             "ring_frames",
             "idle_frames",
             "reorder_window",
-            "urgent_above",
+            "urgent_from",
         ):
             if not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: a whole number is needed")
-        if not isinstance(self.overlap, bool):
-            raise ValueError(f"overlap is {self.overlap!r}: true or false is needed")
         if self.idle_frames > self.ring_frames:
             raise ValueError(
                 f"idle_frames is {self.idle_frames}: it must not exceed ring_frames ({self.ring_frames})"

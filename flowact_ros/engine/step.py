@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Pipeline, Reference, StreamState
+from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Latents, Pipeline, Reference, StreamState
 from flowact_ros.engine.ring import RingEntry, Snapshot
 from flowact_ros.timebase import FRAMES_PER_LATENT
-
-# parts of a call that a pipeline may have timed itself (Pipeline.timings)
-_PARTS = {"denoise": ("audio", "text", "deepen"), "decode": ("output",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,73 +32,44 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What became of a step: latents decoded, the snapshot after them, wall and processor seconds, ms by stage."""
+    """What became of a step.
+
+    done: latents behind which the stream stands, `after` is the snapshot there; rendered: those that were drawn;
+    seconds: from the start to the last frame; wall, core: of the whole step, by clock and processor; stages:
+    milliseconds of denoise, render and commit.
+    """
 
     done: int
     after: Snapshot
+    rendered: int
+    seconds: float
     wall: float
     core: float
     stages: dict[str, float]
 
+    @property
+    def render_s(self) -> float | None:
+        """Seconds to render a latent; None if none was rendered."""
+        return self.stages["render"] / 1000.0 / self.rendered if self.rendered else None
 
-class Stopwatch:
-    """Milliseconds by stage, with the parts that a pipeline has timed itself taken out of the whole."""
+    @property
+    def besides_s(self) -> float:
+        """Seconds of all but rendering."""
+        return self.wall - self.stages.get("render", 0.0) / 1000.0
 
-    def __init__(self, pipeline: Pipeline, clock: Callable[[], float]) -> None:
+
+class _Stopwatch:
+    """Milliseconds by stage."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.stages: dict[str, float] = {}
-        self._pipeline, self._clock = pipeline, clock
+        self._clock = clock
 
-    def __call__(self, stage: str, call: Callable[[], Any]) -> Any:
+    def __call__(self, stage: str, function: Callable[..., Any], *arguments: Any) -> Any:
         began = self._clock()
-        result = call()
-        spent = 1000.0 * (self._clock() - began)
-        timings = getattr(self._pipeline, "timings", None) or {}
-        for part in _PARTS.get(stage, ()):
-            value = min(spent, timings.get(part, 0.0))
-            if part in timings:
-                self.stages[part] = self.stages.get(part, 0.0) + value
-            spent -= value
-        self.stages[stage] = self.stages.get(stage, 0.0) + spent
+        result = function(*arguments)
+        self.stages[stage] = self.stages.get(stage, 0.0) + 1000.0 * (self._clock() - began)
         return result
-
-
-def think(
-    pipeline: Pipeline, step: Step, timed: Stopwatch, stop: Callable[[int], bool] = lambda latent: False
-) -> Snapshot:
-    """Denoises a step: the snapshot before its first latent, which holds all of its latents.
-
-    stop(latent): has it become useless to make this latent, the first one? Then the snapshot holds none.
-    """
-    count, start = step.record.latents, step.before
-    if start.done:
-        start = timed("commit", lambda: resume(pipeline, step.before))
-    state, decoder = start.state, start.decoder
-    if step.record.resets != start.resets:  # a cut: from the reference alone
-        state = pipeline.start(step.reference, step.record.seed)
-        decoder = pipeline.start_decoder(step.reference)
-    if state.latent_index != step.latent:  # after a cut, or after latents that were skipped
-        state = replace(state, latent_index=step.latent)
-    text, useless = step.record.instruction, lambda: stop(step.latent)
-    latents = timed("denoise", lambda: pipeline.denoise(state, step.pcm, count, text, useless))
-    return Snapshot(state, latents, 0, decoder, step.record.resets)
-
-
-def draw(
-    pipeline: Pipeline, step: Step, before: Snapshot, timed: Stopwatch, painting: Any = None
-) -> tuple[RingEntry, Any]:
-    """Decodes the latent right after `before` -> its entry, and the decoder's state after it.
-
-    painting: of this latent, where `pipeline.paint` made one. Raises EngineError if the pipeline gives wrong shapes.
-    """
-    given = (before.latents[before.done], before.decoder, *(() if painting is None else (painting,)))
-    frames, decoder = timed("decode", lambda: pipeline.decode(*given))
-    _check(frames, pipeline)
-    return RingEntry(step.latent + before.done, frames, before, step.record.behaviour), decoder
-
-
-def remember(pipeline: Pipeline, before: Snapshot, done: int, timed: Stopwatch) -> StreamState:
-    """Commits the first `done` latents of a step to memory."""
-    return timed("commit", lambda: pipeline.advance(before.state, before.latents[:done]))
 
 
 def make(
@@ -110,36 +78,49 @@ def make(
     push: Callable[[RingEntry], None],
     *,
     stop: Callable[[int], bool] = lambda latent: False,
+    seen: Callable[[int], bool] = lambda latent: True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Made:
-    """Denoises, decodes latent by latent into `push`, commits what was decoded: one after the other.
+    """Denoises, renders latent by latent into `push`, commits to memory.
 
-    stop(latent): is it useless to go on with this latent? Raises EngineError if the pipeline gives wrong shapes.
+    stop(latent): is it useless to go on with this latent, since it will be made again? seen(latent): can its frames
+    still be shown? Else they are not rendered. Raises EngineError if the pipeline gives wrong shapes.
     """
-    began, core = clock(), time.process_time()
-    timed = Stopwatch(pipeline, clock)
-    here = think(pipeline, step, timed, stop)
-    first = here
-    while here.latents is not None and here.done < step.record.latents and not stop(step.latent + here.done):
-        entry, decoder = draw(pipeline, step, here, timed)
-        push(entry)
-        here = replace(here, done=here.done + 1, decoder=decoder)
-    state = remember(pipeline, first, here.done, timed) if here.done else first.state
-    after = Snapshot(state, None, 0, here.decoder, here.resets)
-    return Made(here.done, after, clock() - began, time.process_time() - core, timed.stages)
+    began, core, timed = clock(), time.process_time(), _Stopwatch(clock)
+    resets, first, count = step.record.resets, step.latent, step.record.latents
+    state = timed("commit", resume, pipeline, step.before) if step.before.done else step.before.state
+    if resets != step.before.resets:  # a cut: from the reference alone
+        state = pipeline.start(step.reference, step.record.seed)
+    if state.latent_index != first:  # after a cut, or after latents that were skipped
+        state = replace(state, latent_index=first)
+    text = step.record.instruction
+    latents = timed("denoise", pipeline.denoise, state, step.pcm, count, text, lambda: stop(first))
+    done = rendered = 0
+    while latents is not None and done < count and not stop(first + done):
+        if seen(first + done):
+            before = Snapshot(state, latents, done, resets)
+            frames, motion = timed("render", _render, pipeline, state.reference, latents[done : done + 1])
+            push(RingEntry(first + done, frames, motion, before, step.record.behaviour))
+            rendered += 1
+        done += 1
+    seconds = clock() - began
+    after = Snapshot(state, latents, done, resets)
+    after = Snapshot(timed("commit", resume, pipeline, after) if done else state, None, 0, resets)
+    return Made(done, after, rendered, seconds, clock() - began, time.process_time() - core, timed.stages)
 
 
-def resume(pipeline: Pipeline, snapshot: Snapshot) -> Snapshot:
-    """A boundary inside a step -> the same boundary as the start of another step."""
-    state = snapshot.state
-    if snapshot.done:
-        state = pipeline.advance(state, snapshot.latents[: snapshot.done])
-    return Snapshot(state, None, 0, snapshot.decoder, snapshot.resets)
+def resume(pipeline: Pipeline, snapshot: Snapshot) -> StreamState:
+    """The state at a boundary inside a step: what the step made before it is committed to memory."""
+    return pipeline.advance(snapshot.state, snapshot.latents[: snapshot.done])
 
 
-def _check(frames: Any, pipeline: Pipeline) -> None:
+def _render(pipeline: Pipeline, reference: Reference, latent: Latents) -> tuple[np.ndarray, np.ndarray]:
+    frames, motion = pipeline.render(reference, latent), pipeline.motion(latent)
     wanted = (FRAMES_PER_LATENT, pipeline.height, pipeline.width, 3)
     if frames.shape != wanted or frames.dtype != np.uint8:
+        raise EngineError(f"the renderer gave {frames.dtype} {list(frames.shape)}: uint8 {list(wanted)} is needed")
+    if motion.ndim != 2 or len(motion) != FRAMES_PER_LATENT or motion.dtype != np.float32:
         raise EngineError(
-            f"the decoder gave {frames.dtype} {list(frames.shape)}: uint8 {list(wanted)} is needed"
+            f"the pipeline gave motion {motion.dtype} {list(motion.shape)}: float32 [{FRAMES_PER_LATENT}, K] is needed"
         )
+    return frames, motion

@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         if args.threads is None:
-            args.threads = best_threads(args.device)
+            args.threads = best_threads()
         result = engine_only(args) if args.engine_only else with_nodes(args)
     except KeyboardInterrupt:
         return 130

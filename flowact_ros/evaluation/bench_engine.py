@@ -95,7 +95,6 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
             "rewinds": figures.rewinds,
             "underruns": figures.underruns,
             "av_skew_s": round(figures.av_skew_s, 4),
-            "identity": figures.identity,
             "engine_ttff_s": percentiles(list(figures.ttff_s)),
             "engine_core_ms_per_chunk": round(figures.core_ms_per_chunk, 1),
         },

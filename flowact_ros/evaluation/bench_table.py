@@ -90,7 +90,7 @@ def show(result: dict[str, Any]) -> None:
     add("fps", "frames a second", number("fps"), least=24.9, digits=2)
     add("rtf", "real-time factor, median", number("real_time_factor", "median"), most=0.5)
     add("rtf95", "real-time factor, p95", number("real_time_factor", "p95"), most=0.7)
-    add("load", "working time of the busier network ÷ media time, median", number("load"))
+    add("load", "whole steps, memory included ÷ media time, median", number("load"))
     add("core", "processor time a chunk of 480 ms", number("core_ms_per_chunk"), "ms", digits=0)
     add("repeated", "frames repeated", number("repeated_frames"), most=0, digits=0)
     add("dropped", "frames dropped", number("dropped_frames"), most=0, digits=0)

@@ -71,7 +71,7 @@ class AvatarGenerator(FlowactNode):
             "How denoising steps are spent; the live stream runs sequential",
             choices=("sequential", "diagonal"),
         ),
-        Param("threads", 0, "CPU threads of denoiser and decoder each; 0: what is best here", range=(0, 64)),
+        Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
         Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
         Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
         Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
@@ -102,7 +102,7 @@ class AvatarGenerator(FlowactNode):
             os.environ["OMP_NUM_THREADS"] = str(self.params["threads"])
         import torch
 
-        torch.set_num_threads(self.params["threads"] or best_threads(self.params["device"]))
+        torch.set_num_threads(self.params["threads"] or best_threads())
         from flowact_ros.engine.pipeline import build_pipeline
         from flowact_ros.engine.references import load_reference
 

@@ -238,7 +238,6 @@ def _play(
             "rewinds": figures.rewinds,
             "underruns": figures.underruns,
             "av_skew_s": round(float(figures.av_skew), 4),
-            "identity": round(float(figures.identity_drift), 4),
             "processes": {name: f"{100 * seconds / wall:.0f} % of a core" for name, seconds in used.items()},
             "page": "none" if page is None else _page_record(page),
             **{key: round(float(np.median(v)), 3) for key, v in watch.image_ms.items() if v},

@@ -49,7 +49,6 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.rewinds = figures.rewinds
     message.av_skew = float(figures.av_skew_s) if figures.frames else math.nan
     message.barge_in_stop = figures.barge_in_s[-1] if figures.barge_in_s else math.nan
-    message.identity_drift = math.nan if figures.identity is None else float(figures.identity)
     return message
 
 

@@ -90,9 +90,9 @@ class FramePublisher:
 
     @property
     def fps(self) -> float:
-        """[1/s] frames that left, over the last two seconds."""
-        now = time.monotonic()
-        return sum(now - t <= 2.0 for t in list(self._recent)) / 2.0
+        """[1/s] frames that left, over the last second."""
+        recent = list(self._recent)
+        return float(sum(time.monotonic() - t <= 1.0 for t in recent))
 
     def stamp_ns(self, frame_index: int) -> int:
         """[ns] in the node's clock: when frame `frame_index` is to be seen. 0 before the first frame."""

@@ -72,7 +72,13 @@ def test_each_behaviour_can_be_seen() -> None:
         mean_over_seeds("speaking_cheerful", "smile", said)
         > mean_over_seeds("speaking_serious", "smile", said) + 0.4
     )
+    assert mean_over_seeds("listening", "head_z") > 0.2 > -0.1 > mean_over_seeds("surprise", "head_z")
+    assert min(mean_over_seeds(kind, "squint") for kind in ("thinking", "laugh")) > 0.2 + mean_over_seeds(
+        "idle", "squint"
+    )
+    assert max(act("speaking_gestures", seed, text=said)["hand_left_point"].max() for seed in range(12)) > 0.8
     for seed in range(4):
+        assert np.abs(act("thinking", seed)["smirk"]).mean() > 0.2
         nods = act("listening", seed, 6.0)["head_pitch"]
         assert nods.min() < np.median(nods) - 0.05  # the head dips below where it rests
         chin, wave = act("thinking_chin", seed), act("greeting", seed)

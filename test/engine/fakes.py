@@ -29,13 +29,15 @@ def crc(*parts: object) -> int:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture says. loudest: its frame's greatest |sample|, in 1/255; heard: hash of its step's whole window."""
+    """What a picture says. loudest: its frame's greatest |sample|, in 1/255; heard: hash of its step's whole window;
+    reference: hash of the picture that the denoiser knew, appearance: of the one that it was drawn with.
+    """
 
     frame: int
     heard: int
     memory: int
     text: int
-    decoder: int
+    appearance: int
     loudest: int
     reference: int
 
@@ -47,7 +49,10 @@ def read_picture(rgb: np.ndarray) -> Seen:
 
 
 class FakePipeline:
-    """Implements `Pipeline`. hook(stage) runs inside every call, outside of any lock: it may take time or fail."""
+    """Implements `Pipeline`. hook(stage) runs inside every call, outside of any lock: it may take time or fail.
+
+    Latents are rows of integers; motion is two controls, the frame's index and its loudness.
+    """
 
     def __init__(
         self,
@@ -61,20 +66,18 @@ class FakePipeline:
         self.height = self.width = SIDE
         self.hook = hook or (lambda stage, count: None)
         self.windows: list[np.ndarray] = []
+        self.rendered: list[int] = []  # latents, in the order of the calls
 
     def load_reference(self, rgb: np.ndarray) -> Reference:
         self.hook("load_reference", 1)
         if rgb.max() == 0:
             raise ReferenceError_("the reference image is black: a face is needed")
-        return Reference(rgb=rgb, latent=crc(rgb))
+        return Reference(rgb=rgb, appearance=crc(rgb))
 
     def start(self, reference: Reference, seed: int) -> StreamState:
         return StreamState(
-            latent_index=0, seed=seed, memory=crc("start", reference.latent), reference=reference
+            latent_index=0, seed=seed, memory=crc("start", reference.appearance), reference=reference
         )
-
-    def start_decoder(self, reference: Reference) -> int:
-        return crc("decoder", reference.latent)
 
     def denoise(
         self, state: StreamState, pcm: np.ndarray, n_latents: int, text: str, stop: Callable[[], bool] | None = None
@@ -99,7 +102,7 @@ class FakePipeline:
                 crc(pcm, i),
                 crc(state.memory, noise),
                 crc(text),
-                state.reference.latent,
+                state.reference.appearance,
                 *loudest,
             ]
         return latents
@@ -111,27 +114,19 @@ class FakePipeline:
             memory = crc(memory, latent)
         return StreamState(state.latent_index + len(latents), state.seed, memory, state.reference)
 
-    def paint(self, latent: np.ndarray) -> np.ndarray:
-        self.hook("decode", 1)
-        return latent
+    def render(self, reference: Reference, latents: np.ndarray) -> np.ndarray:
+        self.hook("render", len(latents))
+        self.rendered += [int(latent[0]) for latent in latents]
+        frames = np.zeros((4 * len(latents), SIDE, SIDE, 3), np.uint8)
+        for k, frame in enumerate(frames):
+            latent, i = latents[k // 4], k % 4
+            words = [latent[0] * 4 + i, *latent[1:4], reference.appearance, latent[5 + i], latent[4]]
+            frame.reshape(-1)[:28] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
+        return frames
 
-    def decode(
-        self, latent: np.ndarray, decoder_state: int, painting: np.ndarray | None = None
-    ) -> tuple[np.ndarray, int]:
-        latent = self.paint(latent) if painting is None else painting
-        frames = np.zeros((4, SIDE, SIDE, 3), np.uint8)
-        for i in range(4):
-            words = [
-                latent[0] * 4 + i,
-                latent[1],
-                latent[2],
-                latent[3],
-                decoder_state,
-                latent[5 + i],
-                latent[4],
-            ]
-            frames[i].reshape(-1)[:28] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
-        return frames, crc(decoder_state, latent)
+    def motion(self, latents: np.ndarray) -> np.ndarray:
+        rows = [(4 * latent[0] + i, latent[5 + i]) for latent in latents for i in range(4)]
+        return np.array(rows, np.float32)
 
 
 def face(value: int = 100) -> np.ndarray:

@@ -4,75 +4,24 @@
 from __future__ import annotations
 
 import heapq
-import threading
 from collections.abc import Callable
 
 import numpy as np
 from fakes import EVALUATIONS, FakePipeline, crc, face, read_picture
 
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
-from flowact_ros.engine.session import _SPARE_S, Session
+from flowact_ros.engine.session import Session
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step
 from flowact_ros.timebase import SAMPLE_RATE
 
-LANES = False  # do simulations decode in a thread of its own when they are not told?
-COSTS = {"denoise": (0.02, 0.03), "decode": (0.0, 0.02), "advance": (0.01, 0.0)}  # [s] fixed, per latent
+COSTS = {"denoise": (0.02, 0.03), "render": (0.0, 0.02), "advance": (0.01, 0.0)}  # [s] fixed, per latent
 
 
 def ramp(seconds: float, start: int = 1) -> np.ndarray:
     """Speech whose every sample has its own value: float32 [seconds * 24000], none of them 0."""
     count = round(seconds * SAMPLE_RATE)
     return (np.arange(start, start + count) / 2**23).astype(np.float32)
-
-
-class Hand:
-    """A thread of the session that moves only when the simulation says so. wake: when it wants to go on."""
-
-    def __init__(self, time: Callable[[], float], work: Callable[[], float]) -> None:
-        self.wake, self._time, self._work = time(), time, work
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended, self._error = False, None
-        self.thread = threading.Thread(target=self._loop, daemon=True)
-        self.thread.start()
-
-    def _loop(self) -> None:
-        self._go.acquire()
-        try:
-            while not self._ended:
-                self.spend(self._work())
-        except BaseException as error:
-            self._error = error
-        self._back.release()
-
-    def spend(self, seconds: float) -> None:
-        """In the hand's own thread: time passes."""
-        self.wake = self._time() + seconds
-        self._back.release()
-        self._go.acquire()
-        if self._ended:
-            raise SystemExit
-
-    def turn(self) -> None:
-        """In the simulation: let it go on until it spends time."""
-        self._go.release()
-        self._back.acquire()
-        if self._error is not None:
-            raise self._error
-
-    def end(self) -> None:
-        self._ended = True
-        self._go.release()
-        self.thread.join(10)
-
-
-_HANDS: list[Hand] = []
-
-
-def end_all() -> None:
-    """Ends the threads of all simulations so far."""
-    while _HANDS:
-        _HANDS.pop().end()
 
 
 class Simulation:
@@ -83,13 +32,9 @@ class Simulation:
         config: SessionConfig | None = None,
         costs: dict | None = None,
         seed: int = 0,
-        lanes: bool | None = None,
         **options: int,
     ):
-        self.lanes = LANES if lanes is None else lanes
-        self.hands: list[Hand] = []
         self.time = 1000.0
-        self.painted = 0  # latents, by the worker in its spare time
         self.costs = COSTS if costs is None else costs
         self.frames: list[Frame] = []
         self.left: list[float] = []  # clock time at which each frame left
@@ -127,44 +72,18 @@ class Simulation:
     def run(self, seconds: float) -> Simulation:
         """Lets time pass: the worker works, frames leave, planned things happen."""
         end = self.time + seconds
-        if self.lanes and not self.hands:
-            self.hands = [Hand(lambda: self.time, work) for work in (self._think, self._draw)]
-            _HANDS.extend(self.hands)
         while self.time < end:
-            if not self.lanes:
-                self._pass(self._think())
-                continue
-            for hand in self.hands:
-                while hand.wake <= self.time:
-                    hand.turn()
-            self._pass(min(end, *(hand.wake for hand in self.hands)) - self.time)
+            self._pass(self._work())
         return self
 
-    def _think(self) -> float:
+    def _work(self) -> float:
         """What the session's worker does, over and over; seconds to wait then."""
         with self.stream.cond:
             self.stream.feed(self.session._intake.poll(self.time))
-            plan, item = self.stream.plan(), None
-            if not isinstance(plan, Step) and plan >= _SPARE_S:
-                item = self.stream.unpainted()
-        if item is not None:
-            self.painted += 1
-            self.stream.paint(item)
-            return 0.0
+            plan = self.stream.plan()
         if not isinstance(plan, Step):
             return max(1e-4, min(plan, 0.005))
-        if self.lanes:
-            self.stream.think(plan)
-        else:
-            self.stream.run(plan)
-        return 0.0
-
-    def _draw(self) -> float:
-        """What its second thread does."""
-        item = self.stream.undrawn.first
-        if item is None or item.in_work or self.stream._abandon(item.latent):
-            return 0.001
-        self.stream.draw()
+        self.stream.run(plan)
         return 0.0
 
     def _spend(self, stage: str, count: int) -> None:
@@ -172,11 +91,7 @@ class Simulation:
         if stage == "denoise":  # once an evaluation
             fixed, each = fixed / EVALUATIONS, each / EVALUATIONS
         if fixed + each * count > 0:
-            hand = next((h for h in self.hands if h.thread is threading.current_thread()), None)
-            if hand is not None:
-                hand.spend(fixed + each * count)
-            else:
-                self._pass(fixed + each * count)
+            self._pass(fixed + each * count)
 
     def _pass(self, seconds: float) -> None:
         end = self.time + seconds
@@ -204,6 +119,8 @@ class Simulation:
                 f"frame {frame.index} left at {left - frame.pts}"
             )
             seen = read_picture(frame.rgb)
+            assert tuple(frame.motion) == (seen.frame, seen.loudest)  # of the picture, whatever sounds beside it
+            assert seen.appearance == seen.reference
             if frame.repeated:
                 assert seen.frame < frame.index
             else:
@@ -219,20 +136,19 @@ class Simulation:
         for record in self.records:
             surviving = {k: r for k, r in surviving.items() if k < record.first_frame}
             surviving[record.first_frame] = record
-        record, chain, decoder, before = self.records[0], 0, 0, None
+        record, chain, before = self.records[0], 0, None
         for k in range(0, len(self.frames) - 3, 4):
             seen = [read_picture(f.rgb) for f in self.frames[k : k + 4]]
             if k in surviving:
                 record = surviving[k]
                 if before is None or record.resets != before.resets:
-                    chain, decoder = crc("start", seen[0].reference), crc("decoder", seen[0].reference)
+                    chain = crc("start", seen[0].reference)
                 before, start = record, chain
             s = seen[0]
             assert s.memory == crc(start, crc(record.seed, k // 4)), f"memory before frame {k}"
-            assert s.decoder == decoder, f"decoder before frame {k}"
             assert s.text == crc(record.instruction)
             latent = [k // 4, s.heard, s.memory, s.text, s.reference, *(p.loudest for p in seen)]
-            chain, decoder = crc(chain, np.array(latent, np.int64)), crc(decoder, np.array(latent, np.int64))
+            chain = crc(chain, np.array(latent, np.int64))
 
     def said(self) -> np.ndarray:
         """All samples that left and are not silence, in order."""

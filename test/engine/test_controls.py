@@ -29,3 +29,17 @@ def test_what_waits_is_bounded():
 
 def test_a_behaviour_without_text_is_its_own_prompt():
     assert Instruction("", "thinking").prompt == "thinking"
+
+
+def test_a_lower_priority_does_not_replace_a_higher_one_of_its_utterance():
+    table = Instructions()
+    high = Instruction("laughs", priority=50, utterance_id="a")
+    assert table.set(high, wait=False)
+    assert not table.set(Instruction("frowns", priority=49, utterance_id="a"), wait=False)
+    assert table.at("a") is table.at("") is high
+    assert table.set(Instruction("beams", priority=50, utterance_id="a"), wait=False)
+    assert table.at("a").text == "beams"
+    assert table.set(Instruction("waves", priority=9, utterance_id="b"), wait=True)
+    assert not table.set(Instruction("yawns", utterance_id="b"), wait=True) and table.at("b").text == "waves"
+    assert table.set(Instruction("stands still"), wait=False)  # of no utterance: the newest counts
+    assert table.at("a").text == table.at("").text == "stands still"

@@ -14,8 +14,20 @@ from flowact_ros.engine.session_config import SessionConfig
 LATENT, LOOK = 3840, 1920
 
 
-def cost(n: int) -> float:
-    return 0.05 + 0.05 * n  # 0.1, 0.15, 0.2
+class Costs:
+    """A step of n latents takes `whole[n - 1]` seconds; its first picture must leave `first[n - 1]` after its start."""
+
+    def __init__(self, *whole: float, first: tuple[float, ...] | None = None) -> None:
+        self._whole, self._first = whole, first or whole
+
+    def __call__(self, latents: int) -> float:
+        return self._whole[latents - 1]
+
+    def first(self, latents: int) -> float:
+        return self._first[latents - 1]
+
+
+cost = Costs(0.1, 0.15, 0.2)
 
 
 def situation(**changes: object) -> Situation:
@@ -72,25 +84,11 @@ def test_table(changes, latents):
     assert (wait > 0) == (n == 0)
 
 
-class Lanes:
-    """Denoising beside drawing: a step's pictures come one by one, each long before it must leave."""
-
-    def __call__(self, n: int) -> float:
-        return self.first(n) + 0.06 * (n - 1)
-
-    def first(self, n: int) -> float:
-        return 0.16 + 0.02 * n
-
-    def period(self, n: int) -> float:
-        return 0.1 + 0.04 * n
-
-
 def test_only_the_first_picture_of_a_step_is_waited_for():
-    config = SessionConfig()
-    tight = Lanes().first(3) + config.margin_s + 1e-6
-    assert tight < Lanes()(3)
-    assert choose(situation(slack=tight, ahead=4), Lanes(), config) == (3, 0.0)
-    assert choose(situation(slack=tight - 0.01, ahead=4), Lanes(), config) == (2, 0.0)
+    config, one_by_one = SessionConfig(), Costs(0.18, 0.27, 0.36, first=(0.18, 0.21, 0.24))
+    tight = 0.24 + config.margin_s + 1e-6
+    assert choose(situation(slack=tight, ahead=4), one_by_one, config) == (3, 0.0)
+    assert choose(situation(slack=tight - 0.01, ahead=4), one_by_one, config) == (2, 0.0)
 
 
 def test_idle_keeps_less_ahead_where_told_so():
@@ -111,29 +109,38 @@ def test_step_size_is_a_limit():
 
 def test_cost_does_not_count_the_set_up_and_does_not_panic():
     c = StepCost(0.12)
-    assert c(1) == 0.12 and c(3) == pytest.approx(0.36)
-    c.add(1, 5.0)  # the first step compiles
+    assert c(1) == c.first(1) == 0.12 and c(3) == pytest.approx(0.36)
+    c.add(1, 4.0, 1.0)  # the first step compiles
     assert c(1) == 0.12
-    c.add(1, 0.1)
-    assert c(1) == 0.1
+    c.add(1, 0.08, 0.02)
+    assert c(1) == pytest.approx(0.1)
     assert c(3) == pytest.approx(0.3)
     for _ in range(10):
-        c.add(1, 0.1)
-    c.add(1, 9.0)  # one hiccup
+        c.add(1, 0.08, 0.02)
+    c.add(1, 9.0, 0.5)  # one hiccup
     assert c(1) == pytest.approx(0.1)
     for _ in range(5):
-        c.add(1, 0.2)  # slower for good
+        c.add(1, 0.16, 0.04)  # slower for good
     assert c(1) == pytest.approx(0.2)
 
 
 def test_cost_of_a_smaller_step_is_a_guess_until_it_is_seen():
     c = StepCost(0.1)
-    c.add(3, 9.0)
-    c.add(3, 0.3)
-    assert 0.1 < c(1) < c(2) < 0.3
-    c.add(1, 9.0)
-    c.add(1, 0.05)
-    assert c(1) == 0.05 and 0.1 <= c(2) < 0.3
+    c.add(3, 9.0, None)
+    c.add(3, 0.24, 0.02)
+    assert c(3) == pytest.approx(0.3) and 0.1 < c(1) < c(2) < 0.3
+    c.add(1, 9.0, None)
+    c.add(1, 0.03, None)  # no picture of it was rendered
+    assert c(1) == pytest.approx(0.05) and 0.1 - 1e-9 <= c(2) < 0.3
+
+
+def test_pictures_come_one_by_one():
+    c = StepCost(0.1)
+    c.add(3, 0.1, 0.05)
+    assert c.first(3) == pytest.approx(0.15) and c(3) == pytest.approx(0.25)
+    slow = StepCost(0.1)
+    slow.add(3, 0.1, 0.2)  # 40 ms longer than it is shown: the first one waits for the others
+    assert slow.first(3) == pytest.approx(0.1 + 0.2 + 2 * 0.04)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +148,7 @@ def test_cost_of_a_smaller_step_is_a_guess_until_it_is_seen():
     [((0.1, 0.15, 0.2), 1), ((0.15, 0.2, 0.25), 2), ((0.2, 0.3, 0.35), 3), ((0.5, 0.9, 1.4), 3)],
 )
 def test_a_late_engine_makes_steps_that_keep_up(costs, least):
-    def of(n: int) -> float:
-        return costs[n - 1]
-
+    of = Costs(*costs)
     assert sustained(of, 3) == least
     assert choose(situation(slack=-0.1, ahead=0), of, SessionConfig()) == (least, 0.0)
     lead = shortest_lead(of, SessionConfig())
@@ -156,9 +161,7 @@ def test_a_late_engine_makes_steps_that_keep_up(costs, least):
 
 
 def test_an_engine_that_cannot_keep_up_makes_large_steps_without_a_pause():
-    def of(n: int) -> float:
-        return 0.3 + 0.2 * n
-
+    of = Costs(0.5, 0.7, 0.9)
     assert overloaded(of, 3) and not overloaded(cost, 3)
     for changes in ({"ahead": 12}, {"ahead": 12, "flowing": True}, {"small": True, "ahead": 0}):
         assert choose(situation(slack=0.95, **changes), of, SessionConfig()) == (3, 0.0)

@@ -13,9 +13,8 @@ from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 def entry(latent: int) -> RingEntry:
     frames = np.full((4, 2, 2, 3), latent, np.uint8)
     frames += np.arange(4, dtype=np.uint8)[:, None, None, None] * 10
-    return RingEntry(
-        latent, frames, Snapshot(StreamState(latent, 0, None, None), None, 0, f"d{latent}", 0), ""
-    )
+    motion = np.zeros((4, 1), np.float32)
+    return RingEntry(latent, frames, motion, Snapshot(StreamState(latent, 0, f"m{latent}", None), None, 0, 0), "")
 
 
 @pytest.fixture
@@ -41,12 +40,16 @@ def test_shown_latents_go_only_when_whole(ring):
     assert ring.picture(11) is None and len(ring) == 3
 
 
+def test_unshown_frames_are_counted_without_gaps(ring):
+    assert [ring.unshown(frame) for frame in (0, 8, 9, 19, 20, 24, 27, 28, 40)] == [16, 16, 15, 5, 4, 4, 1, 0, 0]
+
+
 def test_truncate_gives_the_snapshot_before_the_cut(ring):
     assert ring.truncate(7) is None and len(ring) == 4
-    assert ring.truncate(5).decoder == "d6"
-    assert ring.truncate(3).decoder == "d3"
+    assert ring.truncate(5).state.memory == "m6"
+    assert ring.truncate(3).state.memory == "m3"
     assert [e.latent for e in ring] == [2]
-    assert ring.truncate(0).decoder == "d2" and len(ring) == 0
+    assert ring.truncate(0).state.memory == "m2" and len(ring) == 0
     assert ring.truncate(0) is None
 
 

@@ -11,9 +11,7 @@ import sys
 import weakref
 
 import pytest
-import torch
 
-from flowact_ros.engine import pipeline
 from flowact_ros.engine.runtime import best_threads, keep_freed_memory, spare_the_collector
 
 PROGRAM = """
@@ -55,34 +53,10 @@ def test_a_system_without_such_a_malloc_is_left_alone(monkeypatch: pytest.Monkey
     assert keep_freed_memory() is False
 
 
-@pytest.mark.parametrize(
-    ("dtype", "cores", "threads"),
-    [(torch.bfloat16, 2, 1), (torch.bfloat16, 8, 1), (torch.float32, 2, 1), (torch.float32, 8, 2)],
-)
-def test_threads_follow_the_processor(
-    dtype: torch.dtype, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 2)])
+def test_threads_follow_the_processor(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert best_threads("cpu") == threads
-
-
-@pytest.mark.parametrize(
-    ("device", "int8", "dtype", "kind"),
-    [
-        ("cpu", True, torch.bfloat16, "int8"),
-        ("cpu", True, torch.float32, "int8"),
-        ("cpu", False, torch.bfloat16, "bfloat16"),
-        ("cpu", False, torch.float32, "float32"),
-        ("cuda", True, torch.bfloat16, "bfloat16"),
-    ],
-)
-def test_what_networks_compute_in_follows_the_processor(
-    device: str, int8: bool, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "best_dtype", lambda device: dtype)
-    monkeypatch.setattr(pipeline, "has_int8", lambda: int8)
-    assert pipeline.best_kind(device) == kind
+    assert best_threads() == threads
 
 
 def test_full_collections_leave_out_what_was_loaded() -> None:

@@ -86,7 +86,7 @@ def test_offline_takes_input_between_frames():
             if frame.index == 21:
                 session.interrupt()
             if frame.index == 50:
-                session.set_instruction("waves", behaviour="reacting", priority=1)
+                session.set_instruction("waves", behaviour="reacting", priority=200)
             if frame.index == 70:
                 session.set_reference(face(3), "other")
     assert [f.index for f in frames if f.speaking] == list(range(12, 24))  # boundaries: 12 and 24
@@ -139,7 +139,7 @@ def test_live_with_its_own_thread():
     np.testing.assert_array_equal(sound[sound != 0], ramp(12_000))
     assert {f.utterance_id for f in got if f.speaking} == {"hi"}
     assert metrics.frames == 61 and metrics.error == "" and len(metrics.ttff_s) == 1
-    assert set(metrics.step_ms) >= {"denoise", "decode", "commit"}
+    assert set(metrics.step_ms) >= {"denoise", "render", "commit"}
     assert next(frames, None) is None  # closed: the iterator has ended
     assert session.metrics().frames == 61
 
@@ -152,7 +152,7 @@ def test_many_threads_may_push():
         def push(number: int) -> None:
             for i in range(20):
                 session.push_audio(ramp(480, 1 + i * 480), 24000, utterance_id=str(number), last=i == 19)
-                session.set_instruction(f"{number} {i}", priority=i % 2)
+                session.set_instruction(f"{number} {i}", priority=200 * (i % 2))
                 session.metrics()
 
         threads = [threading.Thread(target=push, args=(n,)) for n in range(4)]
@@ -170,7 +170,7 @@ def test_many_threads_may_push():
         assert sum(np.isin(ramp(9600), sound)) == 9600, number
 
 
-@pytest.mark.parametrize("stage", ["denoise", "decode", "advance"])
+@pytest.mark.parametrize("stage", ["denoise", "render", "advance"])
 def test_a_failure_in_the_engine_surfaces(stage):
     calls = []
 
@@ -190,7 +190,7 @@ def test_a_failure_in_the_engine_surfaces(stage):
                 session.push_audio(ramp(10), 24000)
 
 
-def test_a_decoder_that_gives_the_wrong_shape_is_named():
+def test_a_renderer_that_gives_the_wrong_shape_is_named():
     pipeline = FakePipeline()
     pipeline.height = 9
     with (
@@ -271,7 +271,7 @@ def test_references(live):
         assert first == f"picture-{hashlib.sha256(face(1).tobytes()).hexdigest()[:16]}"
         assert first != session.set_reference(face(2))
         assert session.set_reference(face(1)) == first
-        assert session.set_reference(Reference(rgb=face(9), latent=4, id="nine")) == "nine"
+        assert session.set_reference(Reference(rgb=face(9), appearance=4, id="nine")) == "nine"
         for bad, message in (
             (np.zeros((8, 8, 3), np.uint8), "black"),
             (np.zeros((8, 8), np.uint8), r"\[8, 8\]: uint8 \[H, W, 3\]"),
@@ -334,3 +334,36 @@ def test_text_reaches_the_pipeline():
 def test_settings_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
         SessionConfig(**change)
+
+
+def test_live_speech_arrives_whole_beside_interruptions_of_others():
+    """Real threads, real clock: what must hold is the content."""
+    speech = ramp(28_800)
+    with Session(FakePipeline(hook=lambda stage, count: time.sleep(0.003)), face()) as session:
+        frames = session.frames()
+        seen = [next(frames) for _ in range(10)]
+        session.push_audio(np.full(24000, 0.5, np.float32), 24000, utterance_id="cut", last=True)
+        seen += [next(frames) for _ in range(15)]
+        assert session.interrupt("cut")
+        session.push_audio(speech, 24000, utterance_id="whole", last=True)
+        seen += [next(frames) for _ in range(90)]
+    assert [f.index for f in seen] == list(range(len(seen)))
+    said = np.concatenate([f.audio for f in seen if f.utterance_id == "whole"])
+    np.testing.assert_array_equal(said[said != 0][-len(speech) :], speech)
+
+
+def test_only_one_thread_uses_the_networks_of_a_step():
+    threads = set()
+
+    def hook(stage: str, count: int) -> None:
+        if stage != "load_reference":
+            threads.add(threading.current_thread())
+
+    with Session(FakePipeline(hook=hook), face()) as session:
+        frames = session.frames()
+        for _ in range(30):
+            next(frames)
+        session.set_reference(face(3))
+        for _ in range(30):
+            next(frames)
+    assert len(threads) == 1

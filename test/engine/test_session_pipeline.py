@@ -35,7 +35,7 @@ def test_records_give_the_same_frames_with_real_networks():
                 if frame.index == 1:
                     session.push_audio(speech, 24000, utterance_id="u", last=True)
                 if frame.index == 17:
-                    session.set_instruction("laughs", priority=5)
+                    session.set_instruction("laughs", priority=200)
                 if frame.index == 29:
                     session.interrupt()
                 if frame.index == 41:

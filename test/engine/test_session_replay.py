@@ -11,18 +11,12 @@ import pytest
 from fakes import FakePipeline, face
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import Simulation, end_all, ramp
+from simulation import Simulation, ramp
 
 from flowact_ros.engine.interfaces import EngineError
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.replay import replay
 from flowact_ros.engine.session_config import SessionConfig
-
-
-@pytest.fixture(autouse=True)
-def threads_end():
-    yield
-    end_all()
 
 
 def references() -> dict:
@@ -39,6 +33,7 @@ def check_replay(sim: Simulation) -> None:
         if not live.repeated:
             np.testing.assert_array_equal(live.rgb, frame.rgb, err_msg=f"frame {live.index}")
             np.testing.assert_array_equal(live.audio, frame.audio)
+            np.testing.assert_array_equal(live.motion, frame.motion)
             assert (live.utterance_id, live.behaviour, live.speaking) == (
                 frame.utterance_id, frame.behaviour, frame.speaking
             )  # fmt: skip
@@ -49,7 +44,7 @@ def check_replay(sim: Simulation) -> None:
 def test_any_history(data):
     """Speech (whole, live, in pieces), interruptions, instructions, cuts and hiccups at any time."""
     config = SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0, 0.15])))
-    sim = Simulation(config, seed=data.draw(st.integers(0, 5)), lanes=data.draw(st.booleans()))
+    sim = Simulation(config, seed=data.draw(st.integers(0, 5)))
     usual, said, interrupted, at = sim.costs, 0, False, 0.3
     pieces: list[np.ndarray] = []
     for number in range(data.draw(st.integers(1, 6))):
@@ -79,7 +74,7 @@ def test_any_history(data):
             interrupted = True
             sim.at(at, lambda: sim.session.interrupt())
         elif kind in ("urgent", "calm"):
-            priority = int(kind == "urgent")
+            priority = 200 * (kind == "urgent")
             sim.at(
                 at,
                 lambda n=name, p=priority: sim.session.set_instruction(n, behaviour="reacting", priority=p),
@@ -90,7 +85,7 @@ def test_any_history(data):
         elif kind == "reset":
             sim.at(at, sim.session.reset_memory)
         else:
-            sim.at(at, lambda s=seconds: setattr(sim, "costs", {"denoise": (s, 0.0), "decode": (0.0, 0.02)}))
+            sim.at(at, lambda s=seconds: setattr(sim, "costs", {"denoise": (s, 0.0), "render": (0.0, 0.02)}))
             sim.at(at + 0.4, lambda: setattr(sim, "costs", usual))
     sim.run(at + 10.0)
     sim.check()
@@ -110,7 +105,7 @@ def test_any_history(data):
 def test_replay_covers_rewinds_and_skips():
     sim = Simulation()
     sim.at(1, lambda: sim.session.push_audio(ramp(2.0), 24000, utterance_id="a", last=True))
-    sim.at(2.0, lambda: sim.session.set_instruction("laughs", priority=3))
+    sim.at(2.0, lambda: sim.session.set_instruction("laughs", priority=200))
     sim.at(4.5, lambda: setattr(sim, "costs", {"denoise": (2.0, 0.0)}))
     sim.at(6.0, lambda: setattr(sim, "costs", {"denoise": (0.05, 0.0)}))
     sim.run(10)
@@ -162,11 +157,11 @@ def test_missing_records_are_named():
 def test_a_recording_that_began_late_is_replayed_from_its_first_cut(data):
     """Cuts, rewinds over them, and sound across them; the recording starts at any step."""
     config = SessionConfig(lead_s=data.draw(st.sampled_from([None, 0.0])))
-    sim = Simulation(config, seed=3, lanes=data.draw(st.booleans()))
+    sim = Simulation(config, seed=3)
     sim.at(0.5, lambda: sim.session.push_audio(ramp(6.0), 24000, utterance_id="a", last=True))
     at = data.draw(st.floats(2.0, 3.0))
     sim.at(at, sim.session.reset_memory)
-    sim.at(at + data.draw(st.floats(0.0, 0.4)), lambda: sim.session.set_instruction("laughs", priority=3))
+    sim.at(at + data.draw(st.floats(0.0, 0.4)), lambda: sim.session.set_instruction("laughs", priority=200))
     sim.at(at + 1.0, lambda: sim.session.set_reference(face(4), "4"))
     sim.run(8)
     sim.check()
@@ -189,16 +184,15 @@ def test_a_recording_that_began_late_is_replayed_from_its_first_cut(data):
             assert (live.utterance_id, live.behaviour) == (frame.utterance_id, frame.behaviour)
 
 
-@pytest.mark.parametrize("lanes", [False, True])
 @pytest.mark.parametrize("phase", [i * 0.047 for i in range(12)])
-def test_rewinds_of_a_machine_that_has_just_become_slow(phase, lanes):
+def test_rewinds_of_a_machine_that_has_just_become_slow(phase):
     """No lead and slow commits: frames leave between the decision to rewind and the rewind, and some are skipped."""
-    sim = Simulation(SessionConfig(lead_s=0.0), lanes=lanes)
+    sim = Simulation(SessionConfig(lead_s=0.0))
     speech = ramp(3.0)
     sim.at(1, lambda: sim.session.push_audio(speech, 24000, utterance_id="a", last=True))
     for i in range(3):
         at = 1.6 + 0.6 * i + phase
-        sim.at(at, lambda: sim.session.set_instruction("laughs", priority=3))
+        sim.at(at, lambda: sim.session.set_instruction("laughs", priority=200))
         sim.at(at, lambda: setattr(sim, "costs", {"denoise": (0.1, 0.0), "advance": (0.7, 0.0)}))
         sim.at(at + 0.05, lambda: setattr(sim, "costs", {"denoise": (0.1, 0.0), "advance": (0.4, 0.0)}))
         sim.at(at + 0.5, lambda: setattr(sim, "costs", {"denoise": (0.02, 0.02)}))

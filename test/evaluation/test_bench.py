@@ -15,7 +15,7 @@ PROMISED = {
     "load": None,
     "ttff_s": {"p50", "p95"},
     "barge_in_s": {"p50", "p95"},
-    "step_ms": {"audio", "denoise", "decode"},
+    "step_ms": {"denoise", "render", "commit"},
     "repeated_frames": None,
     "dropped_frames": None,
     "frames": None,

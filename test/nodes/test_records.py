@@ -164,14 +164,14 @@ def test_messages_give_the_frames_of_a_session_again() -> None:
     """Speech, an interruption, an urgent instruction, a broken-off step, another picture, a reset; bit for bit."""
     pipeline = build_pipeline("debug")
     liven(pipeline)
-    decode, sent = pipeline.decode, []
+    render, sent = pipeline.render, []
     with Session(pipeline, sent_picture(), seed=7, on_chunk=lambda r: sent.append(over_the_wire(r))) as session:
 
         def interrupted(*arguments: object) -> object:
-            """An urgent instruction comes while the step's first latent is decoded."""
-            session.set_instruction("laughs", behaviour="reacting", priority=5)
-            pipeline.decode = decode
-            return decode(*arguments)
+            """An urgent instruction comes while the step's first latent is rendered."""
+            session.set_instruction("laughs", behaviour="reacting", priority=200)
+            pipeline.render = render
+            return render(*arguments)
 
         frames = []
         for frame in islice(session.frames(realtime=False), 84):
@@ -179,11 +179,11 @@ def test_messages_give_the_frames_of_a_session_again() -> None:
             if frame.index == 1:
                 session.push_audio(0.4 * loud(3.0, 16000), 16000, utterance_id="u", last=True)
             if frame.index == 14:
-                session.set_instruction("nods", priority=5)
+                session.set_instruction("nods", priority=200)
             if frame.index == 26:
                 session.interrupt()
             if frame.index == 40:
-                pipeline.decode = interrupted
+                pipeline.render = interrupted
             if frame.index == 52:
                 session.set_reference(sent_picture(1))
             if frame.index == 66:
@@ -193,7 +193,7 @@ def test_messages_give_the_frames_of_a_session_again() -> None:
     assert any(b.first_frame < a.first_frame + 4 * a.latents for a, b in zip(sent, sent[1:]))
     assert len({frame.rgb.tobytes() for frame in frames}) > 70
     for live, frame in zip(frames, again, strict=False):
-        for name in ("rgb", "audio"):
+        for name in ("rgb", "motion", "audio"):
             np.testing.assert_array_equal(getattr(live, name), getattr(frame, name), f"{name} {live.index}")
         for name in ("index", "utterance_id", "behaviour", "speaking", "repeated"):
             assert getattr(live, name) == getattr(frame, name), f"{name} {live.index}"

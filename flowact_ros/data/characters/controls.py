@@ -10,7 +10,9 @@ from flowact_ros.models.codec.motion import CONTROL_NAMES, RIG
 from flowact_ros.models.codec.motion import neutral as rig_neutral
 
 #: Least and greatest value of every control (radians, fractions of the canvas, or plain amounts).
-CONTROL_LIMITS: dict[str, tuple[float, float]] = {control.name: (control.low, control.high) for control in RIG}
+CONTROL_LIMITS: dict[str, tuple[float, float]] = {
+    control.name: (control.low, control.high) for control in RIG
+}
 
 _INDEX = {name: i for i, name in enumerate(CONTROL_NAMES)}
 #: Rounding in float32 arithmetic (a clamp, a sine) may pass a limit by this much.

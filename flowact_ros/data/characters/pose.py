@@ -8,7 +8,7 @@ by yaw and pitch, and is foreshortened by the local slope; roll turns the whole 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,16 +24,26 @@ FACE_W, FACE_H = 108.0, 128.0
 DEPTH = 88.0
 #: The corners of a mouth at rest lie this much higher than its middle: a friendly face.
 REST_SMILE = 5.5
+#: Scale of the head at ``head_z`` = 1 is 1 plus this.
+LEAN = 0.06
+#: How far the lower lip and the chin go to the side with ``jaw_x``, and a mouth's corner up or down with ``smirk``.
+JAW_SIDE, CHIN_SIDE, CORNER = 12.0, 13.0, 8.5
 
 
 @dataclass(frozen=True)
 class MouthShape:
-    """The lips' geometry in the mouth's own units, each [B]: half width, rise and drop of the inner edges."""
+    """The lips' geometry in the mouth's own units, each [B].
+
+    Half width, rise and drop of the inner edges; ``curve`` lifts both corners, ``skew`` the one on the picture's
+    right alone (and lowers the other), ``shear`` moves the lower lip to the side.
+    """
 
     half_width: Tensor
     rise: Tensor
     drop: Tensor
     curve: Tensor
+    skew: Tensor
+    shear: Tensor
     upper: Tensor
     lower: Tensor
 
@@ -60,15 +70,24 @@ class Pose:
         pivot_x = HEAD_X + self.shift_x
         pivot_y = HEAD_Y + NECK_BELOW + self.shift_y
         self.pivot_x, self.pivot_y = pivot_x, pivot_y
-        self.head_x = pivot_x + NECK_BELOW * self.sin_roll
-        self.head_y = pivot_y - NECK_BELOW * self.cos_roll
+        #: Scale of everything on the head: leaning towards the viewer makes it larger about the neck.
+        self.near = 1.0 + LEAN * controls["head_z"]
+        self.head_x = pivot_x + NECK_BELOW * self.near * self.sin_roll
+        self.head_y = pivot_y - NECK_BELOW * self.near * self.cos_roll
         self.width = FACE_W * identity.face_width
         self.depth = DEPTH
 
     @cached_property
     def head(self) -> Placement:
-        """The head's own frame: origin in its middle, turned by roll only."""
-        return Placement(self.head_x, self.head_y, self.cos_roll, self.sin_roll, self.one, self.one)
+        """The head's own frame: origin in its middle, turned by roll and scaled by the lean."""
+        return self.on_head(0.0, 0.0)
+
+    def on_head(self, x: Tensor | float, y: Tensor | float) -> Placement:
+        """Frame with the head's turn and scale whose origin is the point (x, y) of the head's own frame."""
+        x, y = x * self.near, y * self.near
+        px = self.head_x + x * self.cos_roll - y * self.sin_roll
+        py = self.head_y + x * self.sin_roll + y * self.cos_roll
+        return Placement(px, py, self.cos_roll, self.sin_roll, self.near, self.near)
 
     def turned(self, u: float, v: float, out: float = 0.0) -> tuple[Tensor, Tensor]:
         """Place in the head's frame of the face's point (u, v), ``out`` units in front of the skin."""
@@ -92,13 +111,16 @@ class Pose:
             sin = self.sin_roll * cos_t + self.cos_roll * sin_t
         else:
             cos, sin = self.cos_roll, self.sin_roll
-        return Placement(px, py, cos, sin, sx, sy)
+        return Placement(px, py, cos, sin, sx * self.near, sy * self.near)
 
     # ---- mouth ----
 
     @cached_property
     def mouth(self) -> Placement:
-        return self.feature(0.0, self.id.mouth_y, out=4.0)
+        """Frame of the mouth; a jaw pushed aside and a smirk both take the whole mouth along a little."""
+        place = self.feature(0.0, self.id.mouth_y, out=4.0)
+        x, y = place.point(3.0 * self.c["jaw_x"] + 2.5 * self.c["smirk"], 0.0)
+        return replace(place, x=x, y=y)
 
     @cached_property
     def mouth_shape(self) -> MouthShape:
@@ -118,6 +140,8 @@ class Pose:
             rise=gap * rise_share,
             drop=gap * (1.0 - rise_share),
             curve=REST_SMILE + 12.0 * smile - 5.0 * jaw - 4.0 * rounding,
+            skew=CORNER * c["smirk"],
+            shear=JAW_SIDE * c["jaw_x"],
             upper=9.5 * full,
             lower=14.0 * full,
         )

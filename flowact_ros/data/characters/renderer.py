@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import body, eyes, hair, hands, head, mouth, robot
+from . import eyes, hands
 from .canvas import Canvas, Placement
 from .controls import CharacterError, Controls, check_controls, neutral
 from .identity import Identity, check_identity
 from .pose import FACE_H, Pose
+from .styles import STYLES
 
 #: Frames painted together at 512 pixels on a processor: enough to hide the cost of a call, few enough to stay in
 #: its cache. Small pictures go in larger batches of as many pixels.
@@ -23,7 +24,7 @@ _SMALLEST, _LARGEST = 32, 4096
 
 @lru_cache(maxsize=4)
 def _background(identity: Identity, size: int, device: torch.device) -> Tensor:
-    return body.background(identity, size, device)
+    return STYLES[identity.style].background(identity, size, device)
 
 
 def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
@@ -34,6 +35,7 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
     identity that cannot be drawn, and for a size outside 32..4096 pixels.
     """
     values = _checked(identity, controls, size)
+    style = STYLES[identity.style]
     frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
     batch = LARGEST_BATCH
     if values.device.type == "cpu":
@@ -43,7 +45,7 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
         for start in range(0, len(values), batch):
             part = values[start : start + batch]
             canvas = Canvas(backdrop, len(part))
-            _paint(canvas, identity, Pose(identity, Controls(part)))
+            style.paint(canvas, identity, Pose(identity, Controls(part)))
             frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
     return frames
 
@@ -51,34 +53,6 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
 def neutral_picture(identity: Identity, size: int) -> np.ndarray:
     """The character at rest, uint8 [size, size, 3]: its reference picture."""
     return render(identity, neutral(1), size=size)[0].permute(1, 2, 0).contiguous().numpy()
-
-
-def _paint(canvas: Canvas, identity: Identity, pose: Pose) -> None:
-    if identity.style == "robot":
-        robot.paint_bust(canvas, identity, pose)
-        robot.paint_top(canvas, identity, pose)
-        robot.paint_head(canvas, identity, pose)
-        for side in (-1, 1):
-            robot.paint_eye(canvas, identity, pose, side)
-            robot.paint_brow(canvas, identity, pose, side)
-        robot.paint_mouth(canvas, identity, pose)
-    else:
-        hair.paint_back(canvas, identity, pose)
-        body.paint_neck(canvas, identity, pose)
-        body.paint_clothes(canvas, identity, pose)
-        head.paint_ears(canvas, identity, pose)
-        head.paint_skin(canvas, identity, pose)
-        head.paint_beard(canvas, identity, pose)
-        mouth.paint_mouth(canvas, identity, pose)
-        for side in (-1, 1):
-            eyes.paint_eye(canvas, identity, pose, side)
-        head.paint_nose(canvas, identity, pose)
-        hair.paint_front(canvas, identity, pose)
-        for side in (-1, 1):
-            eyes.paint_brow(canvas, identity, pose, side)
-        head.paint_glasses(canvas, identity, pose)
-    for side in (-1, 1):
-        hands.paint_hand(canvas, identity, pose, side)
 
 
 def _checked(identity: Identity, controls: Tensor, size: int) -> Tensor:
@@ -91,30 +65,49 @@ def _checked(identity: Identity, controls: Tensor, size: int) -> Tensor:
 
 
 def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
-    """Boxes (x0, y0, x1, y1) in pixels, float [T, 4], of "mouth", "eye_left", "eye_right" and "face".
+    """Boxes (x0, y0, x1, y1) in pixels, float [T, 4], of "mouth", "eye_left", "eye_right", "face",
+    "hand_left" and "hand_right".
 
-    Boxes are clipped to the picture. The mouth's box holds the lips in every shape up to the widest opening of
-    its frame; an eye's box holds the lids and lashes. Errors as ``render``.
+    Boxes are clipped to the picture; the box of a hand that is out of it is empty (all zeros). The mouth's box
+    holds the lips in every shape up to the widest opening of its frame; an eye's box holds the lids and lashes.
+    Errors as ``render``.
     """
     pose = Pose(identity, Controls(_checked(identity, controls, size)))
     shape = pose.mouth_shape
+    skew = shape.skew.abs()
     boxes = {
         "mouth": _box(
             pose.mouth,
-            shape.half_width + 8.0,
-            shape.rise + shape.upper + 12.0,
-            shape.drop + shape.lower + 12.0,
+            shape.half_width + shape.shear.abs() + 8.0,
+            shape.rise + shape.upper + skew + 12.0,
+            shape.drop + shape.lower + skew + 12.0,
         )
     }
     for name, side in (("eye_left", -1), ("eye_right", 1)):
         reach = eyes.EYE_HALF * identity.eye_size + 7.0
-        tall = reach if identity.style == "robot" else reach * identity.eye_aspect + 5.0
+        tall = reach * STYLES[identity.style].eye_aspect(identity) + 5.0
         boxes[name] = _box(pose.eye(side), reach * pose.one, tall * pose.one, tall * pose.one)
     bottom = FACE_H + identity.chin + pose.chin_drop + 6.0
     boxes["face"] = _box(
         pose.head, (pose.width + 6.0) * pose.one, 104.0 * pose.one, bottom + 14.0 * pose.sin_pitch.abs()
     )
-    return {name: (box * (size / 512.0)).clamp(0.0, float(size)) for name, box in boxes.items()}
+    for name, side in (("hand_left", -1), ("hand_right", 1)):
+        boxes[name] = hands.hand_box(pose, side)
+    boxes = {name: (box * (size / 512.0)).clamp(0.0, float(size)) for name, box in boxes.items()}
+    for box in boxes.values():
+        box[(box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1])] = 0.0
+    return boxes
+
+
+def landmarks(identity: Identity, controls: Tensor, size: int = 512) -> dict[str, Tensor]:
+    """Centres (x, y) in pixels, float [T, 2], of "mouth", "eye_left" and "eye_right".
+
+    They are the features' own anchors, so that opening the mouth or moving the gaze does not move them; they are not
+    clipped to the picture. Errors as ``render``.
+    """
+    pose = Pose(identity, Controls(_checked(identity, controls, size)))
+    places = {"mouth": pose.mouth, "eye_left": pose.eye(-1), "eye_right": pose.eye(1)}
+    return {name: torch.stack([p.x, p.y], dim=-1) * (size / 512.0) for name, p in places.items()}
 
 
 def _box(place: Placement, half: Tensor, up: Tensor, down: Tensor) -> Tensor:

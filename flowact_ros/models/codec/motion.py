@@ -61,7 +61,9 @@ RIG: tuple[Control, ...] = (
     Control("teeth", 0.0, 1.0, 0.38),
     Control("tongue", 0.0, 1.0, 0.2),
     Control("smile", -1.0, 1.0, 0.3),
-    Control("smirk", -1.0, 1.0, 0.2),  # the corner on the picture's right up and the other down, or the reverse
+    Control(
+        "smirk", -1.0, 1.0, 0.2
+    ),  # the corner on the picture's right up and the other down, or the reverse
     Control("cheek", 0.0, 1.0, 0.2),
     # body
     Control("shoulder_x", -1.0, 1.0, 0.14),
@@ -117,10 +119,14 @@ def clamp(raw: Tensor) -> Tensor:
 def check(raw: Tensor) -> Tensor:
     """`raw` itself `[..., K]`. Raises MotionError for another width, and for a value that is not finite, by name."""
     if raw.shape[-1] != CONTROLS:
-        raise MotionError(f"motion has shape {list(raw.shape)}; [..., {CONTROLS}] is needed, one column a control")
+        raise MotionError(
+            f"motion has shape {list(raw.shape)}; [..., {CONTROLS}] is needed, one column a control"
+        )
     if not bool(torch.isfinite(raw).all()):
         column = int((~torch.isfinite(raw)).reshape(-1, CONTROLS).any(0).nonzero()[0])
-        raise MotionError(f"motion holds a NaN or an infinity in {CONTROL_NAMES[column]}; every value must be finite")
+        raise MotionError(
+            f"motion holds a NaN or an infinity in {CONTROL_NAMES[column]}; every value must be finite"
+        )
     return raw
 
 

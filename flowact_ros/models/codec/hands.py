@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hands: painted in their own frame, then laid over the picture where the motion says that they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowact_ros.models.codec.blocks import positions
+from flowact_ros.models.codec.motion import control_index, denormalise
+from flowact_ros.models.codec.painters import SpritePainter
+from flowact_ros.models.config import RendererConfig
+
+SIDES = ("left", "right")
+LOWEST = 1.17  # canvas heights; a palm below this is not to be seen
+_KINDS = ("x", "y", "angle", "open", "point")
+_COLUMNS = torch.tensor([[control_index(f"hand_{side}_{kind}") for kind in _KINDS] for side in SIDES])
+
+
+class Hands(nn.Module):
+    """Both hands of the frames that show them. A hand turns with its angle; the forearm comes up from below."""
+
+    def __init__(self, config: RendererConfig) -> None:
+        super().__init__()
+        self.config = config
+        identity = config.identity + 3 * config.parts
+        inputs = identity + len(_KINDS) + 1
+        self.hand = SpritePainter(config.hand_size, inputs, config.hand_widths, config.hidden)
+        self.arm = SpritePainter(config.arm_size, inputs, config.arm_widths, config.hidden)
+
+    def forward(self, picture: Tensor, identity: Tensor, motion: Tensor) -> Tensor:
+        """picture `[N, 3, H, W]` with hands over it; identity `[N, D]`, motion `[N, K]` normalised."""
+        frames = list(picture.unbind(0))
+        for n, layer, x, y in self._layers(identity, motion, picture.shape[-1]):
+            frames[n] = over(frames[n], layer, x, y)
+        return torch.stack(frames)
+
+    def lay_bytes(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> np.ndarray:
+        """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`; in place, if any hand is shown."""
+        size = frames.shape[1]
+        for n, layer, x, y in self._layers(identity.expand(len(frames), -1), motion, size):
+            box = overlap(size, layer.shape[-1], layer.shape[-2], x, y)
+            if box is None:
+                continue
+            (left, right), (top, bottom) = box
+            part = layer[:, top - y : bottom - y, left - x : right - x].permute(1, 2, 0).numpy()
+            colour, cover = part[..., :3] * 127.5 + 127.5, part[..., 3:]
+            below = frames[n, top:bottom, left:right].astype(np.float32)
+            mixed = below + cover * (np.clip(colour, 0, 255) - below)
+            if not frames.flags.writeable:
+                frames = frames.copy()
+            frames[n, top:bottom, left:right] = (mixed + 0.5).astype(np.uint8)
+        return frames
+
+    def _layers(self, identity: Tensor, motion: Tensor, size: int) -> list[tuple[int, Tensor, int, int]]:
+        """Frame, layer `[4, h, w]` (colour and coverage) and its corner, from bottom to top: forearm, then hand."""
+        raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
+        shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
+        if not shown:
+            return []
+        frame, side = (torch.tensor(index, device=motion.device) for index in zip(*shown))
+        pose = raw[frame, side]
+        inputs = torch.cat([identity[frame], motion[:, _COLUMNS][frame, side], (2.0 * side - 1)[:, None]], 1)
+        hands, arms = self._turned(self.hand(inputs), pose[:, 2]), self.arm(inputs)
+        half = self.config.hand_window // 2
+        out = []
+        for (n, _), hand, arm, place in zip(shown, hands, arms, (pose[:, :2] * size).round().int().tolist()):
+            x, y = place
+            out += [(n, arm, x - arm.shape[-1] // 2, y), (n, hand, x - half, y - half)]
+        return out
+
+    def _turned(self, sprite: Tensor, angle: Tensor) -> Tensor:
+        """Sprites of hands `[N, 4, h, w]` in a square around the palm, turned by `angle` `[N]`."""
+        c = self.config
+        x, y = positions(c.hand_window, c.hand_window, sprite.device) * (
+            c.hand_window / 2
+        )  # [px] from the palm
+        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+        height, width = c.hand_size
+        across = (x * cos + y * sin) / c.hand_scale / (width / 2)
+        along = ((y * cos - x * sin) / c.hand_scale + c.hand_above) / (height / 2)
+        grid = torch.stack([across, along], -1)
+        return F.grid_sample(sprite, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def overlap(
+    size: int, width: int, height: int, x: int, y: int
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Columns and rows of a picture of `size` that a layer with its corner at (x, y) covers; None when it is outside."""
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(size, x + width), min(size, y + height)
+    return None if left >= right or top >= bottom else ((left, right), (top, bottom))
+
+
+def over(picture: Tensor, layer: Tensor, x: int, y: int) -> Tensor:
+    """`picture` `[3, H, W]` under `layer` `[4, h, w]` (colour and coverage) whose corner is at (x, y)."""
+    box = overlap(picture.shape[-1], layer.shape[-1], layer.shape[-2], x, y)
+    if box is None:
+        return picture
+    (left, right), (top, bottom) = box
+    part = layer[:, top - y : bottom - y, left - x : right - x]
+    below = picture[:, top:bottom, left:right]
+    out = picture.clone()
+    out[:, top:bottom, left:right] = below + part[3:] * (part[:3] - below)
+    return out

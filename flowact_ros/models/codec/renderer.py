@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The renderer: a picture of the reference's character with any motion.
+
+Three stages, the order in which drawn characters are animated: mouth and eyes are painted in the reference's own place;
+then the picture is warped part by part, so that head and body move with all their texture; then hands are laid over it.
+A frame depends on (appearance, motion) alone: any cut, rewind or skip gives the same frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, AppearanceEncoder, crop, paste
+from flowact_ros.models.codec.blocks import Residual, Up, bounded, mlp, positions, spread, warp
+from flowact_ros.models.codec.hands import Hands
+from flowact_ros.models.codec.motion import CONTROLS
+from flowact_ros.models.codec.painters import CropPainter
+from flowact_ros.models.config import RendererConfig
+
+RESERVE = 3.0  # paint begins nearly transparent: what is there moves, and only what is missing is painted
+_AFFINE = 6  # numbers of a part's own movement: a 2 x 2 matrix and a shift
+
+
+class Warp(nn.Module):
+    """Part-wise warping: soft masks of the reference, an affine movement a part, and a residual network that mends."""
+
+    def __init__(self, config: RendererConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.vector = mlp(2 * CONTROLS + c.identity + 3 * c.parts, c.hidden, 3)
+        self.affine = nn.Linear(c.hidden, c.parts * _AFFINE)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+        self.code = nn.Linear(c.hidden, c.parts * c.part_code)
+        self.enter16 = nn.Conv2d(c.coarse_width + c.part_code, c.coarse_width, 1)
+        self.blocks16 = nn.ModuleList(Residual(c.coarse_width, c.hidden) for _ in range(2))
+        self.up = Up(c.coarse_width, c.fine_width)
+        self.enter8 = nn.Conv2d(2 * c.fine_width + c.part_code, c.fine_width, 1)
+        self.block8 = Residual(c.fine_width, c.hidden)
+        self.flow = nn.Conv2d(c.fine_width, 2, 3, padding=1)
+        nn.init.zeros_(self.flow.weight)
+        nn.init.zeros_(self.flow.bias)
+        self.paint = nn.Conv2d(c.fine_width, 4 * 64, 1)
+
+    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture, its warped part, the flow."""
+        return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+
+    def move(
+        self,
+        picture: Tensor,
+        masks: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        own: Tensor,
+        identity: Tensor,
+        motion: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with the fields of the appearance one by one, as a compiled graph takes them."""
+        vector = self.vector(torch.cat([motion, own, identity], 1))
+        flow, code = self._parts(masks, vector)
+        h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
+        h = self.enter16(h)
+        for block in self.blocks16:
+            h = block(h, vector)
+        h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
+        h = self.block8(h, vector)
+        flow = flow + bounded(self.flow(h), 0.1)
+        paint, mask = spread(self.paint(F.silu(h)), 8).split([3, 1], 1)
+        moved = warp(picture, F.interpolate(flow, scale_factor=8.0, mode="bilinear"))
+        return moved + torch.sigmoid(mask - RESERVE) * (paint - moved), moved, flow
+
+    def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
+        c = self.config
+        place = positions(*masks.shape[2:], masks.device)
+        affine = 0.3 * self.affine(vector).unflatten(1, (c.parts, _AFFINE))
+        matrix = affine[..., :4].unflatten(2, (2, 2))
+        weight = masks.flatten(2)
+        centre = weight @ place.flatten(1).T / (weight.sum(-1, keepdim=True) + 1e-4)  # [N, parts, 2]
+        shift = affine[..., 4:] - (matrix @ centre[..., None])[..., 0]
+        values = torch.cat([matrix.flatten(2), shift, self.code(vector).unflatten(1, (c.parts, -1))], 2)
+
+        def field(masks: Tensor) -> tuple[Tensor, Tensor]:
+            at = (values.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[2:])
+            x = at[:, 0] * place[0] + at[:, 1] * place[1] + at[:, 4]
+            y = at[:, 2] * place[0] + at[:, 3] * place[1] + at[:, 5]
+            return bounded(torch.stack([x, y], 1), 0.8), at[:, _AFFINE:]
+
+        flow, _ = field(masks)
+        return field(warp(masks, flow))  # what lies there after the movement moves it
+
+
+class Renderer(nn.Module):
+    """The whole embedded codec network; sizes from `RendererConfig`."""
+
+    def __init__(self, config: RendererConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.mouth = CropPainter(c.mouth_size, 2 * len(MOUTH), c.mouth_widths, c.hidden)
+        self.eyes = CropPainter(c.eye_size, 2 * len(EYES[0]) + 1, c.eye_widths, c.hidden)
+        self.encoder = AppearanceEncoder(c)
+        self.warp = Warp(c)
+        self.hands = Hands(c)
+        self.to(memory_format=torch.channels_last)
+
+    def appearance(self, picture: Tensor) -> Appearance:
+        """Of reference pictures `[N, 3, H, W]` in [-1, 1]."""
+        return self.encoder(picture, self.mouth, self.eyes)[0]
+
+    def face(self, who: Appearance, motion: Tensor) -> Tensor:
+        """The reference with the mouth and eyes of `motion` `[N, K]`, its head where it was: `[N, 3, H, W]`."""
+        c = self.config
+        mouth = self.mouth(
+            crop(who.picture, who.corners[:, 0], c.mouth_size),
+            who.mouth_fine,
+            who.mouth_coarse,
+            torch.cat([motion[:, MOUTH], who.own[:, MOUTH]], 1),
+        )
+        controls = [
+            torch.cat([motion[:, k], who.own[:, k], motion.new_full((len(motion), 1), side)], 1)
+            for side, k in zip((-1.0, 1.0), EYES)
+        ]
+        sides = torch.cat([crop(who.picture, who.corners[:, i], c.eye_size) for i in (1, 2)])
+        fine, coarse = (f.transpose(0, 1).flatten(0, 1) for f in (who.eyes_fine, who.eyes_coarse))
+        left, right = self.eyes(sides, fine, coarse, torch.cat(controls)).chunk(2)
+        picture = who.picture
+        for i, added in enumerate((mouth, left, right)):
+            picture = paste(picture, who.corners[:, i], added)
+        return picture
+
+    def forward(self, who: Appearance, motion: Tensor) -> Tensor:
+        """Frames `[N, 3, H, W]` in about [-1, 1] of N appearances with motions `[N, K]`, normalised."""
+        moved, _, _ = self.warp(self.face(who, motion), who, motion)
+        return self.hands(moved, who.identity, motion)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches for the renderer: a character's reference picture and the same character with other motions, drawn on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowact_ros.data.characters import (
+    NAMED,
+    Identity,
+    clamp_controls,
+    feature_boxes,
+    identity_from_seed,
+    landmarks,
+    render,
+)
+from flowact_ros.data.characters.anchors import anchors
+from flowact_ros.data.clips import make_performance
+from flowact_ros.data.poses import random_movement
+from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS
+from flowact_ros.models.codec.motion import CONTROL_NAMES, indices, neutral, normalise
+
+FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
+HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
+_HAND_Y = indices("hand_left_y", "hand_right_y")
+WEIGHTS = (
+    ("face", 2.0),
+    ("hand_left", 3.0),
+    ("hand_right", 3.0),
+    ("mouth", 6.0),
+    ("eye_left", 5.0),
+    ("eye_right", 5.0),
+)
+NAMED_SHARE = 0.35
+CHARACTERS = 1_000_000  # training characters have seeds below this
+
+
+@dataclass(frozen=True)
+class Batch:
+    """R references and N frames of them. Pictures in [-1, 1], motion normalised.
+
+    reference `[R, 3, H, W]`, own `[R, K]`, landmarks `[R, 3, 2]` in pixels; of a frame: whose int `[N]`, motion
+    `[N, K]`, picture `[N, 3, H, W]`, weight `[N, 1, H, W]`, still bool `[N]`: its head is where the reference's is;
+    anchors `[N, P, 2, 2]`: points in the reference and where they are in the frame, (x, y) in pixels
+    """
+
+    reference: Tensor
+    own: Tensor
+    landmarks: Tensor
+    whose: Tensor
+    motion: Tensor
+    picture: Tensor
+    weight: Tensor
+    still: Tensor
+    anchors: Tensor
+
+    def __iter__(self):
+        return (getattr(self, field.name) for field in fields(self))
+
+
+class Motions:
+    """Single frames of motion: half of them wide random poses, half from a pool of performances, which is renewed."""
+
+    def __init__(self, split: str, pool: int, seconds: float = 12.0) -> None:
+        self.split, self.size, self.seconds = split, pool, seconds
+        self.pool: list[np.ndarray] = []
+
+    def draw(self, rng: np.random.Generator, frames: int) -> Tensor:
+        """Raw motion `[frames, K]` of unrelated moments."""
+        if len(self.pool) < self.size or rng.random() < 0.02:
+            self.pool.append(
+                make_performance(int(rng.integers(1 << 30)), self.split, self.seconds).performance.controls
+            )
+            self.pool = self.pool[-self.size :]
+        rows = []
+        for _ in range(frames):
+            if rng.random() < 0.5:
+                clip = self.pool[rng.integers(len(self.pool))]
+                rows.append(torch.from_numpy(clip[rng.integers(len(clip))]))
+            else:
+                rows.append(random_movement(rng, 8)[rng.integers(8)])
+        return clamp_controls(torch.stack(rows))
+
+
+def reference_motion(rng: np.random.Generator, motions: Motions) -> Tensor:
+    """Raw `[K]` of a reference picture: most are neutral, others look, smile or speak a little; none shows hands."""
+    own = neutral(1)[0]
+    if rng.random() < 0.35:
+        other = motions.draw(rng, 1)[0]
+        own = own + float(rng.uniform(0.2, 1.0)) * (other - own)
+        own[HANDS] = neutral(1)[0, HANDS]
+    return own
+
+
+def draw_batch(
+    rng: np.random.Generator,
+    motions: Motions,
+    size: int,
+    *,
+    references: int,
+    still: int,
+    moved: int,
+    characters: range,
+) -> Batch:
+    """References with `still` frames whose head does not move and `moved` frames of any motion each."""
+    rows = []
+    for _ in range(references):
+        who = _character(rng, characters)
+        own = reference_motion(rng, motions)
+        motion = motions.draw(rng, still + moved)
+        face = own.expand(still, -1).clone()
+        face[:, FACE] = motion[:still, FACE]
+        raw = clamp_controls(torch.cat([own[None], face, motion[still:]]))
+        rows.append(_drawn(who, raw, size))
+    pictures, weights, raws, places, points = (torch.stack(part) for part in zip(*rows))
+    each = still + moved
+    return Batch(
+        reference=pictures[:, 0],
+        own=normalise(raws[:, 0]),
+        landmarks=places,
+        whose=torch.arange(references).repeat_interleave(each),
+        motion=normalise(raws[:, 1:]).flatten(0, 1),
+        picture=pictures[:, 1:].flatten(0, 1),
+        weight=weights[:, 1:].flatten(0, 1),
+        still=(torch.arange(each) < still).repeat(references),
+        anchors=torch.stack([points[:, :1].expand(-1, each, -1, -1), points[:, 1:]], 3).flatten(0, 1),
+    )
+
+
+def _character(rng: np.random.Generator, seeds: range) -> Identity:
+    if seeds.stop <= CHARACTERS and rng.random() < NAMED_SHARE:
+        return NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
+    return identity_from_seed(int(rng.integers(seeds.start, seeds.stop)))
+
+
+def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, ...]:
+    pictures = render(who, raw, size=size).float() / 127.5 - 1
+    boxes = feature_boxes(who, raw, size)
+    weight = torch.ones(len(raw), 1, size, size)
+    for name, value in WEIGHTS:
+        for i, (x0, y0, x1, y1) in enumerate(boxes[name].tolist()):
+            part = weight[i, :, int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
+            part.clamp_(min=value)
+    found = landmarks(who, raw[:1], size)
+    return pictures, weight, raw, torch.stack([found[name][0] for name in PARTS]), anchors(who, raw, size)

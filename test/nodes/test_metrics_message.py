@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream's figures as a message: what was not measured is NaN, and every field is what its comment says."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from flowact_ros.engine.metrics import StreamMetrics
+from flowact_ros.nodes.engine_messages import metrics_message
+from flowact_ros.nodes.frame_publisher import FramePublisher
+
+
+def test_nothing_measured_is_not_a_number() -> None:
+    message = metrics_message(StreamMetrics(), 0.0)
+    names = ("real_time_factor", "real_time_factor_p95", "load", "ttff", "step_ms", "av_skew", "barge_in_stop")
+    assert all(math.isnan(getattr(message, name)) for name in names)
+    assert message.frames == 0 and list(message.stage_names) == []
+
+
+def test_figures_are_carried_over() -> None:
+    figures = StreamMetrics(
+        frames=50, steps=4, real_time_factor_median=0.5, real_time_factor_p95=0.75, load_median=0.625,
+        step_ms={"denoise": 60.0, "render": 120.0, "commit": 20.0}, ttff_s=(0.5, 0.25), barge_in_s=(0.5, 0.375),
+        ring_fill=20, repeated=1, dropped=2, underruns=3, rewinds=4, av_skew_s=0.04,
+    )  # fmt: skip
+    message = metrics_message(figures, 25.0)
+    assert (message.fps, message.load) == (25.0, 0.625)
+    assert (message.real_time_factor, message.real_time_factor_p95) == (0.5, 0.75)
+    assert (message.ttff, message.barge_in_stop) == (0.25, 0.375)  # the last ones
+    assert message.step_ms == 200.0 and list(message.stage_ms) == [60.0, 120.0, 20.0]
+    assert list(message.stage_names) == ["denoise", "render", "commit"]
+    assert message.ring_fill == pytest.approx(0.8)  # seconds
+    counts = (message.frames, message.repeated_frames, message.dropped_frames, message.underruns, message.rewinds)
+    assert counts == (50, 1, 2, 3, 4)
+
+
+def test_frames_a_second_are_those_of_the_last_second() -> None:
+    publisher = FramePublisher.__new__(FramePublisher)
+    publisher._recent = [time.monotonic() - ago for ago in (9.0, 5.0, 2.5, 1.5, 0.9, 0.5, 0.01)]
+    assert publisher.fps == 3.0
