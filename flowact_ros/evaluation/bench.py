@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "float32", "bfloat16", "int8"),
         help="with --engine-only (default: what the processor does best)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)"
+    )
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument(
         "--wav", default="", metavar="FILE", help="what is said (default: the shipped sentence)"

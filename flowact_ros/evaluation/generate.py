@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import torch
 
 from flowact_ros.engine.interfaces import Pipeline
+from flowact_ros.engine.pipeline import AvatarPipeline
+from flowact_ros.models.codec.motion import clamp, normalise
 from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 
 STEP = 3  # latents
@@ -65,6 +68,7 @@ def text_at(instructions: Sequence[tuple[int, str]], frame: int) -> str:
     return text
 
 
-def draw(pipeline: Pipeline, reference_rgb: np.ndarray, motion: np.ndarray) -> np.ndarray:
+def draw(pipeline: AvatarPipeline, reference_rgb: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """Frames uint8 `[4 n, H, W, 3]` of a given raw motion `[4 n, K]`: what the renderer makes of the truth's."""
-    return pipeline.render(pipeline.load_reference(reference_rgb), pipeline.latents(motion))
+    reference = pipeline.load_reference(reference_rgb)
+    return pipeline.codec.render(reference.appearance, normalise(clamp(torch.from_numpy(motion))))

@@ -22,19 +22,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowact_ros.data.characters import Identity, feature_boxes, identity_from_seed, mouth_opening, render
+from flowact_ros.data.characters import Identity, identity_from_seed, landmarks, mouth_opening, render
 from flowact_ros.data.clips import make_performance
 from flowact_ros.evaluation.events import of_motion
 from flowact_ros.evaluation.rig_readout import (
     CONFIG,
     FACE,
+    LANDMARKS,
     LINES,
     READ,
     SMALL,
     UNITS,
     Readout,
     column,
-    crops,
     default_path,
 )
 from flowact_ros.models.checkpoint import save_weights
@@ -118,32 +118,33 @@ def _bank(path: Path) -> Tensor:
 
 @dataclass
 class Painted:
-    """Frames uint8 `[N, 3, 192, 192]`, what is to be read of them `[N, R]`, the middle of the face `[N, 2]`."""
+    """Frames uint8 `[N, 3, 192, 192]`, what is to be read of them `[N, R]`, where landmarks lie `[N, 3, 2]`."""
 
     frames: Tensor
     read: Tensor
-    face: Tensor
+    places: Tensor
 
     def __add__(self, other: Painted) -> Painted:
-        pairs = ((getattr(self, k), getattr(other, k)) for k in ("frames", "read", "face"))
-        return Painted(*(torch.cat(pair)[-KEPT:] for pair in pairs))
+        return Painted(*(torch.cat(pair)[-KEPT:] for pair in zip(self.parts(), other.parts())))
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.frames, self.read, self.places
 
 
 def paint(identity: Identity, controls: Tensor) -> Painted:
-    boxes = feature_boxes(identity, controls, LINES)
-    middles = {name: (box[:, :2] + box[:, 2:]) / 2 for name, box in boxes.items()}
-    face = (middles["mouth"] + (middles["eye_left"] + middles["eye_right"]) / 2) / 2
-    return Painted(render(identity, controls, size=LINES), targets(identity, controls), face / LINES - 0.5)
+    found = landmarks(identity, controls, LINES)
+    places = torch.stack([found[name] for name in LANDMARKS], 1) / LINES - 0.5
+    return Painted(render(identity, controls, size=LINES), targets(identity, controls), places)
 
 
 def material(seed: int, characters: int, seeds: range, bank: Tensor, frames: int = FRESH) -> Painted:
-    """Characters number `seed`, `seed + 1`, … in random poses. Every third is of a style other than people."""
+    """Characters number `seed`, `seed + 1`, … in random poses."""
     parts = []
     for number in range(seed, seed + characters):
         rng = np.random.default_rng([number, 0x0E4D])
         identity = identity_from_seed(int(rng.integers(seeds.start, seeds.stop)))
-        parts.append(paint(identity, poses(rng, bank, frames)))
-    return Painted(*(torch.cat([getattr(p, k) for p in parts]) for k in ("frames", "read", "face")))
+        parts.append(paint(identity, poses(rng, bank, frames)).parts())
+    return Painted(*(torch.cat(group) for group in zip(*parts)))
 
 
 _TWIN = [READ.index(n.replace("left", "@").replace("right", "left").replace("@", "right")) for n in READ]
@@ -183,18 +184,19 @@ def disturb(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def loss_of(readout: Readout, part: Painted, rng: np.random.Generator) -> Tensor:
-    frames, read, face = part.frames.float() / 127.5 - 1.0, part.read, part.face
+    frames, read, places = part.frames.float() / 127.5 - 1.0, part.read, part.places
     if rng.random() < 0.5:
         frames, read = frames.flip(3), flipped(read)
-        face = face * torch.tensor([-1.0, 1.0])
-    found = readout.finder(
-        disturb(F.interpolate(frames, (SMALL, SMALL), mode="bilinear", antialias=True), rng)
+        places = places[:, [1, 0, 2]] * torch.tensor([-1.0, 1.0])
+    frames = disturb(frames, rng)
+    found, turn, hands = readout.finder(
+        F.interpolate(frames, (SMALL, SMALL), mode="bilinear", antialias=True)
     )
-    jitter = torch.from_numpy(rng.normal(0, 0.012, face.shape)).float()
-    seen = readout.reader(disturb(crops(frames, face + jitter), rng))
-    loss = F.smooth_l1_loss(seen, read[:, : len(FACE)] / torch.tensor(UNITS), beta=0.5)
-    loss = loss + 20 * F.smooth_l1_loss(found[:, :2], face, beta=0.02)
-    hands = found[:, 2:].view(-1, 2, 3)
+    # The closer looks learn beside what the first network finds, with its usual error.
+    jitter = torch.from_numpy(rng.normal(0, 0.006, places.shape)).float()
+    face = torch.cat([readout.face(frames, places + jitter), turn], 1)
+    loss = F.smooth_l1_loss(face, read[:, : len(FACE)] / torch.tensor(UNITS), beta=0.5)
+    loss = loss + 10 * F.smooth_l1_loss(found, places, beta=0.01)
     true = read[:, len(FACE) :].view(-1, 2, 3)
     loss = loss + F.binary_cross_entropy_with_logits(hands[:, :, 0], true[:, :, 0])
     away = (hands[:, :, 1:] + 0.5 - true[:, :, 1:]).abs() * true[:, :, :1]
@@ -242,7 +244,7 @@ def train(
             group["lr"] = (
                 rate * min(1, (step + 1) / 60) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
             )
-        loss = loss_of(readout, Painted(kept.frames[rows], kept.read[rows], kept.face[rows]), rng)
+        loss = loss_of(readout, Painted(*(x[rows] for x in kept.parts())), rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(readout.parameters(), 1.0)
