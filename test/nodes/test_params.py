@@ -239,7 +239,7 @@ def test_the_shipped_files_fit() -> None:
     import yaml
 
     from flowact_ros.engine.session_config import SessionConfig
-    from flowact_ros.nodes.resources import config_file
+    from flowact_ros.launcher.resources import config_file
 
     assert engine_config(str(config_file("engine.yaml"))) == (SessionConfig(), {})
     kinds = {
