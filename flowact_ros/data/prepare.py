@@ -3,9 +3,10 @@
 
     flowact data snippets --count 1500 --out runs/data/snippets     # 8 frames of many characters, for the VAE
     flowact data clips --count 100 --seconds 10 --out runs/data/clips   # talking clips with sound, for the denoiser
+    flowact data motion --count 3000 --seconds 12 --out runs/data/motion   # movement and sound alone, for the denoiser
     flowact data characters --out flowact_ros/weights/characters    # reference pictures of the named characters
 
-All are deterministic for `--seed` and go on where they stopped: a clip that is there is not made again.
+All are deterministic for `--seed` and go on where they stopped: what is there is not made again.
 """
 
 from __future__ import annotations
@@ -87,6 +88,26 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path, *,
     write_clip(path, arrays, info, jpeg=jpeg)
 
 
+@torch.no_grad()
+def make_motion(first: int, count: int, split: str, seconds: float, out: Path) -> int:
+    """Write performances without pictures (`data.performances`); `out` is a folder that exists."""
+    from flowact_ros.data.performances import write_performances
+    from flowact_ros.engine.audio_window import AudioWindow
+    from flowact_ros.models.audio_encoder import load_audio_encoder
+    from flowact_ros.models.text_encoder import load_text_encoder
+
+    window, encoder = AudioWindow(load_audio_encoder()), load_text_encoder()
+
+    def encode(pcm: np.ndarray) -> np.ndarray:
+        return window.whole_features(np.asarray(pcm, np.float32)).numpy()
+
+    def embed(text: str) -> np.ndarray:
+        return encoder.encode([text])[0, 0].numpy()
+
+    write_performances(out, first, count, split, seconds, encode, embed)
+    return 0
+
+
 def draw_characters(out: Path, size: int) -> int:
     """Write the neutral picture of every named character as `out/NAME.png`; `out` is a folder that exists."""
     from PIL import Image
@@ -118,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowact data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("snippets", "clips", "characters"))
+    parser.add_argument("kind", choices=("snippets", "clips", "motion", "characters"))
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one sub-folder a clip")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
@@ -155,6 +176,8 @@ def _make(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     if args.kind == "characters":
         return draw_characters(args.out, args.size)
+    if args.kind == "motion":
+        return make_motion(args.seed, args.count, args.split, args.seconds, args.out)
     for number in range(args.seed, args.seed + args.count):
         path = args.out / f"{number:07d}"
         if (path / "clip.json").exists():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from flowact_ros.models.codec.motion import CONTROLS
 from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
 
 
@@ -58,38 +59,27 @@ class MemoryConfig:
     """Slots of the structured memory bank (paper, section 2.1: reference, long-term queue, short-term latent)."""
 
     long_term: int = 3  # entries in the queue of older chunks
-    entry_latents: int = 1  # latents kept of a chunk: its last one
     refine_interval: int = 0  # renew the short-term latent every so many chunks; 0 = never
     refine_sigma: float = 0.3  # noise level of that renewal
-    still: float = 0.0  # tokens that move by less than this (mean of a channel) are not kept; 0: all are
-    retain: float = 1.0  # share of the motion (distance to the reference) that a committed latent keeps
-
-    @property
-    def latents(self) -> int:
-        """Latents a full bank holds: reference + long-term + short-term."""
-        return 1 + (self.long_term + 1) * self.entry_latents
 
     def __post_init__(self) -> None:
         _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
         _require(self.refine_interval >= 0, f"memory.refine_interval is {self.refine_interval}; use 0 or more chunks")
-        _require(0 < self.retain <= 1, f"memory.retain is {self.retain}; the range is 0 (exclusive) to 1")
-        _require(0 <= self.still <= 1, f"memory.still is {self.still}; the range is 0 to 1")
         _require(0 < self.refine_sigma < 1, f"memory.refine_sigma is {self.refine_sigma}; the range is 0 to 1")
-        _require(self.entry_latents in (1, 3), f"memory.entry_latents is {self.entry_latents}; use 1 or 3")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MMDiTConfig:
-    """The denoiser: multimodal diffusion transformer with per-slot modulation."""
+class DiTConfig:
+    """The denoiser: multimodal diffusion transformer with a modulation of its own for every token."""
 
-    width: int = 320
-    heads: int = 5
+    channels: int = CONTROLS  # of a token: one frame's motion
+    width: int = 256
+    heads: int = 8
     double_blocks: int = 1
     single_blocks: int = 5
     mlp_ratio: int = 4
-    patch: int = 2
-    rope_axes: tuple[int, int, int] = (16, 24, 24)  # head channels rotated by time, row, column
-    rope_theta: float = 100.0  # windows are short: a few dozen positions an axis
+    rope_axes: tuple[int, ...] = (32,)  # head channels rotated by each axis; the first is time in frames
+    rope_theta: float = 100.0  # windows are short: a few dozen frames
     audio_dim: int = FEATURE_DIM
     text_dim: int = FEATURE_DIM
     text_tokens: int = 1
@@ -99,48 +89,39 @@ class MMDiTConfig:
     def head_dim(self) -> int:
         return self.width // self.heads
 
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Tokens and channels of one latent."""
+        return FRAMES_PER_LATENT, self.channels
+
     def __post_init__(self) -> None:
-        _require(self.width % self.heads == 0, f"mmdit.width {self.width} is not a multiple of heads {self.heads}")
+        _require(self.width % self.heads == 0, f"dit.width {self.width} is not a multiple of heads {self.heads}")
         _require(
             sum(self.rope_axes) == self.head_dim and all(a % 2 == 0 for a in self.rope_axes),
-            f"mmdit.rope_axes {self.rope_axes} must be even and sum to the head width {self.head_dim}",
+            f"dit.rope_axes {self.rope_axes} must be even and sum to the head width {self.head_dim}",
         )
+        _require(self.single_blocks >= 1, f"dit.single_blocks is {self.single_blocks}; use at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulerConfig:
-    """How the 3 NFE of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
+    """How the evaluations of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
 
-    steps: int = 3
+    steps: int = 8
     shift: float = 3.0
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
-    memory_sigma: float = 0.0  # noise level announced for committed memory
-    # noise of a latent as a code of few numbers, the same in all its places (`training.movement`): each one's decay
-    # from latent to latent; empty: white noise, every place and channel its own
-    code_decay: tuple[float, ...] = ()
-    # tokens that the first step moves by less than this (mean of a channel) stay where the reference has them, and take
-    # no part in later steps; 0: all do
-    settled: float = 0.0
-    # with `settled`: chunks between two that begin with all tokens; else they begin with those that have moved in this
-    # stream so far (`engine.memory.MemoryBank.lively`); 0: all begin with all
-    survey: int = 0
-    temperature: float = 1.0  # scale of the initial noise; below 1 the stream keeps nearer to the mean
+    in_flight: int = 3  # chunks that the diagonal order denoises side by side
 
     def __post_init__(self) -> None:
         _require(1 <= self.steps <= 50, f"schedule.steps is {self.steps}; the range is 1 to 50")
         _require(self.shift > 0, f"schedule.shift is {self.shift}; it must be positive")
         _require(1 <= self.chunk_latents <= 3, f"schedule.chunk_latents is {self.chunk_latents}; the range is 1 to 3")
+        _require(2 <= self.in_flight <= 3, f"schedule.in_flight is {self.in_flight}; use 2 or 3")
         _require(
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
         )
-        for decay in self.code_decay:
-            _require(0 <= decay < 1, f"schedule.code_decay holds {decay}; the range is 0 to 1 (exclusive)")
-        _require(0 <= self.settled <= 1, f"schedule.settled is {self.settled}; the range is 0 to 1")
-        _require(self.survey >= 0, f"schedule.survey is {self.survey}; use 0 or more chunks")
-        _require(0 <= self.temperature <= 1.5, f"schedule.temperature is {self.temperature}; the range is 0 to 1.5")
-        _require(0 <= self.memory_sigma < 1, f"schedule.memory_sigma is {self.memory_sigma}; the range is 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,33 +132,10 @@ class ModelConfig:
     height: int = 512
     width: int = 512
     lines: int = 480  # published height; the width follows
-    motion_scale: float = 1.0  # of the reference-relative latents the flow runs in; their weighted deviation is 1.09
-    encoding_steps: int = 6  # gradient steps on each encoded latent (`models.encoding`)
-    # cells whose latent is nearer to the reference's than this (mean distance of a channel) show its picture; 0: none
-    still: float = 0.04
-    calm: float = 0.25  # cells that change by less than this a latent are drawn once in four pictures, or once a step
     vae: VAEConfig = field(default_factory=VAEConfig)
-    mmdit: MMDiTConfig = field(default_factory=MMDiTConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     schedule: SchedulerConfig = field(default_factory=SchedulerConfig)
-
-    @property
-    def latent_size(self) -> tuple[int, int]:
-        return self.height // self.vae.spatial_stride, self.width // self.vae.spatial_stride
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of tokens in one latent."""
-        h, w = self.latent_size
-        return h // self.mmdit.patch, w // self.mmdit.patch
-
-    @property
-    def tokens_per_latent(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def token_channels(self) -> int:
-        return self.vae.latent_channels * self.mmdit.patch**2
 
     @property
     def published_size(self) -> tuple[int, int]:
@@ -185,24 +143,10 @@ class ModelConfig:
         return self.lines, 2 * round(self.width * self.lines / self.height / 2)
 
     def denoiser_contract(self) -> dict[str, Any]:
-        """What a denoiser checkpoint must agree with: network sizes, canvas, latent space and memory positions."""
-        return {
-            "mmdit": asdict(self.mmdit),
-            "latent_channels": self.vae.latent_channels,
-            "latent_size": self.latent_size,
-            "motion_scale": self.motion_scale,
-            "long_term": self.memory.long_term,
-        }
+        """What a denoiser checkpoint must agree with: the network's sizes and how far back it was taught to look."""
+        return {"dit": asdict(self.dit), "long_term": self.memory.long_term}
 
     def __post_init__(self) -> None:
-        step, most = self.vae.spatial_stride * self.mmdit.patch, self.vae.latent_channels
-        dims = len(self.schedule.code_decay)
-        _require(0 <= self.still <= 1, f"still is {self.still}; the range is 0 to 1")
-        _require(0 <= self.calm <= 1, f"calm is {self.calm}; the range is 0 to 1")
-        _require(0 <= self.encoding_steps <= 100, f"encoding_steps is {self.encoding_steps}; the range is 0 to 100")
-        _require(dims <= most, f"schedule.code_decay has {dims} numbers; a latent has {most} channels")
-        for side, value in (("height", self.height), ("width", self.width)):
-            _require(value % step == 0, f"{side} is {value}; it must be a multiple of {step} (VAE stride x patch)")
         _require(16 <= self.lines <= 2160 and self.lines % 2 == 0, f"lines is {self.lines}; use an even 16 to 2160")
 
 
@@ -213,8 +157,6 @@ def debug() -> ModelConfig:
         height=128,
         width=128,
         lines=120,
-        encoding_steps=2,
-        still=0.0,
         vae=VAEConfig(
             latent_channels=8,
             encoder_widths=(8, 8, 16, 16),
@@ -224,18 +166,14 @@ def debug() -> ModelConfig:
             corrector_widths=(8, 8, 16, 16),
             corrector_depths=(1, 1, 1, 1),
         ),
-        mmdit=MMDiTConfig(width=32, heads=2, double_blocks=2, single_blocks=2, rope_axes=(4, 6, 6)),
+        dit=DiTConfig(width=32, heads=2, double_blocks=1, single_blocks=2, rope_axes=(16,)),
+        schedule=SchedulerConfig(steps=3),
     )
 
 
 def avatar_cpu() -> ModelConfig:
-    """The embedded default: 512 x 512 canvas, 64 tokens a latent, for two CPU cores."""
-    # nearly no noise and half of the motion in memory: the denoiser is not distilled yet (docs/decisions.md)
-    return ModelConfig(
-        name="avatar_cpu",
-        memory=MemoryConfig(retain=0.5, still=0.05),
-        schedule=SchedulerConfig(temperature=0.1, settled=0.05, survey=4),
-    )
+    """The embedded default for two CPU cores: motion, drawn on a 512 x 512 canvas."""
+    return ModelConfig(name="avatar_cpu")
 
 
 PRESETS = {"debug": debug, "avatar_cpu": avatar_cpu}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from flowact_ros.engine.pipeline import best_dtype
+from flowact_ros.models.precision import best_dtype
 
 SMALLEST_SIDE = 8  # narrower matrices are left to AdamW
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

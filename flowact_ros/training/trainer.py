@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training loop for every stage: resumable in short slices, EMA, CSV log, sample sheets.
 
-The trainer knows neither chunks nor roles; a `Method` (one file each under `methods/`) draws batches and turns them
+The trainer knows neither chunks nor roles; a `Method` (one file each under `stages/`) draws batches and turns them
 into a loss. A run folder holds `state.pt` (all that is needed to go on), `log.csv` and `sheets/`.
 """
 
@@ -21,6 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.training.muon import Muon
+
+
+OPTIMIZERS = {"muon": Muon, "adamw": torch.optim.AdamW}
 
 
 class Method(Protocol):
@@ -46,6 +49,8 @@ class TrainerConfig:
     learning_rate: float
     warmup: int = 200
     floor: float = 0.05  # the cosine ends at this share of the learning rate
+    cooldown: float = 1.0  # share of the steps, the last ones, over which the cosine falls; before them the rate is constant
+    optimizer: str = "muon"  # or "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
@@ -75,7 +80,7 @@ class Trainer:
     def __init__(self, method: Method, config: TrainerConfig) -> None:
         self.method, self.config = method, config
         module = method.module.to(config.device)
-        self.optimizer = Muon(
+        self.optimizer = OPTIMIZERS[config.optimizer](
             module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
         self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
@@ -112,7 +117,8 @@ class Trainer:
         config, i = self.config, self.iteration
         if i < config.warmup:
             return config.learning_rate * (i + 1) / config.warmup
-        progress = min(1.0, (i - config.warmup) / max(1, config.steps - config.warmup))
+        fall = config.cooldown * (config.steps - config.warmup)
+        progress = min(1.0, max(0.0, 1 - (config.steps - i) / max(1.0, fall)))
         return config.learning_rate * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def run(self) -> None:

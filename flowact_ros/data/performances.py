@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Performances without pictures: what the denoiser of motion learns from, a hundred to a file.
+
+    flowact data motion --count 3000 --seconds 12 --out runs/data/motion
+    flowact data motion --count 64 --seconds 12 --split heldout --out runs/data/motion_heldout
+
+`NNNNNNN.npz` (the number of its first performance) holds `controls` float16 [n, T, K] (raw, in the order of the rig),
+`sound` float16 [n, T, 384] (features of the embedded audio encoder), `text` int16 [n, T] (an index into `texts`),
+`texts` [m] and `vectors` float16 [m, 384] (their sentence vectors). A file appears only when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flowact_ros.data.clips import make_performance
+from flowact_ros.data.performance import Performance
+
+PER_FILE = 100
+# Share of the time with speech, a performance each: a dialogue has long turns of both sides.
+SPEAKING = (0.3, 0.5, 0.7, 0.85)
+
+
+@dataclass(frozen=True)
+class Performances:
+    """Performances in memory; shapes as in the module docstring, with one table of texts for all."""
+
+    controls: np.ndarray
+    sound: np.ndarray
+    text: np.ndarray
+    vectors: np.ndarray
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.controls)
+
+    @property
+    def frames(self) -> int:
+        """Frames of each performance."""
+        return self.controls.shape[1]
+
+
+Encode = Callable[[np.ndarray], np.ndarray]  # sound float32 [T * 960] -> features [T, 384]
+Embed = Callable[[str], np.ndarray]  # text -> vector [384]
+
+
+def write_performances(
+    out: Path, first: int, count: int, split: str, seconds: float, encode: Encode, embed: Embed
+) -> None:
+    """Makes the performances `first` … of a split, file by file; those that are there are not made again."""
+    for start in range(first, first + count, PER_FILE):
+        path = out / f"{start:07d}.npz"
+        if path.exists():
+            continue
+        stop = min(start + PER_FILE, first + count)
+        made = [
+            make_performance(number, split, seconds, SPEAKING[number % len(SPEAKING)]).performance
+            for number in range(start, stop)
+        ]
+        texts = sorted({words for performance in made for _, words in performance.instruction})
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                controls=np.stack([p.controls for p in made]).astype(np.float16),
+                sound=np.stack([encode(p.pcm) for p in made]).astype(np.float16),
+                text=np.stack([_text_indices(p, texts) for p in made]),
+                vectors=np.stack([embed(words) for words in texts]).astype(np.float16),
+                texts=np.array(texts),
+            )
+        partial.replace(path)
+        print(f"{stop - first}/{count} {path}", flush=True)
+
+
+def _text_indices(performance: Performance, texts: list[str]) -> np.ndarray:
+    out = np.zeros(performance.frames, np.int16)
+    for frame, words in performance.instruction:
+        out[frame:] = texts.index(words)
+    return out
+
+
+def read_performances(*folders: Path) -> Performances:
+    """All complete files below the folders. Raises ValueError if there is none, or if they differ in length."""
+    paths = [path for folder in folders for path in sorted(folder.glob("[0-9]*.npz"))]
+    if not paths:
+        raise ValueError(f"{', '.join(map(str, folders))}: no performances; make them with `flowact data motion`")
+    controls, sound, text = [], [], []
+    vectors: dict[str, np.ndarray] = {}
+    for path in paths:
+        with np.load(path) as file:
+            words = [str(w) for w in file["texts"]]
+            vectors |= dict(zip(words, file["vectors"]))
+            order = {w: i for i, w in enumerate(vectors)}
+            controls.append(file["controls"])
+            sound.append(file["sound"])
+            text.append(np.array([order[w] for w in words])[file["text"]])
+        if controls[-1].shape[1:] != controls[0].shape[1:]:
+            raise ValueError(f"{path} has performances of {list(controls[-1].shape[1:])}, not {list(controls[0].shape[1:])}")
+    table = np.stack(list(vectors.values()))
+    return Performances(np.concatenate(controls), np.concatenate(sound), np.concatenate(text), table, list(vectors))

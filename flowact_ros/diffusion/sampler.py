@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling as pure functions: `denoise_chunk` (one chunk), `rollout` (a stream), `DiagonalWindow` (chunks in flight).
+
+Training, evaluation and the live session call the same functions. `predict` is a closure over model, memory and
+conditions: `predict(noisy [B, S, P, C], sigma [B, S]) -> clean [B, S, P, C]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flowact_ros.diffusion.memory import MemoryBank, Predict
+from flowact_ros.models.dit import Condition, DiT
+
+
+def euler_step(noisy: Tensor, clean: Tensor, sigma: float, following: float) -> Tensor:
+    """One step of the flow ODE from `sigma` to `following`, given the predicted clean latents.
+
+    x + (following - sigma) v with v = (x - clean) / sigma, written so that following = 0 gives `clean` exactly.
+    """
+    return clean + (following / sigma) * (noisy - clean)
+
+
+class Stopped(Exception):
+    """A chunk was given up before its last evaluation."""
+
+
+def stoppable(predict: Predict, stop: Callable[[], bool]) -> Predict:
+    """Asks before each evaluation; it raises Stopped instead, once `stop` says yes."""
+
+    def asking(noisy: Tensor, sigma: Tensor) -> Tensor:
+        if stop():
+            raise Stopped
+        return predict(noisy, sigma)
+
+    return asking
+
+
+def denoise_chunk(predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None) -> Tensor:
+    """Denoise one chunk `noise` `[B, S, P, C]` along `sigmas` (from `schedule.step_sigmas`, ends with 0).
+
+    exit_at: return the clean prediction of this step (0-based) and stop; earlier steps then run without gradient
+    (self-forcing trains the exit step only). None runs them all, with len(sigmas) - 1 network evaluations.
+    """
+    x = noise
+    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        level = torch.full(x.shape[:2], sigma, device=x.device, dtype=x.dtype)
+        last = exit_at == step
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (exit_at is None or last)):
+            clean = predict(x, level)
+        if last:
+            return clean
+        x = euler_step(x, clean, sigma, following)
+    return x
+
+
+def noise_for(seed: int, latent_index: int, shape: tuple[int, ...]) -> Tensor:
+    """Gaussian noise `[1, *shape]` of one latent: a function of seed and position only, so a rewind repeats it."""
+    generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + latent_index) % 2**63)
+    return torch.randn((1, *shape), generator=generator)
+
+
+def rollout(
+    model: DiT,
+    bank: MemoryBank,
+    conditions: Iterable[Condition],
+    noise: Callable[[int, int], Tensor],
+    sigmas: Sequence[float],
+    *,
+    exit_at: int | None = None,
+) -> Iterator[tuple[Tensor, MemoryBank]]:
+    """Denoise chunk after chunk; yield each chunk's clean latents `[B, S, P, C]` and the bank after its commit.
+
+    conditions: sound and text of each chunk; `noise(first_latent, count)` gives `[B, count, P, C]`
+    """
+    for condition in conditions:
+        first, count = bank.latents, condition.audio.shape[1]
+        latents = denoise_chunk(bank.predictor(model, condition), noise(first, count), sigmas, exit_at=exit_at)
+        bank = bank.commit(model, latents.detach(), condition)
+        yield latents, bank
+
+
+@dataclass(frozen=True, eq=False)
+class _InFlight:
+    noisy: Tensor  # [B, S, P, C]
+    condition: Condition
+    level: int  # steps already taken
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalWindow:
+    """Up to `in_flight` chunks at rising noise: one forward advances all of them.
+
+    Paper, figure 2: chunk 1 has little noise, chunk 3 is pure noise. Every chunk gets exactly len(sigmas) - 1
+    evaluations, spread evenly over the chunks pushed while it is in flight; with three evaluations and three chunks one
+    forward emits one chunk. At the start the window is partial, so the first forwards are short.
+    """
+
+    bank: MemoryBank
+    sigmas: tuple[float, ...]
+    in_flight: int
+    flight: tuple[_InFlight, ...] = ()
+
+    def push(self, model: DiT, noise: Tensor, condition: Condition) -> tuple[DiagonalWindow, Tensor | None]:
+        """Add a chunk of pure noise and advance: the window after it, and the chunk that was finished, if one was."""
+        window = replace(self, flight=(*self.flight, _InFlight(noise, condition, 0)))
+        finished = None
+        for _ in range(-(-(len(self.sigmas) - 1) // self.in_flight)):
+            if window.flight:
+                window, done = window._forward(model)
+                finished = done if finished is None else finished
+        return window, finished
+
+    def flush(self, model: DiT) -> tuple[DiagonalWindow, list[Tensor]]:
+        """Finish what is in flight, without new chunks."""
+        window, out = self, []
+        while window.flight:
+            window, done = window._forward(model)
+            if done is not None:
+                out.append(done)
+        return window, out
+
+    def _forward(self, model: DiT) -> tuple[DiagonalWindow, Tensor | None]:
+        condition = Condition.cat([chunk.condition for chunk in self.flight])
+        noisy = torch.cat([chunk.noisy for chunk in self.flight], 1)
+        counts = [chunk.noisy.shape[1] for chunk in self.flight]
+        levels = torch.cat([torch.full((n,), self.sigmas[c.level]) for n, c in zip(counts, self.flight)])
+        clean = self.bank.predictor(model, condition)(noisy, levels.to(noisy).expand(len(noisy), -1))
+        moved = []
+        for chunk, x0 in zip(self.flight, clean.split(counts, 1)):
+            here, following = self.sigmas[chunk.level], self.sigmas[chunk.level + 1]
+            moved.append(replace(chunk, noisy=euler_step(chunk.noisy, x0, here, following), level=chunk.level + 1))
+        oldest = moved[0]
+        if oldest.level < len(self.sigmas) - 1:
+            return replace(self, flight=tuple(moved)), None
+        bank = self.bank.commit(model, oldest.noisy, oldest.condition)
+        return replace(self, bank=bank, flight=tuple(moved[1:])), oldest.noisy
