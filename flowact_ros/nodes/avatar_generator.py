@@ -65,7 +65,6 @@ class AvatarGenerator(FlowactNode):
             "Of the stream's noise: the same seed and inputs give the same frames",
             range=(0, 2**31 - 1),
         ),
-        Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
         Param(
             "schedule",
             "sequential",
@@ -112,8 +111,6 @@ class AvatarGenerator(FlowactNode):
             **overrides,
             "schedule": {**overrides.get("schedule", {}), "order": self.params["schedule"]},
         }
-        if self.params["lines"]:
-            overrides["lines"] = self.params["lines"]
         self._pipeline = build_pipeline(
             self.params["preset"],
             self.params["device"],
