@@ -17,13 +17,14 @@ from flowact_ros.data.characters.controls import CONTROL_LIMITS, CONTROL_NAMES
 from flowact_ros.data.motion import blink_profile, blink_times, breath, drift, poses, step
 from flowact_ros.data.wordings import WORDINGS
 from flowact_ros.timebase import FRAME_RATE
+from flowact_ros.vocabulary import BEHAVIOURS, REACTING
 
 __all__ = ["CODES", "KINDS", "NEUTRAL", "WORDINGS", "Span", "body", "column", "limit"]
 
 KINDS = tuple(WORDINGS)
-# Number in the messages (IDLE LISTENING THINKING SPEAKING REACTING); a kind that speaks counts as SPEAKING.
-_NUMBERS = {"idle": 0, "listening": 1, "thinking": 2, "speaking": 3}
-CODES = {kind: _NUMBERS.get(kind.partition("_")[0], 4) for kind in KINDS}
+# Number of a kind's behaviour; a kind that is none by name is a reaction.
+_NUMBERS = {name: number for number, name in enumerate(BEHAVIOURS)}
+CODES = {kind: _NUMBERS.get(kind.partition("_")[0], _NUMBERS[REACTING]) for kind in KINDS}
 
 _LOW = np.array([CONTROL_LIMITS[name][0] for name in CONTROL_NAMES])
 _HIGH = np.array([CONTROL_LIMITS[name][1] for name in CONTROL_NAMES])

@@ -40,9 +40,9 @@ from flowact_ros.timebase import (
     SAMPLES_PER_FRAME,
     SAMPLES_PER_LATENT,
 )
+from flowact_ros.vocabulary import BEHAVIOURS, SPEAKING
 
 HALF_STEP = 6  # frames: an instruction takes effect with the step that begins nearest to it
-BEHAVIOURS = ("idle", "listening", "thinking", "speaking", "reacting")  # numbers of the messages
 
 
 class EvaluationError(RuntimeError):
@@ -139,7 +139,7 @@ def recorded_clip(path: str, character: str, size: int, most_s: float = 20.0) ->
     said = Performance(
         controls=neutral(count).numpy(),
         pcm=np.ascontiguousarray(pcm[: count * SAMPLES_PER_FRAME]),
-        behaviour=np.full(count, BEHAVIOURS.index("speaking"), np.int8),
+        behaviour=np.full(count, BEHAVIOURS.index(SPEAKING), np.int8),
         instruction=[(0, "talking to the viewer")],
         phonemes=[],
     )
