@@ -66,13 +66,13 @@ def networks(preset: str, dtype: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """{part: (module, inputs)} in float32 or bfloat16, with the memory as full as in a stream that runs."""
     import numpy as np
     import torch
+    from flowact_ros.models.mmdit import Context
+    from flowact_ros.models.vae import VAE
     from torch import Tensor, nn
 
     from flowact_ros.engine.characters import list_characters, load_character
     from flowact_ros.engine.pipeline import build_pipeline
     from flowact_ros.models.checkpoint import load_weights, weights_dir
-    from flowact_ros.models.mmdit import Context
-    from flowact_ros.models.vae import VAE
 
     class Evaluation(nn.Module):
         def __init__(self, model: nn.Module, context: Context) -> None:

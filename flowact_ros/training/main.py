@@ -25,6 +25,7 @@ RANGES = {  # option -> what it must lie in
     "warmup": (0, 10_000_000),
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
+    "still": (0, 64),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
 }
@@ -47,10 +48,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
-    export = stages.add_parser("export-motion", help="the run's EMA weights and their card into the package")
-    export.add_argument("--run", type=Path, required=True)
-    export.add_argument("--preset", default="avatar_cpu")
-    export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
+    renderer = stages.add_parser("renderer", help="the codec, on characters that are drawn as they are needed")
+    renderer.add_argument("--still", type=int, default=2, help="frames of a reference whose head does not move")
+    _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
+
+    for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
+        export = stages.add_parser(name, help=f"the EMA weights of a run of the {what}, and their card, into the package")
+        export.add_argument("--run", type=Path, required=True)
+        export.add_argument("--preset", default="avatar_cpu")
+        export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
     return top
 
 
@@ -135,7 +141,33 @@ def _export_motion(args: argparse.Namespace) -> int:
     return 0
 
 
-STAGES = {"motion": _motion, "export-motion": _export_motion}
+def _renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.models.codec.renderer import Renderer
+    from flowact_ros.training.stages.renderer import RendererStage
+
+    torch.set_num_threads(args.threads)
+    check_device(args.device)
+    torch.manual_seed(args.seed)
+    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
+    about = {"references": args.batch, "data_seed": args.seed}
+    intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
+    Trainer(stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)).run()
+    return 0
+
+
+def _export_renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.training.export import export_renderer
+
+    print(export_renderer(preset(args.preset), args.run, args.out))
+    return 0
+
+
+STAGES = {
+    "motion": _motion,
+    "export-motion": _export_motion,
+    "renderer": _renderer,
+    "export-renderer": _export_renderer,
+}
 
 
 if __name__ == "__main__":

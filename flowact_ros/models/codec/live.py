@@ -39,8 +39,9 @@ class Face(nn.Module):
         self, mouth: Tensor, mouth_fine: Tensor, mouth_coarse: Tensor, eyes: Tensor, eyes_fine: Tensor,
         eyes_coarse: Tensor, own: Tensor, motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """mouth `[1, 3, s, s]`, eyes `[2, 3, s, s]`: crops of the reference; own `[1, K]`; motion `[N, K]` -> what is to be
-        added to mouth, left and right eye, `[N, 3, s, s]` each.
+        """What is to be added to the crops of mouth, left and right eye, `[N, 3, s, s]` each, for motion `[N, K]`.
+
+        mouth `[1, 3, s, s]`, eyes `[2, 3, s, s]`: crops of the reference, with their features; own `[1, K]`
         """
         frames = motion.shape[0]
         own = own.expand(frames, -1)

@@ -45,7 +45,7 @@ class Warp(nn.Module):
         self.paint = nn.Conv2d(c.fine_width, 4 * 64, 1)
 
     def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture, its warped part, the flow."""
+        """picture `[N, 3, H, W]`: the reference with this frame's face -> moved picture, its warped part, the flow."""
         return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
 
     def move(

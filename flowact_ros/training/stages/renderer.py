@@ -136,7 +136,7 @@ def save_sheet(rows: list[list[Tensor]], path: Path) -> None:
 
 
 def figures(drawn: Tensor, held: Batch) -> dict[str, float]:
-    """PSNR [dB] of the whole picture, in eye and mouth boxes and of still heads; gradients against truth in the face."""
+    """PSNR [dB] of the whole picture, of eyes, mouths, hands and still heads; gradients in the face against truth."""
     error = (drawn - held.picture).square()
 
     def psnr(mask: Tensor) -> float:
