@@ -26,6 +26,7 @@ RANGES = {  # option -> what it must lie in
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
     "still": (0, 64),
+    "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
 }
@@ -44,8 +45,9 @@ def parser() -> argparse.ArgumentParser:
     )
     motion.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
     motion.add_argument(
-        "--evaluate", action="store_true", help="do not train: print the table of free-running motion"
+        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
     )
+    motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
     renderer = stages.add_parser("renderer", help="the codec, on characters that are drawn as they are needed")
@@ -126,9 +128,9 @@ def _motion(args: argparse.Namespace) -> int:
     }
     config = _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999, about=about)
     trainer = Trainer(method, config)
-    if args.evaluate:
+    if args.evaluate:  # at these numbers of evaluations a chunk
         method.module.load_state_dict(trainer.ema)
-        print(evaluate(method.module.eval(), method.heldout))
+        print(evaluate(method.module.eval(), method.heldout, args.clips, args.evaluate))
     else:
         trainer.run()
     return 0
