@@ -51,11 +51,11 @@ def parser() -> argparse.ArgumentParser:
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
     renderer = stages.add_parser("renderer", help="the codec, on characters that are drawn as they are needed")
-    renderer.add_argument("--still", type=int, default=2, help="frames of a reference whose head does not move")
+    renderer.add_argument("--still", type=int, default=6, help="frames of a reference whose head does not move")
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 
     for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
-        export = stages.add_parser(name, help=f"the EMA weights of a run of the {what}, and their card, into the package")
+        export = stages.add_parser(name, help=f"the EMA weights and card of a {what}'s run into the package")
         export.add_argument("--run", type=Path, required=True)
         export.add_argument("--preset", default="avatar_cpu")
         export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
