@@ -33,7 +33,8 @@ class Appearance(NamedTuple):
     """Of N references. Crops are those of `PARTS`; features of the eyes hold left and right after another.
 
     picture: `[N, 3, H, W]` in [-1, 1]; own: `[N, K]` the reference's own motion, normalised; corners: int `[N, 3, 2]`
-    (x, y) of the crops; weights: how much of a painted crop is seen, at most 1 in sum; masks: `[N, parts, H/8, W/8]`; fine, coarse: features at strides 8 and 16; identity: `[N, D]`
+    (x, y) of the crops; weights: how much of a painted crop is seen, at most 1 in sum; masks: `[N, parts, H/8, W/8]`;
+    fine, coarse: features at strides 8 and 16; identity: `[N, D]`
     """
 
     picture: Tensor
