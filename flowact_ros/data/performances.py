@@ -87,7 +87,9 @@ def read_performances(*folders: Path) -> Performances:
     """All complete files below the folders. Raises ValueError if there is none, or if they differ in length."""
     paths = [path for folder in folders for path in sorted(folder.glob("[0-9]*.npz"))]
     if not paths:
-        raise ValueError(f"{', '.join(map(str, folders))}: no performances; make them with `flowact data motion`")
+        raise ValueError(
+            f"{', '.join(map(str, folders))}: no performances; make them with `flowact data motion`"
+        )
     controls, sound, text = [], [], []
     vectors: dict[str, np.ndarray] = {}
     for path in paths:
@@ -99,6 +101,10 @@ def read_performances(*folders: Path) -> Performances:
             sound.append(file["sound"])
             text.append(np.array([order[w] for w in words])[file["text"]])
         if controls[-1].shape[1:] != controls[0].shape[1:]:
-            raise ValueError(f"{path} has performances of {list(controls[-1].shape[1:])}, not {list(controls[0].shape[1:])}")
+            raise ValueError(
+                f"{path} has performances of {list(controls[-1].shape[1:])}, not {list(controls[0].shape[1:])}"
+            )
     table = np.stack(list(vectors.values()))
-    return Performances(np.concatenate(controls), np.concatenate(sound), np.concatenate(text), table, list(vectors))
+    return Performances(
+        np.concatenate(controls), np.concatenate(sound), np.concatenate(text), table, list(vectors)
+    )

@@ -34,7 +34,8 @@ def reference_cache(model: DiT, reference: Tensor) -> Cache:
     """reference `[B, P, C]` -> cache of its slot, in which nothing is heard and nothing is asked."""
     b, c = len(reference), model.config.dit
     nothing = Condition(
-        reference.new_zeros(b, 1, FRAMES_PER_LATENT, c.audio_dim), reference.new_zeros(b, 1, c.text_tokens, c.text_dim)
+        reference.new_zeros(b, 1, FRAMES_PER_LATENT, c.audio_dim),
+        reference.new_zeros(b, 1, c.text_tokens, c.text_dim),
     )
     windows = model.windows(torch.tensor([REFERENCE_AT], device=reference.device))
     return model(reference.unsqueeze(1), reference.new_zeros(b, 1), nothing, windows)[1]

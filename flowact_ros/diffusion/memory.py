@@ -58,7 +58,9 @@ class MemoryBank:
         stop = latents.shape[1]
         total = self.latents + stop
         last = condition.slots(stop - 1, stop)
-        entry = Entry(latents[:, -1:], last, entry_cache(model, self.reference, latents[:, -1:], last), total - 1)
+        entry = Entry(
+            latents[:, -1:], last, entry_cache(model, self.reference, latents[:, -1:], last), total - 1
+        )
         sizes = model.config.memory
         queue = self.entries[-sizes.long_term :] if sizes.long_term else ()
         bank = MemoryBank(self.reference, (*queue, entry), total, self.commits + 1)
@@ -80,7 +82,9 @@ class MemoryBank:
         sigma = torch.full(entry.latent.shape[:2], level, device=entry.latent.device)
         predict = _predictor(model, self.reference, self.entries[:-1], entry.index, entry.condition)
         clean = predict(add_noise(entry.latent, noise, sigma), sigma)
-        renewed = replace(entry, latent=clean, cache=entry_cache(model, self.reference, clean, entry.condition))
+        renewed = replace(
+            entry, latent=clean, cache=entry_cache(model, self.reference, clean, entry.condition)
+        )
         return replace(self, entries=(*self.entries[:-1], renewed))
 
 

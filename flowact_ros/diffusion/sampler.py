@@ -40,7 +40,9 @@ def stoppable(predict: Predict, stop: Callable[[], bool]) -> Predict:
     return asking
 
 
-def denoise_chunk(predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None) -> Tensor:
+def denoise_chunk(
+    predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None
+) -> Tensor:
     """Denoise one chunk `noise` `[B, S, P, C]` along `sigmas` (from `schedule.step_sigmas`, ends with 0).
 
     exit_at: return the clean prediction of this step (0-based) and stop; earlier steps then run without gradient
@@ -79,7 +81,9 @@ def rollout(
     """
     for condition in conditions:
         first, count = bank.latents, condition.audio.shape[1]
-        latents = denoise_chunk(bank.predictor(model, condition), noise(first, count), sigmas, exit_at=exit_at)
+        latents = denoise_chunk(
+            bank.predictor(model, condition), noise(first, count), sigmas, exit_at=exit_at
+        )
         bank = bank.commit(model, latents.detach(), condition)
         yield latents, bank
 
@@ -133,7 +137,9 @@ class DiagonalWindow:
         moved = []
         for chunk, x0 in zip(self.flight, clean.split(counts, 1)):
             here, following = self.sigmas[chunk.level], self.sigmas[chunk.level + 1]
-            moved.append(replace(chunk, noisy=euler_step(chunk.noisy, x0, here, following), level=chunk.level + 1))
+            moved.append(
+                replace(chunk, noisy=euler_step(chunk.noisy, x0, here, following), level=chunk.level + 1)
+            )
         oldest = moved[0]
         if oldest.level < len(self.sigmas) - 1:
             return replace(self, flight=tuple(moved)), None

@@ -33,9 +33,6 @@ class VAEConfig:
     decoder_widths: tuple[int, int, int, int] = (24, 48, 96, 256)  # at strides 4, 8, 16, 32
     encoder_depths: tuple[int, int, int, int] = (1, 1, 3, 3)
     decoder_depths: tuple[int, int, int, int] = (1, 1, 3, 4)
-    # a second encoder that sees what the first one's latents lack (`models.vae.Encoder`); empty: none
-    corrector_widths: tuple[int, ...] = (32, 64, 96, 192)
-    corrector_depths: tuple[int, int, int, int] = (1, 1, 2, 2)
 
     @property
     def spatial_stride(self) -> int:
@@ -47,10 +44,6 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         _require(self.stem_patch in (2, 4, 8), f"vae.stem_patch is {self.stem_patch}; use 2, 4 or 8")
-        _require(
-            len(self.corrector_widths) in (0, len(self.encoder_widths)),
-            f"vae.corrector_widths is {self.corrector_widths}; use as many as encoder_widths has, or none",
-        )
         _require(self.latent_channels >= 1, f"vae.latent_channels is {self.latent_channels}; use at least 1")
 
 
@@ -125,46 +118,79 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RendererConfig:
+    """The embedded codec: a reference picture and motion to pictures (`models.codec.renderer`). Sizes in pixels."""
+
+    size: int = 480
+    parts: int = 20  # soft masks of the reference, each with a movement of its own
+    part_code: int = 8  # numbers that say what a part does, to the network that mends the warp
+    identity: int = 64
+    hidden: int = 192  # vectors that motion enters the networks by
+    encoder_widths: tuple[int, int, int, int] = (32, 64, 112, 160)  # at strides 4, 8, 16, 32
+    fine_width: int = 48
+    coarse_width: int = 96
+    mouth_size: int = 128
+    mouth_drop: int = 8  # the crop's middle lies so far below the mouth's
+    mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
+    eye_size: int = 96
+    eye_lift: int = 12  # the crop's middle lies so far above the eye's: brows are painted too
+    eye_widths: tuple[int, int] = (48, 80)
+    hand_size: tuple[int, int] = (152, 128)  # height and width of a painted hand
+    hand_scale: float = 1.2  # picture pixels a painted one
+    hand_above: float = 12.0  # the palm's middle lies so far below the painted hand's
+    hand_window: int = 208  # the square around the palm that a turned hand fits in
+    hand_widths: tuple[int, int] = (48, 96)
+    arm_size: tuple[int, int] = (224, 176)
+    arm_widths: tuple[int, int] = (24, 64)
+
+    def __post_init__(self) -> None:
+        _require(self.size % 32 == 0, f"renderer.size is {self.size}; it must be a multiple of 32")
+        for name in ("mouth_size", "eye_size"):
+            value = getattr(self, name)
+            ok = value % 8 == 0 and value <= self.size
+            _require(ok, f"renderer.{name} is {value}; use a multiple of 8, at most {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """One preset: everything a checkpoint must agree with, and the picture it makes."""
 
     name: str
-    height: int = 512
-    width: int = 512
-    lines: int = 480  # published height; the width follows
-    vae: VAEConfig = field(default_factory=VAEConfig)
+    renderer: RendererConfig = field(default_factory=RendererConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     schedule: SchedulerConfig = field(default_factory=SchedulerConfig)
 
-    @property
-    def published_size(self) -> tuple[int, int]:
-        """Height and width of the frames that leave, both even."""
-        return self.lines, 2 * round(self.width * self.lines / self.height / 2)
-
     def denoiser_contract(self) -> dict[str, Any]:
         """What a denoiser checkpoint must agree with: the network's sizes and how far back it was taught to look."""
         return {"dit": asdict(self.dit), "long_term": self.memory.long_term}
-
-    def __post_init__(self) -> None:
-        _require(16 <= self.lines <= 2160 and self.lines % 2 == 0, f"lines is {self.lines}; use an even 16 to 2160")
 
 
 def debug() -> ModelConfig:
     """Random weights, milliseconds: for tests."""
     return ModelConfig(
         name="debug",
-        height=128,
-        width=128,
-        lines=120,
-        vae=VAEConfig(
-            latent_channels=8,
-            encoder_widths=(8, 8, 16, 16),
-            decoder_widths=(8, 8, 16, 16),
-            encoder_depths=(1, 1, 1, 1),
-            decoder_depths=(1, 1, 1, 1),
-            corrector_widths=(8, 8, 16, 16),
-            corrector_depths=(1, 1, 1, 1),
+        renderer=RendererConfig(
+            size=128,
+            parts=4,
+            part_code=4,
+            identity=8,
+            hidden=16,
+            encoder_widths=(8, 8, 8, 8),
+            fine_width=8,
+            coarse_width=8,
+            mouth_size=32,
+            mouth_drop=2,
+            mouth_widths=(8, 8),
+            eye_size=24,
+            eye_lift=3,
+            eye_widths=(8, 8),
+            hand_size=(40, 32),
+            hand_above=3.0,
+            hand_window=56,
+            hand_widths=(8, 8),
+            arm_size=(64, 48),
+            arm_widths=(8, 8),
         ),
         dit=DiTConfig(width=32, heads=2, double_blocks=1, single_blocks=2, rope_axes=(16,)),
         schedule=SchedulerConfig(steps=3),
@@ -172,7 +198,7 @@ def debug() -> ModelConfig:
 
 
 def avatar_cpu() -> ModelConfig:
-    """The embedded default for two CPU cores: motion, drawn on a 512 x 512 canvas."""
+    """The embedded default for two CPU cores: motion, drawn on a 480 x 480 canvas."""
     return ModelConfig(name="avatar_cpu")
 
 
@@ -204,36 +230,3 @@ def with_overrides(config: Any, overrides: dict[str, Any], path: str = "") -> An
             raise ConfigError(f"{path + key!r} is {value!r}; expected a {type(current).__name__}")
         changes[key] = value
     return replace(config, **changes)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RendererConfig:
-    """The embedded codec: a reference picture and motion to pictures (`models.codec.renderer`). Sizes in pixels."""
-
-    size: int = 480
-    parts: int = 20  # soft masks of the reference, each with a movement of its own
-    part_code: int = 8  # numbers that say what a part does, to the network that mends the warp
-    identity: int = 64
-    hidden: int = 192  # vectors that motion enters the networks by
-    encoder_widths: tuple[int, int, int, int] = (32, 64, 112, 160)  # at strides 4, 8, 16, 32
-    fine_width: int = 48
-    coarse_width: int = 96
-    mouth_size: int = 128
-    mouth_drop: int = 8  # the crop's middle lies so far below the mouth's
-    mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
-    eye_size: int = 96
-    eye_lift: int = 12  # the crop's middle lies so far above the eye's: brows are painted too
-    eye_widths: tuple[int, int] = (48, 80)
-    hand_size: tuple[int, int] = (152, 128)  # height and width of a painted hand
-    hand_scale: float = 1.2  # picture pixels a painted one
-    hand_above: float = 12.0  # the palm's middle lies so far below the painted hand's
-    hand_window: int = 208  # the square around the palm that a turned hand fits in
-    hand_widths: tuple[int, int] = (48, 96)
-    arm_size: tuple[int, int] = (224, 176)
-    arm_widths: tuple[int, int] = (24, 64)
-
-    def __post_init__(self) -> None:
-        _require(self.size % 32 == 0, f"renderer.size is {self.size}; it must be a multiple of 32")
-        for name in ("mouth_size", "eye_size"):
-            value = getattr(self, name)
-            _require(value % 8 == 0 and value <= self.size, f"renderer.{name} is {value}; use a multiple of 8, at most size")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.layers import (
@@ -33,6 +34,7 @@ from flowact_ros.models.layers import (
 from flowact_ros.models.rope import rotation, token_positions
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
+KIND = "denoiser"  # of its weights
 GUIDANCE_SCALE = 100.0  # guidance runs from 1 to about 10, a noise level from 0 to 1 under a scale of 1000
 
 
@@ -108,7 +110,9 @@ class DiT(nn.Module):
         frames = torch.arange(FRAMES_PER_LATENT, dtype=torch.float32)[:, None]
         middle = torch.full((c.text_tokens, 1), (FRAMES_PER_LATENT - 1) / 2)
         self.register_buffer("motion_places", frames, persistent=False)  # [P, A]
-        self.register_buffer("joint_places", torch.cat([middle, frames, frames]), persistent=False)  # [Q + P, A]
+        self.register_buffer(
+            "joint_places", torch.cat([middle, frames, frames]), persistent=False
+        )  # [Q + P, A]
 
     def windows(self, at: Tensor, cached_at: Tensor | None = None, mask: Tensor | None = None) -> Windows:
         """Rotations and masks of slots whose first frames are `at` `[S]`, under cached slots at `cached_at` `[M]`.
@@ -116,7 +120,10 @@ class DiT(nn.Module):
         mask: slot mask bool `[S, M + S]`, or None when everything may be seen
         """
         every = at if cached_at is None else torch.cat([cached_at, at])
-        return Windows(self._window(self.joint_places, at, every, mask), self._window(self.motion_places, at, every, mask))
+        return Windows(
+            self._window(self.joint_places, at, every, mask),
+            self._window(self.motion_places, at, every, mask),
+        )
 
     def _window(self, places: Tensor, at: Tensor, every: Tensor, mask: Tensor | None) -> Window:
         c = self.config.dit
@@ -141,12 +148,18 @@ class DiT(nn.Module):
         guidance: `[B]` scale of classifier-free guidance to imitate (1 = none), or None for 1
         Returns clean `[B, S, P, C]` and this window's own keys and values per layer.
         """
-        slot_vec = self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype)) + self.prompt_in(condition.text.mean(2))
+        slot_vec = self.time_in(timestep_embedding(sigma, 256).to(noisy.dtype)) + self.prompt_in(
+            condition.text.mean(2)
+        )
         if self.guidance_in is not None:
             scale = torch.ones_like(sigma[:, 0]) if guidance is None else guidance
-            slot_vec = slot_vec + self.guidance_in(timestep_embedding(scale, 256, GUIDANCE_SCALE).to(noisy.dtype))[:, None]
+            slot_vec = (
+                slot_vec
+                + self.guidance_in(timestep_embedding(scale, 256, GUIDANCE_SCALE).to(noisy.dtype))[:, None]
+            )
         slot_vec = slot_vec[:, :, None]  # [B, S, 1, d]
-        vec = slot_vec + self.sound_in(with_neighbours(condition.audio))  # [B, S, P, d]
+        vec = F.silu(slot_vec + self.sound_in(with_neighbours(condition.audio)))  # [B, S, P, d]
+        slot_vec = F.silu(slot_vec)
 
         x = self.motion_in(noisy)
         layers = iter(past or [None] * (len(self.double_blocks) + len(self.single_blocks)))

@@ -37,7 +37,9 @@ class Window:
 def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
     """Sinusoidal embedding `[..., dim]` of t in [0, 1]."""
     half = dim // 2
-    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
+    frequency = torch.exp(
+        -math.log(10_000.0) * torch.arange(half, device=t.device, dtype=torch.float32) / half
+    )
     angle = scale * t.float()[..., None] * frequency
     return torch.cat([angle.cos(), angle.sin()], -1)
 
@@ -53,19 +55,25 @@ class MLPEmbedder(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norm of queries and keys `[B, H, N, D]` over the head width, with a learned scale each."""
+    """Norm of queries and keys `[B, H, N, D]` over the head width, with a learned scale each (ViT-22B).
+
+    A layer norm, not a root-mean-square one: on a CPU it is one fused kernel, at half the time.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.query = nn.RMSNorm(dim, eps=1e-6)
-        self.key = nn.RMSNorm(dim, eps=1e-6)
+        self.query = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.key = nn.LayerNorm(dim, eps=1e-6, bias=False)
 
     def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return self.query(query), self.key(key)
 
 
 class Modulation(nn.Module):
-    """Shifts, scales and gates of one layer from the modulating vectors; zero at first, so that a block adds nothing."""
+    """Shifts, scales and gates of one layer from vectors whose activation all layers share.
+
+    Zero at first, so that a block adds nothing.
+    """
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -75,7 +83,7 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(F.silu(vec)).chunk(self.count, -1)
+        return self.linear(vec).chunk(self.count, -1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -112,7 +120,7 @@ class Stream(nn.Module):
         self.norm = QKNorm(width // heads)
         self.proj = nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU("tanh"), nn.Linear(mlp_ratio * width, width)
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
 
     def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,7 +142,13 @@ class DoubleStreamBlock(nn.Module):
         self.condition = Stream(width, heads, mlp_ratio)
 
     def forward(
-        self, x: Tensor, condition: Tensor, vec: Tensor, slot_vec: Tensor, window: Window, past: KeyValue | None
+        self,
+        x: Tensor,
+        condition: Tensor,
+        vec: Tensor,
+        slot_vec: Tensor,
+        window: Window,
+        past: KeyValue | None,
     ) -> tuple[Tensor, Tensor, KeyValue]:
         """vec modulates the motion tokens x, slot_vec the condition tokens."""
         mod_x, mod_c = self.motion.modulation(vec), self.condition.modulation(slot_vec)
@@ -152,19 +166,23 @@ class SingleStreamBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
-        self.heads, self.width, self.hidden = heads, width, mlp_ratio * width
+        self.heads = heads
         self.modulation = Modulation(width, 3)
-        self.linear1 = nn.Linear(width, (3 + mlp_ratio) * width)
-        self.linear2 = nn.Linear((1 + mlp_ratio) * width, width)
+        self.qkv = nn.Linear(width, 3 * width)
         self.norm = QKNorm(width // heads)
+        self.proj = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+        )
 
-    def forward(self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(
+        self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
         shift, scale, gate = self.modulation(vec)
-        qkv, mlp = self.linear1(modulate(x, shift, scale)).split([3 * self.width, self.hidden], -1)
-        q, k, v = split_heads(qkv, self.heads)
+        normed = modulate(x, shift, scale)
+        q, k, v = split_heads(self.qkv(normed), self.heads)
         attended, own = joint_attention(*self.norm(q, k), v, window, past)
-        out = self.linear2(torch.cat([attended, F.gelu(mlp, approximate="tanh")], -1))
-        return torch.addcmul(x, gate, out), own
+        return torch.addcmul(x, gate, self.proj(attended) + self.mlp(normed)), own
 
 
 class LastLayer(nn.Module):

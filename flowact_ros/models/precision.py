@@ -10,7 +10,9 @@ def best_dtype(device: str) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, any CUDA GPU), else float32."""
     if device != "cpu":
         return torch.bfloat16
-    native = torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
+    native = (
+        torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
+    )
     return torch.bfloat16 if native else torch.float32
 
 

@@ -27,7 +27,9 @@ def rotation(positions: Tensor, axes: tuple[int, ...], theta: float) -> Rotary:
     """positions `[N, A]` -> tables `[N, D]`, D = sum(axes): cosine twice, sine with its sign."""
     angles = []
     for axis, width in enumerate(axes):
-        frequency = theta ** -(torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width)
+        frequency = theta ** -(
+            torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+        )
         angles.append(positions[..., axis : axis + 1] * frequency)
     angle = torch.cat(angles, -1)
     cos, sin = angle.cos(), angle.sin()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trainer, methods and losses; rolls out through `engine.sampler`."""
+"""Trainer and stages; rolls out through `diffusion.sampler`."""

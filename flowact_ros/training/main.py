@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`flowact train`: run one stage, or one slice of it. A stage goes on where its run folder stopped.
 
-    flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
-    flowact train export-motion --run runs/motion
+flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
+flowact train export-motion --run runs/motion
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ RANGES = {  # option -> what it must lie in
     "warmup": (0, 10_000_000),
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
+    "still": (0, 64),
+    "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
 }
@@ -38,15 +40,25 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", required=True)
 
     motion = stages.add_parser("motion", help="the denoiser, on performances without pictures")
-    motion.add_argument("--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`")
+    motion.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`"
+    )
     motion.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
-    motion.add_argument("--evaluate", action="store_true", help="do not train: print the table of free-running motion")
+    motion.add_argument(
+        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
+    )
+    motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
-    export = stages.add_parser("export-motion", help="the run's EMA weights and their card into the package")
-    export.add_argument("--run", type=Path, required=True)
-    export.add_argument("--preset", default="avatar_cpu")
-    export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
+    renderer = stages.add_parser("renderer", help="the codec, on characters that are drawn as they are needed")
+    renderer.add_argument("--still", type=int, default=2, help="frames of a reference whose head does not move")
+    _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
+
+    for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
+        export = stages.add_parser(name, help=f"the EMA weights of a run of the {what}, and their card, into the package")
+        export.add_argument("--run", type=Path, required=True)
+        export.add_argument("--preset", default="avatar_cpu")
+        export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
     return top
 
 
@@ -56,7 +68,9 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--preset", default="avatar_cpu")
     stage.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
     stage.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
-    stage.add_argument("--cooldown", type=float, default=0.3, help="share of the steps over which the rate falls")
+    stage.add_argument(
+        "--cooldown", type=float, default=0.3, help="share of the steps over which the rate falls"
+    )
     stage.add_argument("--lr", type=float, default=lr)
     stage.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     stage.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default=optimizer)
@@ -64,7 +78,9 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--device", default="cpu", help="cpu or cuda")
     stage.add_argument("--threads", type=int, default=1)
     stage.add_argument("--seed", type=int, default=0)
-    stage.add_argument("--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16")
+    stage.add_argument(
+        "--no-bf16", action="store_true", help="float32 also where the processor multiplies bfloat16"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,9 +93,16 @@ def main(argv: list[str] | None = None) -> int:
             return 2
     try:
         return STAGES[args.stage](args)
-    except (ValueError, OSError, RuntimeError) as error:  # sizes, weights or material that do not fit or are missing
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # sizes, weights or material that do not fit or are missing
         line = " ".join(str(error).split())  # torch tells of weights that do not fit in a line a tensor
-        print(f"flowact train: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' …'}", file=sys.stderr)
+        print(
+            f"flowact train: {line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + ' …'}",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -98,10 +121,16 @@ def _motion(args: argparse.Namespace) -> int:
     check_device(args.device)
     torch.manual_seed(args.seed)
     method = Adaptation(preset(args.preset), args.data, args.heldout, batch=args.batch)
-    trainer = Trainer(method, _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999))
-    if args.evaluate:
+    about = {
+        "data": [str(folder) for folder in args.data],
+        "performances": len(method.data),
+        "batch": args.batch,
+    }
+    config = _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999, about=about)
+    trainer = Trainer(method, config)
+    if args.evaluate:  # at these numbers of evaluations a chunk
         method.module.load_state_dict(trainer.ema)
-        print(evaluate(method.module.eval(), method.heldout))
+        print(evaluate(method.module.eval(), method.heldout, args.clips, args.evaluate))
     else:
         trainer.run()
     return 0
@@ -114,7 +143,33 @@ def _export_motion(args: argparse.Namespace) -> int:
     return 0
 
 
-STAGES = {"motion": _motion, "export-motion": _export_motion}
+def _renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.models.codec.renderer import Renderer
+    from flowact_ros.training.stages.renderer import RendererStage
+
+    torch.set_num_threads(args.threads)
+    check_device(args.device)
+    torch.manual_seed(args.seed)
+    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
+    about = {"references": args.batch, "data_seed": args.seed}
+    intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
+    Trainer(stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)).run()
+    return 0
+
+
+def _export_renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.training.export import export_renderer
+
+    print(export_renderer(preset(args.preset), args.run, args.out))
+    return 0
+
+
+STAGES = {
+    "motion": _motion,
+    "export-motion": _export_motion,
+    "renderer": _renderer,
+    "export-renderer": _export_renderer,
+}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ deviation whether it moves as much as people do, and the jump at chunk ends whet
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from flowact_ros.models.codec.motion import CONTROL_NAMES, control_index, denormalise
@@ -44,7 +43,10 @@ def jump(motion: Tensor, chunk: int) -> float:
 def figures(made: Tensor, truth: Tensor, chunk: int) -> dict[str, float]:
     """The table's row for normalised motion `[B, T, K]`."""
     column = {name: i for i, name in enumerate(CONTROL_NAMES)}
-    out = {f"r_{short}": correlation(made[..., column[name]], truth[..., column[name]]) for short, name in LIPS.items()}
+    out = {
+        f"r_{short}": correlation(made[..., column[name]], truth[..., column[name]])
+        for short, name in LIPS.items()
+    }
     for short, name in SPREADS.items():
         out[f"std_{short}"] = float(made[..., column[name]].std() / truth[..., column[name]].std())
     out["blinks"], out["blinks_truth"] = (blinks_a_minute(denormalise(x)) for x in (made, truth))
@@ -61,5 +63,3 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     lines = [" ".join([" " * width, *(f"{name:>12}" for name in names)])]
     lines += [" ".join([f"{row:<{width}}", *(f"{rows[row][n]:12.3f}" for n in names)]) for row in rows]
     return "\n".join(lines)
-
-

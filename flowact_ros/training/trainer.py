@@ -13,7 +13,7 @@ import pickle
 import signal
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.training.muon import Muon
-
 
 OPTIMIZERS = {"muon": Muon, "adamw": torch.optim.AdamW}
 
@@ -49,7 +48,7 @@ class TrainerConfig:
     learning_rate: float
     warmup: int = 200
     floor: float = 0.05  # the cosine ends at this share of the learning rate
-    cooldown: float = 1.0  # share of the steps, the last ones, over which the cosine falls; before them the rate is constant
+    cooldown: float = 1.0  # share of the steps, the last ones, over which the rate falls from its constant value
     optimizer: str = "muon"  # or "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
@@ -62,15 +61,20 @@ class TrainerConfig:
     save_every: int = 250
     seed: int = 0
     bf16: bool = True
+    about: dict[str, Any] = field(
+        default_factory=dict
+    )  # of this slice, for the card: its material, its batch
     device: str = "cpu"  # where the module and its batches go; batches are drawn on the CPU
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """`batch` with every tensor in it on `device`; tuples, lists and dicts are gone through."""
+    """`batch` with every tensor in it on `device`; tuples, lists, dicts and dataclasses are gone through."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
         return {key: moved(value, device) for key, value in batch.items()}
+    if is_dataclass(batch):
+        return replace(batch, **{f.name: moved(getattr(batch, f.name), device) for f in fields(batch)})
     if isinstance(batch, (tuple, list)):
         return type(batch)(moved(value, device) for value in batch)
     return batch
@@ -86,18 +90,22 @@ class Trainer:
         self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
         self.iteration = 0
         self.seconds = 0.0
+        self.slices: list[dict[str, Any]] = []  # what was trained on what, for the card
         config.run.mkdir(parents=True, exist_ok=True)
         if (config.run / "state.pt").exists():
             self._resume()
 
     def _resume(self) -> None:
         """Raises ValueError for a damaged file, RuntimeError for another network's."""
-        state = read_state(self.config.run / "state.pt", {"module", "optimizer", "ema", "iteration", "seconds"})
+        state = read_state(
+            self.config.run / "state.pt", {"module", "optimizer", "ema", "iteration", "seconds"}
+        )
         self.method.module.load_state_dict(state["module"])
         if state["optimizer"] is not None:  # None: weights taken over from elsewhere
             self.optimizer.load_state_dict(state["optimizer"])
         self.ema = moved(state["ema"], torch.device(self.config.device))
         self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.slices = state.get("slices", [])
 
     def save(self) -> None:
         partial = self.config.run / "state.partial"
@@ -108,6 +116,7 @@ class Trainer:
                 "ema": self.ema,
                 "iteration": self.iteration,
                 "seconds": self.seconds,
+                "slices": self.slices,
             },
             partial,
         )
@@ -119,18 +128,24 @@ class Trainer:
             return config.learning_rate * (i + 1) / config.warmup
         fall = config.cooldown * (config.steps - config.warmup)
         progress = min(1.0, max(0.0, 1 - (config.steps - i) / max(1.0, fall)))
-        return config.learning_rate * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+        return config.learning_rate * (
+            config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+        )
 
     def run(self) -> None:
         """Train until `steps` are done or the slice of `minutes` is over, then save."""
         config, method = self.config, self.method
         began, last = time.monotonic(), time.monotonic()
+        now = {"learning_rate": config.learning_rate, "optimizer": config.optimizer, **config.about}
+        self.slices.append({"first_step": self.iteration, "steps": 0, **now})
         totals: dict[str, float] = {}
         count = 0
         device = next(method.module.parameters()).device
         stopped = []  # a polite stop (SIGTERM) ends the slice and saves
         previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-        while not stopped and self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes:
+        while (
+            not stopped and self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes
+        ):
             # the generator depends on the iteration only: a resumed run draws what an unbroken one would
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
             for group in self.optimizer.param_groups:
@@ -145,6 +160,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             self._update_ema()
             self.iteration += 1
+            self.slices[-1]["steps"] += 1
             count += 1
             for name, value in {**losses, "grad_norm": norm}.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach())
@@ -203,7 +219,9 @@ def read_state(path: Path, needed: set[str]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0] if str(error) else 'empty'})") from None
+        raise ValueError(
+            f"{path} is damaged ({str(error).splitlines()[0] if str(error) else 'empty'})"
+        ) from None
     if not isinstance(state, dict) or not needed <= state.keys():
         raise ValueError(f"{path} is no state of a training run; it must hold {', '.join(sorted(needed))}")
     return state

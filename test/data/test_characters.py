@@ -12,6 +12,7 @@ from flowact_ros.data.characters import (
     CONTROL_LIMITS,
     CONTROL_NAMES,
     NAMED,
+    STYLES,
     CharacterError,
     clamp_controls,
     control_index,
@@ -22,8 +23,11 @@ from flowact_ros.data.characters import (
     neutral,
     render,
 )
+from flowact_ros.data.characters.styles import STYLES as STYLES_OF
 
 PERSON, ROBOT = NAMED["mia"], NAMED["coral"]
+#: One character of every style.
+EACH_STYLE = pytest.mark.parametrize("name", ["mia", "leo", "yuna", "coral"])
 BOTH = pytest.mark.parametrize("who", [PERSON, ROBOT], ids=["person", "robot"])
 
 
@@ -61,7 +65,7 @@ def green(frame: torch.Tensor) -> torch.Tensor:
 
 def with_green_lips(who):
     """The same character with lips that no other part can be taken for."""
-    paint = {"lip": (0.0, 1.0, 0.0)} if who.style == "human" else {"panel": (0.0, 1.0, 0.0)}
+    paint = {"lip": (0.0, 1.0, 0.0)} if who.style != "robot" else {"panel": (0.0, 1.0, 0.0)}
     return dataclasses.replace(who, **paint)
 
 
@@ -94,10 +98,10 @@ def test_controls_have_the_agreed_order():
         assert value == pytest.approx(hands.get(name, 0.0))
 
 
-def test_names_cover_both_styles():
-    assert len(NAMED) >= 16
+def test_names_cover_all_styles():
+    assert len(NAMED) >= 19
     styles = [who.style for who in NAMED.values()]
-    assert styles.count("human") >= 10 and styles.count("robot") >= 6
+    assert len(STYLES) >= 4 and all(styles.count(style) >= 3 for style in STYLES)
     assert all(name == who.name for name, who in NAMED.items())
     pictures = torch.cat([render(who, neutral(1), size=64) for who in NAMED.values()]).float().flatten(1)
     apart = torch.cdist(pictures, pictures) + 1e9 * torch.eye(len(pictures))
@@ -108,11 +112,46 @@ def test_seeds_are_reproducible_and_differ():
     assert identity_from_seed(11) == identity_from_seed(11)
     people = {identity_from_seed(seed, "human") for seed in range(50)}
     assert len(people) == 50
-    assert {who.style for who in (identity_from_seed(seed) for seed in range(40))} == {"human", "robot"}
-    assert len({who.hair for who in people}) >= 6
+    assert {who.style for who in (identity_from_seed(seed) for seed in range(40))} == set(STYLES)
+    assert {who.style for who in people} == set(STYLES) - {"robot"}
+    assert {who.hair for who in people} >= {
+        "afro",
+        "braids",
+        "ponytail",
+        "undercut",
+        "wavy",
+        "headscarf",
+        "crown",
+    }
+    assert any(who.lines for who in people) and any(who.freckles for who in people)
+    assert {identity_from_seed(seed, "flat").style for seed in range(5)} == {"flat"}
     # The stream of draws is part of the data set: a change here changes every clip and split.
     who = identity_from_seed(0, "human")
-    assert (who.hair, who.clothes, round(who.face_width, 4)) == ("bun", "blazer", 0.9588)
+    assert (who.hair, who.clothes, round(who.face_width, 4)) == ("long", "blazer", 1.0238)
+
+
+def everyone() -> list:
+    return [*NAMED.values(), *(identity_from_seed(seed) for seed in range(150))]
+
+
+def test_eyes_lie_where_a_portrait_has_them():
+    for who in everyone():
+        spots = landmarks(who, neutral(1), 480)
+        for side in ("eye_left", "eye_right"):
+            assert 0.40 * 480 <= float(spots[side][0, 1]) <= 0.48 * 480, who
+
+
+def test_heads_fill_the_picture():
+    """From the chin to the top of the hair or the shell: at least 45 % of the height, and all of it in the picture."""
+    for who in everyone()[:80]:
+        picture = render(who, neutral(1), 128)[0]
+        behind = (STYLES_OF[who.style].background(who, 128, torch.device("cpu")) * 255).round()
+        drawn = (picture.float() - behind).abs().amax(0) > 12
+        wide = drawn[:, 32:96].sum(1) >= 14  # wider than an antenna
+        top = int(wide.nonzero()[0])
+        chin = float(feature_boxes(who, neutral(1), 128)["face"][0, 3]) - 2
+        assert chin - top >= 0.45 * 128, who
+        assert top >= 3, who
 
 
 def test_render_is_deterministic_and_frames_do_not_affect_each_other():
@@ -124,7 +163,8 @@ def test_render_is_deterministic_and_frames_do_not_affect_each_other():
         together = render(who, controls, size=192)
         assert torch.equal(together, render(who, controls, size=192))
         alone = torch.cat([render(who, row[None], size=192) for row in controls])
-        assert torch.equal(together, alone)
+        # Vectorised square roots differ in their last bit from those of the odd pixels at a row's end.
+        assert int((together.int() - alone.int()).abs().max()) <= 1
 
 
 # Where each control must act: at least this share of the change falls into the boxes named.
@@ -153,9 +193,10 @@ for _hand in ("left", "right"):
         BASE[f"hand_{_hand}_{_what}"] = {f"hand_{_hand}_y": 0.75}
 
 
-@BOTH
-@pytest.mark.parametrize("name", CONTROL_NAMES)
-def test_every_control_changes_the_picture_where_it_should(who, name):
+@EACH_STYLE
+@pytest.mark.parametrize("control", CONTROL_NAMES)
+def test_every_control_changes_the_picture_where_it_should(name, control):
+    who, name = NAMED[name], control
     base = pose(**BASE.get(name, {}))
     low, high = CONTROL_LIMITS[name]
     rest = float(base[0, control_index(name)])
@@ -224,9 +265,9 @@ def test_leaning_scales_the_head_about_the_neck(who):
     assert spots["eye_left"][0, 1] > spots["eye_left"][2, 1]  # the eyes are above the neck: they rise
 
 
-@BOTH
-def test_a_smirk_lifts_one_corner_and_a_jaw_goes_to_the_side(who):
-    who = with_green_lips(who)
+@EACH_STYLE
+def test_a_smirk_lifts_one_corner_and_a_jaw_goes_to_the_side(name):
+    who = with_green_lips(NAMED[name])
     controls = pose(5, smirk=[-1.0, 0.0, 1.0, 0.0, 0.0], jaw_x=[0.0, 0.0, 0.0, -1.0, 1.0], jaw=0.3)
     rows = torch.arange(256, dtype=torch.float32)
     slant, below = [], []
@@ -265,8 +306,9 @@ def test_opening_grows_with_the_jaw(who):
     assert 55 < float(truth[-1]) < 72 and float(truth[6]) > 15
 
 
-@BOTH
-def test_opening_is_what_the_pixels_show(who):
+@EACH_STYLE
+def test_opening_is_what_the_pixels_show(name):
+    who = NAMED[name]
     controls = torch.cat(
         [
             pose(7, jaw=[0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0], teeth=0.3),
@@ -442,7 +484,7 @@ def test_wrong_controls_are_refused(controls, words):
 
 
 def test_wrong_identities_names_and_sizes_are_refused():
-    with pytest.raises(CharacterError, match="must be one of human, robot"):
+    with pytest.raises(CharacterError, match="must be one of soft, flat, outlined, robot"):
         identity_from_seed(1, "cat")
     with pytest.raises(CharacterError, match="whole number"):
         identity_from_seed(1.5)

@@ -9,33 +9,32 @@ from pathlib import Path
 
 import pytest
 import torch
+from flowact_ros.models.vae import VAE
 
 from flowact_ros.models import checkpoint
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import PRESETS, ConfigError, preset
-from flowact_ros.models.vae import VAE
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_are_consistent(name: str) -> None:
     config = preset(name)
     assert config.name == name
-    assert config.tokens_per_latent == config.grid[0] * config.grid[1]
-    assert config.grid[0] * config.mmdit.patch * config.vae.spatial_stride == config.height
+    assert sum(config.dit.rope_axes) == config.dit.head_dim
     assert config.published_size[0] == config.lines and config.published_size[1] % 2 == 0
 
 
 def test_avatar_cpu_is_the_canvas_of_the_design() -> None:
     config = preset("avatar_cpu")
-    assert (config.height, config.width, config.tokens_per_latent) == (512, 512, 64)
     assert config.published_size == (480, 480)
-    assert config.memory.latents == 5
+    assert config.dit.latent_shape == (4, 40) and config.memory.long_term == 3
+    assert 3 <= config.schedule.steps <= 8
 
 
 def test_overrides_reach_nested_fields() -> None:
     config = preset("avatar_cpu", {"schedule": {"steps": 5}, "memory": {"long_term": 1}})
     assert config.schedule.steps == 5 and config.memory.long_term == 1
-    assert config.mmdit == preset("avatar_cpu").mmdit
+    assert config.dit == preset("avatar_cpu").dit
 
 
 @pytest.mark.parametrize(
@@ -46,10 +45,11 @@ def test_overrides_reach_nested_fields() -> None:
         ({"schedule": 3}, "holds a group of keys"),
         ({"schedule": {"steps": "three"}}, "expected a int"),
         ({"schedule": {"steps": 0}}, "schedule.steps is 0; the range is 1 to 50"),
-        ({"height": 500}, "height is 500; it must be a multiple of 64"),
+        ({"lines": 481}, "lines is 481; use an even 16 to 2160"),
+        ({"schedule": {"in_flight": 4}}, "schedule.in_flight is 4; use 2 or 3"),
         ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
         ({"schedule": {"order": "sideways"}}, "'sideways'"),
-        ({"mmdit": {"heads": 7}}, "width 320 is not a multiple of heads 7"),
+        ({"dit": {"heads": 7}}, "width 256 is not a multiple of heads 7"),
     ],
 )
 def test_bad_overrides_give_one_clear_line(overrides: dict, message: str) -> None:
@@ -86,8 +86,8 @@ def test_round_trip_in_bf16(saved: Path) -> None:
 def test_damage_and_mismatch_are_refused(saved: Path, tmp_path: Path) -> None:
     config = preset("debug").vae
     model = VAE(config)
-    with pytest.raises(CheckpointError, match="holds 'vae' weights; 'mmdit' is needed"):
-        load_weights(saved, model, kind="mmdit", config=config)
+    with pytest.raises(CheckpointError, match="holds 'vae' weights; 'denoiser' is needed"):
+        load_weights(saved, model, kind="denoiser", config=config)
     larger = dataclasses.replace(config, latent_channels=16)
     with pytest.raises(CheckpointError, match="latent_channels = 8; this preset has 16"):
         load_weights(saved, VAE(larger), kind="vae", config=larger)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import sdf
+from .brush import Brush
 from .canvas import Canvas, Window, per_frame, shade
 from .identity import Identity, rgb
 from .pose import Pose
@@ -111,29 +112,34 @@ def paint_inside(
     window.paint(upper * (0.72 + 0.28 * amount), window.mix(shade(teeth_colour, -0.22), teeth_colour, tone))
 
 
-def paint_mouth(canvas: Canvas, identity: Identity, pose: Pose) -> None:
-    """The whole human mouth."""
-    window, u, v = canvas.open(pose.mouth, -80, -48, 80, 92)
+def paint_mouth(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) -> None:
+    """The whole mouth of a person."""
+    window, u, v = canvas.open(pose.mouth, -84, -52, 84, 94)
     field = MouthField(pose, u, v)
+    u = field.u
     lips = field.lips()
     lip = identity.lip
     # A soft shadow under the lower lip lifts it off the chin.
-    under = sdf.gauss(u, field.v - field.drop - field.lower - 6.0, field.half * 0.55, 6.0)
-    window.paint(under * 0.30, shade(identity.skin, -0.38))
-    body = canvas.cover(lips)
-    tone = torch.where(
-        field.above,
-        0.10 * torch.ones_like(u),
-        0.35
-        + 0.65
-        * sdf.gauss(u, field.v - field.drop - field.lower * 0.45, field.half * 0.45, field.lower * 0.45),
-    )
-    window.paint(body, window.mix(shade(lip, -0.13), shade(lip, 0.24), tone))
+    below = field.v - field.drop - field.lower
+    under = sdf.gauss(u, below - 6.0, field.half * 0.55, 6.0)
+    if brush.gradients:
+        window.paint(under * 0.30, shade(identity.skin, -0.38))
+    elif brush.lines:
+        stroke = torch.maximum((below - 7.0 + 0.006 * u * u).abs() - 1.0, u.abs() - field.half * 0.34)
+        window.paint(canvas.cover(stroke) * 0.8, shade(identity.skin, -0.45))
+    shine = sdf.gauss(u, below + field.lower * 0.55, field.half * 0.45, field.lower * 0.45)
+    tone = torch.where(field.above, 0.12 * torch.ones_like(u), 0.40 + 0.60 * shine)
+    brush.tint(window, canvas.cover(lips), shade(lip, -0.16), shade(lip, 0.24), tone)
     # The line where the lips meet; it stays as the rim of the opening.
-    line = sdf.cover(field.v.abs() - 1.5 * (1.15 - field.t * field.t).clamp_min(0.0), 2.0) * canvas.cover(
+    weight = 1.5 + 0.8 * brush.lines
+    line = sdf.cover(field.v.abs() - weight * (1.15 - field.t * field.t).clamp_min(0.0), 2.0) * canvas.cover(
         u.abs() - field.half - 2.0
     )
     window.paint(line * (1.0 - opened(pose)) * 0.9, shade(lip, -0.55))
     corner = sdf.gauss(u.abs() - field.half - 2.0, field.v, 6.0, 5.0)
-    window.paint(corner * 0.30, shade(lip, -0.5))
+    brush.mark(window, corner, shade(lip, -0.5), 0.30 + 0.5 * brush.lines)
     paint_inside(canvas, window, pose, field)
+    if brush.lines:
+        # The rim of an open mouth is drawn as all other contours are.
+        rim = sdf.cover((field.inner + 2.2).abs() - 1.0, 2.0) * opened(pose)
+        window.paint(rim, INSIDE_DEEP)

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import body, eyes, hair, hands, head, mouth, robot
+from . import eyes, hands
 from .canvas import Canvas, Placement
 from .controls import CharacterError, Controls, check_controls, neutral
 from .identity import Identity, check_identity
 from .pose import FACE_H, Pose
+from .styles import STYLES
 
 #: Frames painted together at 512 pixels on a processor: enough to hide the cost of a call, few enough to stay in
 #: its cache. Small pictures go in larger batches of as many pixels.
@@ -23,7 +24,7 @@ _SMALLEST, _LARGEST = 32, 4096
 
 @lru_cache(maxsize=4)
 def _background(identity: Identity, size: int, device: torch.device) -> Tensor:
-    return body.background(identity, size, device)
+    return STYLES[identity.style].background(identity, size, device)
 
 
 def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
@@ -34,6 +35,7 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
     identity that cannot be drawn, and for a size outside 32..4096 pixels.
     """
     values = _checked(identity, controls, size)
+    style = STYLES[identity.style]
     frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
     batch = LARGEST_BATCH
     if values.device.type == "cpu":
@@ -43,7 +45,7 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
         for start in range(0, len(values), batch):
             part = values[start : start + batch]
             canvas = Canvas(backdrop, len(part))
-            _paint(canvas, identity, Pose(identity, Controls(part)))
+            style.paint(canvas, identity, Pose(identity, Controls(part)))
             frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
     return frames
 
@@ -51,34 +53,6 @@ def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
 def neutral_picture(identity: Identity, size: int) -> np.ndarray:
     """The character at rest, uint8 [size, size, 3]: its reference picture."""
     return render(identity, neutral(1), size=size)[0].permute(1, 2, 0).contiguous().numpy()
-
-
-def _paint(canvas: Canvas, identity: Identity, pose: Pose) -> None:
-    if identity.style == "robot":
-        robot.paint_bust(canvas, identity, pose)
-        robot.paint_top(canvas, identity, pose)
-        robot.paint_head(canvas, identity, pose)
-        for side in (-1, 1):
-            robot.paint_eye(canvas, identity, pose, side)
-            robot.paint_brow(canvas, identity, pose, side)
-        robot.paint_mouth(canvas, identity, pose)
-    else:
-        hair.paint_back(canvas, identity, pose)
-        body.paint_neck(canvas, identity, pose)
-        body.paint_clothes(canvas, identity, pose)
-        head.paint_ears(canvas, identity, pose)
-        head.paint_skin(canvas, identity, pose)
-        head.paint_beard(canvas, identity, pose)
-        mouth.paint_mouth(canvas, identity, pose)
-        for side in (-1, 1):
-            eyes.paint_eye(canvas, identity, pose, side)
-        head.paint_nose(canvas, identity, pose)
-        hair.paint_front(canvas, identity, pose)
-        for side in (-1, 1):
-            eyes.paint_brow(canvas, identity, pose, side)
-        head.paint_glasses(canvas, identity, pose)
-    for side in (-1, 1):
-        hands.paint_hand(canvas, identity, pose, side)
 
 
 def _checked(identity: Identity, controls: Tensor, size: int) -> Tensor:
@@ -111,7 +85,7 @@ def feature_boxes(identity: Identity, controls: Tensor, size: int = 512) -> dict
     }
     for name, side in (("eye_left", -1), ("eye_right", 1)):
         reach = eyes.EYE_HALF * identity.eye_size + 7.0
-        tall = reach if identity.style == "robot" else reach * identity.eye_aspect + 5.0
+        tall = reach * STYLES[identity.style].eye_aspect(identity) + 5.0
         boxes[name] = _box(pose.eye(side), reach * pose.one, tall * pose.one, tall * pose.one)
     bottom = FACE_H + identity.chin + pose.chin_drop + 6.0
     boxes["face"] = _box(

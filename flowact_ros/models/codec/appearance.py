@@ -25,6 +25,7 @@ _FACE = {*MOUTH, *EYES[0], *EYES[1]}
 #: Controls that move the head and the body.
 POSE = [i for i in range(CONTROLS) if i not in _FACE and "hand" not in CONTROL_NAMES[i]]
 
+CERTAIN = 0.1  # [half pictures] a landmark is as sure as the share of its heat that lies so near
 PARTS = ("mouth", "eye_left", "eye_right")  # what is found in a reference and painted
 
 
@@ -50,6 +51,13 @@ class Appearance(NamedTuple):
     def select(self, index: Tensor) -> Appearance:
         """The appearances of these references `[M]`, which may be repeated."""
         return Appearance(*(field[index] for field in self))
+
+
+class Landmarks(NamedTuple):
+    """Where `PARTS` are: places `[N, 3, 2]` (x, y) in pixels, and how sure that is, `[N, 3]` in 0 .. 1."""
+
+    places: Tensor
+    certainty: Tensor
 
 
 def squares(picture: Tensor, corners: Tensor, size: int) -> Tensor:
@@ -97,8 +105,8 @@ class AppearanceEncoder(nn.Module):
         self.own_eyes = nn.ModuleList(nn.Linear(16 * config.eye_widths[1], len(EYES[0])) for _ in EYES)
         self.own_pose = nn.Linear(9 * w32, len(POSE))
 
-    def forward(self, picture: Tensor, mouth: CropPainter, eyes: CropPainter) -> tuple[Appearance, Tensor]:
-        """picture `[N, 3, H, W]` in [-1, 1] -> the appearance, and landmarks `[N, 3, 2]` (x, y) in pixels."""
+    def forward(self, picture: Tensor, mouth: CropPainter, eyes: CropPainter) -> tuple[Appearance, Landmarks]:
+        """picture `[N, 3, H, W]` in [-1, 1] -> its appearance and its landmarks."""
         f4 = self.encode4(self.stem(F.pixel_unshuffle(picture, 4)))
         f8 = self.encode8(self.down8(f4))
         f16 = self.encode16(self.down16(f8))
@@ -108,7 +116,7 @@ class AppearanceEncoder(nn.Module):
         g16 = self.decode16(self.up16(f32) + f16)
         g8 = self.decode8(self.up8(g16) + f8)
         landmarks = self._landmarks(g8)
-        corners = self.corners(landmarks)
+        corners = self.corners(landmarks.places)
         masks = torch.softmax(self.masks(g8), 1)
         mouth_features = mouth.features(crop(picture, corners[:, 0], mouth.size))
         sides = torch.cat([crop(picture, corners[:, i], eyes.size) for i in (1, 2)])
@@ -128,10 +136,12 @@ class AppearanceEncoder(nn.Module):
         )
         return found, landmarks
 
-    def _landmarks(self, features: Tensor) -> Tensor:
-        heat = torch.softmax(self.heat(features).flatten(2), -1)
-        places = positions(*features.shape[2:], features.device).flatten(1)
-        return (heat @ places.T + 1) * (self.config.size / 2)
+    def _landmarks(self, features: Tensor) -> Landmarks:
+        heat = torch.softmax(self.heat(features).flatten(2), -1)  # [N, 3, cells]
+        cells = positions(*features.shape[2:], features.device).flatten(1)
+        middle = heat @ cells.T
+        near = (cells - middle[..., None]).square().sum(2) < CERTAIN**2
+        return Landmarks((middle + 1) * (self.config.size / 2), (heat * near).sum(-1))
 
     def corners(self, landmarks: Tensor) -> Tensor:
         """Whole pixels, inside the picture, at which the crops around landmarks `[N, 3, 2]` begin: int `[N, 3, 2]`."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, crop
+from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks, crop
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -39,8 +39,9 @@ class Face(nn.Module):
         self, mouth: Tensor, mouth_fine: Tensor, mouth_coarse: Tensor, eyes: Tensor, eyes_fine: Tensor,
         eyes_coarse: Tensor, own: Tensor, motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """mouth `[1, 3, s, s]`, eyes `[2, 3, s, s]`: crops of the reference; own `[1, K]`; motion `[N, K]` -> what is to be
-        added to mouth, left and right eye, `[N, 3, s, s]` each.
+        """What is to be added to the crops of mouth, left and right eye, `[N, 3, s, s]` each, for motion `[N, K]`.
+
+        mouth `[1, 3, s, s]`, eyes `[2, 3, s, s]`: crops of the reference, with their features; own `[1, K]`
         """
         frames = motion.shape[0]
         own = own.expand(frames, -1)
@@ -77,7 +78,7 @@ class Body(nn.Module):
         """face `[N, 3, H, W]`; of the reference, each `[1, ...]`; motion `[N, K]` -> pictures uint8 `[N, H, W, 3]`."""
         frames = motion.shape[0]
         masks, fine, coarse = (x.expand(frames, -1, -1, -1) for x in (masks, fine, coarse))
-        moved, _ = self.warp.move(
+        moved, _, _ = self.warp.move(
             face, masks, fine, coarse, own.expand(frames, -1), identity.expand(frames, -1), motion
         )
         return ((moved * 127.5 + 128.0).clamp(0.0, 255.0).permute(0, 2, 3, 1).to(torch.uint8),)
@@ -93,9 +94,9 @@ class LiveCodec:
         self._graphs: tuple[Graph, Graph] | None = None
 
     @torch.inference_mode()
-    def encode(self, picture: Tensor) -> Appearance:
-        """picture `[1, 3, size, size]` in [-1, 1] -> its appearance."""
-        return self.renderer.appearance(picture)
+    def encode(self, picture: Tensor) -> tuple[Appearance, Landmarks]:
+        """picture `[1, 3, size, size]` in [-1, 1] -> its appearance and its landmarks."""
+        return self.renderer.encoder(picture, self.renderer.mouth, self.renderer.eyes)
 
     @torch.inference_mode()
     def render(self, who: Appearance, motion: Tensor) -> np.ndarray:

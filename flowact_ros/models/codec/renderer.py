@@ -19,6 +19,7 @@ from flowact_ros.models.codec.motion import CONTROLS
 from flowact_ros.models.codec.painters import CropPainter
 from flowact_ros.models.config import RendererConfig
 
+RESERVE = 3.0  # paint begins nearly transparent: what is there moves, and only what is missing is painted
 _AFFINE = 6  # numbers of a part's own movement: a 2 x 2 matrix and a shift
 
 
@@ -43,8 +44,8 @@ class Warp(nn.Module):
         nn.init.zeros_(self.flow.bias)
         self.paint = nn.Conv2d(c.fine_width, 4 * 64, 1)
 
-    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor]:
-        """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture, and its warped part."""
+    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """picture `[N, 3, H, W]`: the reference with this frame's face -> moved picture, its warped part, the flow."""
         return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
 
     def move(
@@ -56,7 +57,7 @@ class Warp(nn.Module):
         own: Tensor,
         identity: Tensor,
         motion: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The same with the fields of the appearance one by one, as a compiled graph takes them."""
         vector = self.vector(torch.cat([motion, own, identity], 1))
         flow, code = self._parts(masks, vector)
@@ -69,7 +70,7 @@ class Warp(nn.Module):
         flow = flow + bounded(self.flow(h), 0.1)
         paint, mask = spread(self.paint(F.silu(h)), 8).split([3, 1], 1)
         moved = warp(picture, F.interpolate(flow, scale_factor=8.0, mode="bilinear"))
-        return moved + torch.sigmoid(mask - 1) * (paint - moved), moved
+        return moved + torch.sigmoid(mask - RESERVE) * (paint - moved), moved, flow
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
@@ -132,5 +133,5 @@ class Renderer(nn.Module):
 
     def forward(self, who: Appearance, motion: Tensor) -> Tensor:
         """Frames `[N, 3, H, W]` in about [-1, 1] of N appearances with motions `[N, K]`, normalised."""
-        moved, _ = self.warp(self.face(who, motion), who, motion)
+        moved, _, _ = self.warp(self.face(who, motion), who, motion)
         return self.hands(moved, who.identity, motion)

@@ -47,8 +47,9 @@ QUICK_CLIPS = 16  # clips of the evaluation during training
 class Batch:
     """Rows of consecutive chunks of the given sizes [latents]; the first `history` of them are memory only.
 
-    motion `[B, L, P, K]`, audio `[B, L, 4, 384]`, text `[B, L, 1, 384]`, reference `[B, P, K]`, disturbance
-    `[B, L, P, K]` of memory, and for every layout of windows its noise levels `[B', chunks]`.
+    motion `[B, L, P, K]`, its conditions, reference `[B, P, K]`, disturbance `[B, L, P, K]` of memory; noise levels
+    `[B', chunks]` and noise `[B', slots, P, K]` of each window with one chunk, then of the window with several, which
+    only the first B' rows have.
     """
 
     sizes: tuple[int, ...]
@@ -57,8 +58,8 @@ class Batch:
     condition: Condition
     reference: Tensor
     disturbance: Tensor
-    levels: list[Tensor]  # of each window with one chunk, then of the window with several
-    rows: int  # that have the window with several chunks, the first ones
+    levels: list[Tensor]
+    noise: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ class Adaptation:
         clip = rng.integers(len(self.data), size=self.batch_size)
         start = rng.integers(1, self.data.frames - FRAMES_PER_LATENT * count + 1, size=self.batch_size)
         motion, condition = cut(self.data, self.table, clip, start, count)
-        before = np.where(rng.random(self.batch_size) < NEUTRAL, -1, rng.integers(self.data.frames, size=self.batch_size))
+        before = np.where(
+            rng.random(self.batch_size) < NEUTRAL, -1, rng.integers(self.data.frames, size=self.batch_size)
+        )
         if history == 0:  # a stream begins where its picture is
             before = start - 1
         reference = normalise(torch.from_numpy(self.data.controls[clip, before].astype(np.float32)))
@@ -103,12 +106,15 @@ class Adaptation:
         )
         strength = MEMORY_NOISE * torch.rand(self.batch_size, 1, 1, 1, generator=generator)
         disturbance = strength * torch.randn(motion.shape, generator=generator)
+        news = sizes[history:]
+        several = news[: self.config.schedule.in_flight]
         rows = max(1, round(DIAGONAL * self.batch_size))
-        windows = len(sizes) - history
-        levels = [training_sigmas((self.batch_size, 1), generator) for _ in range(windows)]
-        levels.append(training_sigmas((rows, min(windows, self.config.schedule.in_flight)), generator))
+        levels, noise = [], []
+        for chunks, count in (*(((size,), self.batch_size) for size in news), (several, rows)):
+            levels.append(training_sigmas((count, len(chunks)), generator))
+            noise.append(torch.randn(count, sum(chunks), *motion.shape[2:], generator=generator))
         still = reference[:, None].expand(-1, motion.shape[2], -1)
-        return Batch(sizes, history, motion, condition, still, disturbance, levels, rows)
+        return Batch(sizes, history, motion, condition, still, disturbance, levels, noise)
 
     def _sizes(self, rng: np.random.Generator) -> tuple[tuple[int, ...], int]:
         """Sizes of the chunks of a batch, and how many of them are memory only."""
@@ -127,32 +133,35 @@ class Adaptation:
     def step(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         ends = np.cumsum(batch.sizes)
         reference, entries = self._memory(batch, ends)
-        clean_total, loss, error, count = 0.0, 0.0, 0.0, 0
+        loss, error, still, count = 0.0, 0.0, 0.0, 0
         for layouts in self._groups(batch, ends):
-            several = layouts[0].count > 1
-            rows = batch.rows if several else len(batch.motion)
-            levels, clean, conditions, caches = [], [], [], []
-            for layout in layouts:
-                first = int(ends[layout.chunk]) - batch.sizes[layout.chunk]
-                chunks = slice(layout.chunk, layout.chunk + layout.count)
-                level = batch.levels[-1 if several else layout.chunk - batch.history]
-                repeats = torch.tensor(batch.sizes[chunks], device=level.device)
-                slots = slice(first, int(ends[chunks.stop - 1]))
-                levels.append(level.repeat_interleave(repeats, 1))
-                clean.append(batch.motion[:rows, slots])
-                conditions.append(Condition(batch.condition.audio[:rows, slots], batch.condition.text[:rows, slots]))
-                caches.append(join([reference, *(entries[i] for i in layout.entries)]))
-            past = [tuple(torch.cat([t[:rows] for t in part]) for part in zip(*layer)) for layer in zip(*caches)]
-            sigma, target = torch.cat(levels), torch.cat(clean)
-            condition = Condition(torch.cat([c.audio for c in conditions]), torch.cat([c.text for c in conditions]))
-            windows = stream_windows(self.module, layouts[0].ages, target.shape[1], target.device)
-            noisy = add_noise(target, torch.randn_like(target), sigma)
-            predicted, _ = self.module(noisy, sigma, condition, windows, past)
-            squared = (predicted.float() - target).square()
+            parts = [self._window(batch, ends, layout, reference, entries) for layout in layouts]
+            noise, sigma, clean, audio, text = (torch.cat(part) for part in list(zip(*parts))[:5])
+            caches = [part[5] for part in parts]
+            past = [tuple(torch.cat(tensors) for tensors in zip(*layer)) for layer in zip(*caches)]
+            windows = stream_windows(self.module, layouts[0].ages, clean.shape[1], clean.device)
+            noisy = add_noise(clean, noise, sigma)
+            predicted, _ = self.module(noisy, sigma, Condition(audio, text), windows, past)
+            squared = (predicted.float() - clean).square()
             loss = loss + (squared * velocity_weight(sigma)[..., None, None]).sum()
-            error, clean_total = error + squared.detach().sum(), clean_total + target.square().sum()
-            count += target.numel()
-        return {"loss": loss / count, "error": error / count, "still": clean_total / count}
+            error, still = error + squared.detach().sum(), still + clean.square().sum()
+            count += clean.numel()
+        return {"loss": loss / count, "error": error / count, "still": still / count}
+
+    def _window(
+        self, batch: Batch, ends: np.ndarray, layout: Layout, reference: Cache, entries: list[Cache]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Cache]:
+        """Noise, its level by slot, clean latents, sound, text and memory of one window."""
+        which = -1 if layout.count > 1 else layout.chunk - batch.history
+        levels, noise = batch.levels[which], batch.noise[which]
+        rows, sizes = len(noise), batch.sizes[layout.chunk : layout.chunk + layout.count]
+        start = int(ends[layout.chunk]) - sizes[0]
+        slots = slice(start, start + sum(sizes))
+        sigma = torch.cat([levels[:, i : i + 1].expand(-1, size) for i, size in enumerate(sizes)], 1)
+        told = batch.condition.slots(slots.start, slots.stop)
+        memory = join([reference, *(entries[i] for i in layout.entries)])
+        memory = [(key[:rows], value[:rows]) for key, value in memory]
+        return noise, sigma, batch.motion[:rows, slots], told.audio[:rows], told.text[:rows], memory
 
     def _memory(self, batch: Batch, ends: np.ndarray) -> tuple[Cache, list[Cache]]:
         """Caches of the reference and of the last latents of all chunks but the last, `[B, H, tokens, D]` each."""
@@ -204,7 +213,9 @@ def cut(
     frames = start[:, None] + np.arange(FRAMES_PER_LATENT * count)
     motion = normalise(torch.from_numpy(data.controls[clip[:, None], frames].astype(np.float32)))
     audio = torch.from_numpy(data.sound[clip[:, None], frames].astype(np.float32))
-    text = table[torch.from_numpy(data.text[clip[:, None], frames[:, FRAMES_PER_LATENT // 2 :: FRAMES_PER_LATENT]])]
+    text = table[
+        torch.from_numpy(data.text[clip[:, None], frames[:, FRAMES_PER_LATENT // 2 :: FRAMES_PER_LATENT]])
+    ]
     split = (count, FRAMES_PER_LATENT)
     return motion.unflatten(1, split), Condition(audio.unflatten(1, split), text.unsqueeze(2))
 
@@ -230,20 +241,19 @@ def free_running(
 
     def noise(first: int, number: int) -> Tensor:
         shape = (len(rows), *config.dit.latent_shape)
-        return torch.cat([noise_for(seed, first + i, shape) for i in range(number)]).transpose(0, 1).to(device)
+        return (
+            torch.cat([noise_for(seed, first + i, shape) for i in range(number)]).transpose(0, 1).to(device)
+        )
 
     parts = (condition.slots(k, k + size) for k in range(0, count, size))
     made = [latents.cpu() for latents, _ in rollout(module, bank, parts, noise, sigmas)]
     return torch.cat(made, 1).flatten(1, 2), truth.flatten(1, 2)
 
 
-EVALUATIONS = (3, 4, 6, 8, 24)  # rows of the table
-SHUFFLED = 8  # evaluations of the control
-
-
-def evaluate(module: DiT, data: Performances) -> str:
-    """The table of free-running motion on all of `data`, by evaluations a chunk, and with another clip's sound."""
+def evaluate(module: DiT, data: Performances, clips: int, evaluations: Sequence[int]) -> str:
+    """The table of free-running motion on some of `data`, by evaluations a chunk; the last also with other sound."""
     chunk = module.config.schedule.chunk_latents * FRAMES_PER_LATENT
-    rows = {f"{steps} evaluations": free_running(module, data, len(data), steps) for steps in EVALUATIONS}
-    rows[f"{SHUFFLED}, other sound"] = free_running(module, data, len(data), SHUFFLED, shuffled=True)
+    rows = {f"{steps} evaluations": free_running(module, data, clips, steps) for steps in evaluations}
+    last = evaluations[-1]
+    rows[f"{last}, another clip's sound"] = free_running(module, data, clips, last, shuffled=True)
     return table({name: figures(made, truth, chunk) for name, (made, truth) in rows.items()})

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
@@ -39,10 +40,22 @@ def picture_loss(drawn: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     )
 
 
+def anchor_loss(flow: Tensor, anchors: Tensor, size: int) -> Tensor:
+    """Mean distance, in units of 10 pixels, by which `flow` `[N, 2, h, w]` misses where points come from.
+
+    anchors `[N, P, 2, 2]`: places in the reference and in the frame. The procedural world knows them: with pixels alone
+    the warp needs thousands of steps to find out what moves with what.
+    """
+    before, now = anchors.unbind(2)
+    grid = (now / (size / 2) - 1)[:, :, None]
+    found = F.grid_sample(flow, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
+    return (found * (size / 2) - (before - now)).abs().mean() / 10
+
+
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 3, moved: int = 3) -> None:
+    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 2, moved: int = 3) -> None:
         self.module = renderer
         self.counts = {"references": references, "still": still, "moved": moved}
         self.motions = Motions("train", pool=48)
@@ -58,8 +71,8 @@ class RendererStage:
 
     def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
         given, net = Batch(*batch), self.module
-        found, places = net.encoder(given.reference, net.mouth, net.eyes)
-        landmark = (places - given.landmarks).abs().mean() / 10
+        found, landmarks = net.encoder(given.reference, net.mouth, net.eyes)
+        landmark = (landmarks.places - given.landmarks).abs().mean() / 10
         own = (found.own - given.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
         mixed = torch.where(torch.rand(len(given.own), 1) < 0.5, given.own, found.own.detach())
@@ -67,12 +80,13 @@ class RendererStage:
         motion = given.motion + NOISE * torch.rand(len(given.motion), 1) * torch.randn_like(given.motion)
         still, moved = given.still, ~given.still
         face = net.face(who, motion)
-        warped, carried = net.warp(face[moved], type(who)(*(f[moved] for f in who)), motion[moved])
+        warped, carried, flow = net.warp(face[moved], type(who)(*(f[moved] for f in who)), motion[moved])
         drawn = net.hands(warped, who.identity[moved], motion[moved])
         loss_face = picture_loss(face[still], given.picture[still], given.weight[still])
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
-        loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * landmark + 0.05 * own
+        followed = anchor_loss(flow, given.anchors[moved], net.config.size)
+        loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
         parts = {
             "face": loss_face,
             "moved": loss_moved,
@@ -122,7 +136,7 @@ def save_sheet(rows: list[list[Tensor]], path: Path) -> None:
 
 
 def figures(drawn: Tensor, held: Batch) -> dict[str, float]:
-    """PSNR [dB] of the whole picture, in eye and mouth boxes and of still heads; gradients against truth in the face."""
+    """PSNR [dB] of the whole picture, of eyes, mouths, hands and still heads; gradients in the face against truth."""
     error = (drawn - held.picture).square()
 
     def psnr(mask: Tensor) -> float:

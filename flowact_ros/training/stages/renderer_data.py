@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches for the renderer: a character's reference picture and the same character with other motions, drawn on demand."""
+"""Batches for the renderer: a character's reference picture, and the character with other motions, drawn on demand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flowact_ros.data.characters import (
     landmarks,
     render,
 )
+from flowact_ros.data.characters.anchors import anchors
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS
@@ -43,7 +44,8 @@ class Batch:
     """R references and N frames of them. Pictures in [-1, 1], motion normalised.
 
     reference `[R, 3, H, W]`, own `[R, K]`, landmarks `[R, 3, 2]` in pixels; of a frame: whose int `[N]`, motion
-    `[N, K]`, picture `[N, 3, H, W]`, weight `[N, 1, H, W]`, still bool `[N]`: its head is where the reference's is
+    `[N, K]`, picture `[N, 3, H, W]`, weight `[N, 1, H, W]`, still bool `[N]`: its head is where the reference's is;
+    anchors `[N, P, 2, 2]`: points in the reference and where they are in the frame, (x, y) in pixels
     """
 
     reference: Tensor
@@ -54,6 +56,7 @@ class Batch:
     picture: Tensor
     weight: Tensor
     still: Tensor
+    anchors: Tensor
 
     def __iter__(self):
         return (getattr(self, field.name) for field in fields(self))
@@ -113,7 +116,7 @@ def draw_batch(
         face[:, FACE] = motion[:still, FACE]
         raw = clamp_controls(torch.cat([own[None], face, motion[still:]]))
         rows.append(_drawn(who, raw, size))
-    pictures, weights, raws, places = (torch.stack(part) for part in zip(*rows))
+    pictures, weights, raws, places, points = (torch.stack(part) for part in zip(*rows))
     each = still + moved
     return Batch(
         reference=pictures[:, 0],
@@ -124,6 +127,7 @@ def draw_batch(
         picture=pictures[:, 1:].flatten(0, 1),
         weight=weights[:, 1:].flatten(0, 1),
         still=(torch.arange(each) < still).repeat(references),
+        anchors=torch.stack([points[:, :1].expand(-1, each, -1, -1), points[:, 1:]], 3).flatten(0, 1),
     )
 
 
@@ -133,7 +137,7 @@ def _character(rng: np.random.Generator, seeds: range) -> Identity:
     return identity_from_seed(int(rng.integers(seeds.start, seeds.stop)))
 
 
-def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, ...]:
     pictures = render(who, raw, size=size).float() / 127.5 - 1
     boxes = feature_boxes(who, raw, size)
     weight = torch.ones(len(raw), 1, size, size)
@@ -142,4 +146,4 @@ def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, Tensor, Tenso
             part = weight[i, :, int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
             part.clamp_(min=value)
     found = landmarks(who, raw[:1], size)
-    return pictures, weight, raw, torch.stack([found[name][0] for name in PARTS])
+    return pictures, weight, raw, torch.stack([found[name][0] for name in PARTS]), anchors(who, raw, size)

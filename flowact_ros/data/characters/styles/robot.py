@@ -6,13 +6,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import sdf
-from .body import torso
-from .canvas import Canvas, Colour, Gradient, Window, blend, per_frame, shade
-from .eyes import Lids
-from .identity import Identity, rgb
-from .mouth import MouthField, opened, paint_inside
-from .pose import CHIN_SIDE, Pose
+from .. import sdf
+from ..body import torso
+from ..canvas import Canvas, Colour, Gradient, Window, blend, per_frame, shade
+from ..eyes import Lids
+from ..hands import hand_place, paint_hand
+from ..identity import Identity, rgb
+from ..mouth import MouthField, opened, paint_inside
+from ..pose import CHIN_SIDE, Pose
+from .soft import SoftBrush, backdrop
 
 DARK = rgb("#2b3242")
 
@@ -254,3 +256,42 @@ def paint_mouth(canvas: Canvas, identity: Identity, pose: Pose) -> None:
         teeth_colour=rgb("#e8eef4"),
         tongue_colour=blend(rgb("#d2656b"), identity.accent, 0.25),
     )
+
+
+def paint_badge(canvas: Canvas, identity: Identity, pose: Pose, side: int) -> None:
+    """A light in the palm of an open hand."""
+    place = hand_place(pose, side)
+    if float(place.y.min()) > 532.0:
+        return
+    which = "left" if side < 0 else "right"
+    shown = per_frame(pose.c[f"hand_{which}_open"] * (1.0 - pose.c[f"hand_{which}_point"]))
+    window, u, v = canvas.open(place, -14, -12, 14, 16)
+    window.paint(canvas.cover(sdf.circle(u, v - 2.0, 12.0)) * 0.9 * shown, identity.panel)
+    window.paint(sdf.cover(sdf.circle(u, v - 2.0, 6.5), 3.0) * shown, identity.accent)
+
+
+class Robot:
+    """The style of robots (see ``styles.Style``)."""
+
+    brush = SoftBrush()
+
+    def background(self, identity: Identity, size: int, device: torch.device) -> Tensor:
+        return backdrop(identity, size, device)
+
+    def eye_aspect(self, identity: Identity) -> float:
+        return 1.0
+
+    def paint(self, canvas: Canvas, identity: Identity, pose: Pose) -> None:
+        paint_bust(canvas, identity, pose)
+        paint_top(canvas, identity, pose)
+        paint_head(canvas, identity, pose)
+        for side in (-1, 1):
+            paint_eye(canvas, identity, pose, side)
+            paint_brow(canvas, identity, pose, side)
+        paint_mouth(canvas, identity, pose)
+        for side in (-1, 1):
+            paint_hand(self.brush, canvas, pose, side, identity.shell, identity.cloth_second)
+            paint_badge(canvas, identity, pose, side)
+
+
+STYLE = Robot()

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samplers: exactness, the number of evaluations, determinism, gradients, and what is committed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import CONFIG, SHAPE, condition, make_model, noise
+from torch import Tensor
+
+from flowact_ros.diffusion.memory import MemoryBank
+from flowact_ros.diffusion.sampler import (
+    DiagonalWindow,
+    Stopped,
+    denoise_chunk,
+    euler_step,
+    noise_for,
+    rollout,
+    stoppable,
+)
+from flowact_ros.diffusion.schedule import add_noise, step_sigmas
+from flowact_ros.models.config import SchedulerConfig
+
+REFERENCE = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(4))
+
+
+def test_an_oracle_is_recovered_exactly_in_any_number_of_steps() -> None:
+    clean = torch.randn(1, 3, *SHAPE)
+    for steps in (1, 2, 3, 7):
+        sigmas = step_sigmas(SchedulerConfig(steps=steps))
+        assert torch.equal(denoise_chunk(lambda x, s: clean, torch.randn_like(clean), sigmas), clean)
+
+
+def test_euler_step_follows_the_straight_path() -> None:
+    clean, pure = torch.randn(1, 1, *SHAPE), torch.randn(1, 1, *SHAPE)
+    here = add_noise(clean, pure, torch.tensor([[0.8]]))
+    expected = add_noise(clean, pure, torch.tensor([[0.3]]))
+    torch.testing.assert_close(euler_step(here, clean, 0.8, 0.3), expected)
+
+
+def test_rollout_gives_what_it_commits_and_the_same_each_time() -> None:
+    model, sigmas = make_model(), step_sigmas(CONFIG.schedule)
+    conditions = [condition(n, i) for i, n in enumerate((1, 2, 3, 3))]
+
+    def roll() -> list[tuple[Tensor, MemoryBank]]:
+        return list(rollout(model, MemoryBank.start(model, REFERENCE), conditions, noise, sigmas))
+
+    made = roll()
+    for (latents, bank), slots in zip(made, (1, 2, 3, 3)):
+        assert latents.shape == (1, slots, *SHAPE)
+        assert torch.equal(bank.entries[-1].latent, latents[:, -1:])
+    assert made[-1][1].latents == 9 and made[-1][1].commits == 4
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(made, roll()))
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5, 8])
+def test_diagonal_spends_exactly_its_steps_on_every_chunk(steps: int) -> None:
+    model, sigmas, chunks = make_model(), step_sigmas(SchedulerConfig(steps=steps)), 6
+    window = DiagonalWindow(MemoryBank.start(model, REFERENCE), sigmas, 3)
+    out, seen, most = [], [0] * chunks, 0
+    advance = DiagonalWindow._forward
+
+    def counted(self: DiagonalWindow, model):  # type: ignore[no-untyped-def]
+        nonlocal most
+        most = max(most, len(self.flight))
+        levels = [chunk.level for chunk in self.flight]
+        assert levels == sorted(levels, reverse=True)  # noise rises
+        for chunk in self.flight:
+            seen[int(chunk.condition.audio[0, 0, 0, 0])] += 1
+        return advance(self, model)
+
+    DiagonalWindow._forward = counted  # type: ignore[method-assign]
+    try:
+        for i in range(chunks):
+            c = condition(3, i)
+            c.audio[0, 0, 0, 0] = i
+            window, done = window.push(model, noise(3 * i, 3), c)
+            out.append(done)
+        window, rest = window.flush(model)
+    finally:
+        DiagonalWindow._forward = advance  # type: ignore[method-assign]
+    finished = [done for done in [*out, *rest] if done is not None]
+    assert seen == [steps] * chunks and len(finished) == chunks and most <= 3
+    assert window.bank.commits == chunks and torch.equal(window.bank.entries[-1].latent, finished[-1][:, -1:])
+    if steps == 3:
+        assert [done is None for done in out] == [True, True, False, False, False, False]  # one a forward
+
+
+def test_diagonal_of_one_chunk_equals_sequential() -> None:
+    model, sigmas = make_model(), step_sigmas(CONFIG.schedule)
+    bank = MemoryBank.start(model, REFERENCE)
+    window, done = DiagonalWindow(bank, sigmas, 3).push(model, noise(0, 3), condition(3, 0))
+    assert done is None
+    _, (alone,) = window.flush(model)
+    ((sequential, _),) = rollout(model, bank, [condition(3, 0)], noise, sigmas)
+    torch.testing.assert_close(alone, sequential)
+
+
+def test_a_diagonal_window_is_never_changed() -> None:
+    model, sigmas = make_model(), step_sigmas(CONFIG.schedule)
+    start = DiagonalWindow(MemoryBank.start(model, REFERENCE), sigmas, 3)
+    first, _ = start.push(model, noise(0, 3), condition(3, 0))
+    once = first.push(model, noise(3, 3), condition(3, 1))[0].flush(model)[1]
+    again = first.push(model, noise(3, 3), condition(3, 1))[0].flush(model)[1]
+    assert not start.flight and all(torch.equal(a, b) for a, b in zip(once, again))
+
+
+def test_noise_is_a_function_of_seed_and_place() -> None:
+    assert torch.equal(noise_for(1, 9, SHAPE), noise_for(1, 9, SHAPE))
+    assert not torch.equal(noise_for(1, 9, SHAPE), noise_for(1, 10, SHAPE))
+    assert not torch.equal(noise_for(1, 9, SHAPE), noise_for(2, 9, SHAPE))
+    assert float(noise_for(3, 4, (64, 16, 16)).std()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_gradient_reaches_only_the_exit_step() -> None:
+    weight = torch.ones((), requires_grad=True)
+    seen: list[bool] = []
+
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return weight * x
+
+    out = denoise_chunk(predict, torch.ones(1, 1, *SHAPE), step_sigmas(SchedulerConfig()), exit_at=1)
+    out.sum().backward()
+    assert seen == [False, True] and weight.grad is not None and float(weight.grad) != 0
+
+
+def test_a_chunk_can_be_given_up_between_evaluations() -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Stopped):
+        denoise_chunk(stoppable(lambda x, s: x, stop), torch.ones(1, 1, *SHAPE), (1.0, 0.8, 0.5, 0.2, 0.0))
+    assert len(asked) == 3
