@@ -31,7 +31,7 @@ _PASSED_ON = {
     "data": ("flowact_ros.data.prepare", "make or prepare training data"),
     "eval": ("flowact_ros.evaluation.main", "measure quality: `flowact eval quick`"),
     "bench": ("flowact_ros.evaluation.bench", "measure speed and latency of the live stream"),
-    "doctor": ("flowact_ros.nodes.doctor", "what is installed, and what to do about problems"),
+    "doctor": ("flowact_ros.launcher.doctor", "what is installed, and what to do about problems"),
 }
 
 
@@ -174,8 +174,8 @@ def _check_sound(path: str) -> str:
 def _demo(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from flowact_ros.nodes.bringup import Options, run_demo
-    from flowact_ros.nodes.resources import config_file
+    from flowact_ros.launcher.bringup import Options, run_demo
+    from flowact_ros.launcher.resources import config_file
 
     _check_common(options)
     if options.wav and options.mic_as_speech:
@@ -203,7 +203,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from flowact_ros.nodes.bringup import Options, run_up
+    from flowact_ros.launcher.bringup import Options, run_up
 
     _check_common(options)
     shared = _shared(options)

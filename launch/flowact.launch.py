@@ -27,7 +27,7 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 import flowact_ros
-from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP
+from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP
 
 PACKAGE = "flowact_ros"
 

@@ -121,7 +121,7 @@ def test_rooms_get_their_arguments(verb: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_demo_options_reach_the_nodes(wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowact_ros.nodes import bringup
+    from flowact_ros.launcher import bringup
 
     seen = []
     monkeypatch.setattr(bringup, "run_demo", lambda options: seen.append(options) or 0)
@@ -158,7 +158,7 @@ def test_demo_options_reach_the_nodes(wav: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_demo_with_a_microphone_as_speech(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowact_ros.nodes import bringup
+    from flowact_ros.launcher import bringup
 
     seen = []
     monkeypatch.setattr(bringup, "run_demo", lambda options: seen.append(options) or 0)
@@ -169,7 +169,7 @@ def test_demo_with_a_microphone_as_speech(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_demo_is_private_and_a_robot_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowact_ros.nodes.bringup import environment
+    from flowact_ros.launcher.bringup import environment
 
     for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
         monkeypatch.delenv(name, raising=False)

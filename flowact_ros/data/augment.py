@@ -16,7 +16,8 @@ import soxr
 from scipy.signal import fftconvolve, lfilter
 
 from flowact_ros.data.splits import HELDOUT_VOICES, TRAIN_VOICES, check_split
-from flowact_ros.dialogue.synthesizer import Phoneme, Speech, SynthesizerError, Word, load_synthesizer
+from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word
+from flowact_ros.dialogue.synthesizer import load_synthesizer
 from flowact_ros.timebase import SAMPLE_RATE
 
 

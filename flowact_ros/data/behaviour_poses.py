@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from flowact_ros.data.characters.controls import CONTROL_NAMES, neutral
-from flowact_ros.data.motion import bump, drift, minimum_jerk, step
+from flowact_ros.data.motion import bump, drift, minimum_jerk, poses, step
 from flowact_ros.timebase import FRAME_RATE
 
 POINTS = 0.25  #: Share of gesturing hands that point with the first finger.
@@ -68,6 +68,12 @@ class Track:
 
 def _idle(t: Track, span: Span, rng: np.random.Generator) -> None:
     t.add("smile", rng.uniform(0.05, 0.25))
+    # The weight goes from one leg to the other.
+    weight = poses(rng, t.frames, (2.5, 6.0), (0.8, 1.4), 0.8)
+    t.add("shoulder_x", 0.3 * weight)
+    t.add("head_x", 0.009 * weight)
+    t.add("head_roll", -0.02 * weight)
+    t.add("shoulder_y", -0.12 * np.abs(weight))
     if t.seconds > 3 and rng.random() < 0.4:  # a little sigh
         at = rng.uniform(0.5, t.seconds - 1.5)
         t.add("shoulder_y", 0.35 * bump(t.frames, at, 0.6, 0.1, 0.7))
@@ -105,7 +111,7 @@ def _listening(t: Track, span: Span, rng: np.random.Generator) -> None:
 
 def _thinking(t: Track, span: Span, rng: np.random.Generator) -> None:
     side = rng.choice([-1.0, 1.0])
-    t.add("head_yaw", side * rng.uniform(0.08, 0.2))
+    t.add("head_yaw", side * rng.uniform(0.0, 0.1))
     t.add("head_pitch", rng.uniform(0.04, 0.14))
     t.add("head_roll", side * rng.uniform(0.02, 0.1))
     t.add("brow_left", rng.uniform(-0.25, 0.45))
@@ -122,11 +128,12 @@ def _thinking(t: Track, span: Span, rng: np.random.Generator) -> None:
     if span.kind == "thinking_chin":
         hand = "right" if rng.random() < 0.7 else "left"
         sign = 1.0 if hand == "right" else -1.0
-        rub = 0.012 * np.sin(2 * np.pi * 1.1 * np.arange(t.frames) / FRAME_RATE)
+        rub = 0.008 * np.sin(2 * np.pi * 1.1 * np.arange(t.frames) / FRAME_RATE)
         rub *= drift(rng, t.frames, 0.7) > 0  # now and then
         raised = step(t.frames, 0.05, rng.uniform(0.45, 0.6))
-        place = (0.5 + sign * rng.uniform(0.05, 0.09), rng.uniform(0.80, 0.84))
-        t.hand(hand, place, raised, -sign * rng.uniform(0.3, 0.6), 0.25)
+        # The folded fingers touch the chin from below; the forearm comes from the side.
+        place = (0.5 + sign * rng.uniform(0.025, 0.055), rng.uniform(0.72, 0.74))
+        t.hand(hand, place, raised, -sign * rng.uniform(0.25, 0.5), rng.uniform(0.0, 0.12))
         t.add(f"hand_{hand}_y", raised * uniform_filter1d(rub, 5, mode="constant"))
 
 
@@ -158,7 +165,7 @@ def _speaking(t: Track, span: Span, rng: np.random.Generator) -> None:
             lift = size * rng.uniform(0.3, 0.7)
             t.brows(lift * bump(t.frames, beat - 0.15, 0.14, rng.uniform(0.1, 0.35), 0.3))
         last = beat
-    if mood == "gestures" or (mood in ("", "cheerful") and rng.random() < 0.12):
+    if mood == "gestures" or (mood in ("", "cheerful") and rng.random() < 0.25):
         _gestures(t, beats, rng, lively=mood == "gestures")
 
 

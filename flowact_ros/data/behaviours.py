@@ -17,17 +17,19 @@ from flowact_ros.data.characters.controls import CONTROL_LIMITS, CONTROL_NAMES
 from flowact_ros.data.motion import blink_profile, blink_times, breath, drift, poses, step
 from flowact_ros.data.wordings import WORDINGS
 from flowact_ros.timebase import FRAME_RATE
+from flowact_ros.vocabulary import BEHAVIOURS, REACTING
 
 __all__ = ["CODES", "KINDS", "NEUTRAL", "WORDINGS", "Span", "body", "column", "limit"]
 
 KINDS = tuple(WORDINGS)
-# Number in the messages (IDLE LISTENING THINKING SPEAKING REACTING); a kind that speaks counts as SPEAKING.
-_NUMBERS = {"idle": 0, "listening": 1, "thinking": 2, "speaking": 3}
-CODES = {kind: _NUMBERS.get(kind.partition("_")[0], 4) for kind in KINDS}
+# Number of a kind's behaviour; a kind that is none by name is a reaction.
+_NUMBERS = {name: number for number, name in enumerate(BEHAVIOURS)}
+CODES = {kind: _NUMBERS.get(kind.partition("_")[0], _NUMBERS[REACTING]) for kind in KINDS}
 
 _LOW = np.array([CONTROL_LIMITS[name][0] for name in CONTROL_NAMES])
 _HIGH = np.array([CONTROL_LIMITS[name][1] for name in CONTROL_NAMES])
 EYE_TURN = 0.55  # [rad] an eye turned to gaze = 1
+HEAD_FOLLOWS = 0.17  # [rad] the head turns towards a look aside of gaze = 1
 
 
 def limit(controls: np.ndarray) -> np.ndarray:
@@ -48,7 +50,7 @@ class _Life:
 
 
 _LIVES = {
-    "idle": _Life(1.0, 0.075, 0.55, 0.42, (0.9, 3.0), 4.0),
+    "idle": _Life(1.0, 0.06, 0.55, 0.5, (0.9, 3.0), 4.0),
     "listening": _Life(0.7, 0.03, 0.93, 0.18, (1.5, 4.0), 4.4),
     "thinking": _Life(0.8, 0.03, 0.0, 0.0, (0.7, 1.8), 3.4),
     "speaking": _Life(1.3, 0.065, 0.80, 0.32, (0.8, 2.6), 3.2),
@@ -127,8 +129,11 @@ def _eyes(
     frames: int,
     rng: np.random.Generator,
 ) -> None:
-    """Gaze (fixations and saccades, the head's turn taken back while looking at the viewer) and blinks."""
+    """Gaze (fixations and saccades; the head follows a look aside, and its turn is taken back while looking at the
+    viewer) and blinks of both lids.
+    """
     x, y, camera = np.zeros(frames), np.zeros(frames), np.ones(frames)
+    turn, nod = np.zeros(frames), np.zeros(frames)
     aim, now, saccades = (0.0, 0.0, 1.0), 0.0, []
     side = rng.choice([-1.0, 1.0])
     index = 0
@@ -146,6 +151,9 @@ def _eyes(
         move = step(frames, now, 0.05 + 0.04 * rng.random())
         for track, a, b in zip((x, y, camera), aim, goal, strict=True):
             track += (b - a) * move
+        follow = HEAD_FOLLOWS * step(frames, now + 0.06, rng.uniform(0.4, 0.6))
+        turn += follow * (goal[0] - aim[0])
+        nod += 0.5 * follow * (goal[1] - aim[1])
         if np.hypot(goal[0] - aim[0], goal[1] - aim[1]) > 0.5:
             saccades.append(now)
         aim = goal
@@ -153,6 +161,8 @@ def _eyes(
         now += hold
         if index + 1 < len(spans):  # a new behaviour moves the eyes soon
             now = min(now, spans[index + 1].start / FRAME_RATE + rng.uniform(0.05, 0.2))
+    out[:, column("head_yaw")] += turn
+    out[:, column("head_pitch")] += nod
     out[:, column("gaze_x")] += x - camera * out[:, column("head_yaw")] / EYE_TURN
     out[:, column("gaze_y")] += y - camera * out[:, column("head_pitch")] / EYE_TURN
     interval = sum(w * _life(s.kind).blink for s, w in zip(spans, weights, strict=True))

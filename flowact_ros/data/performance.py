@@ -11,9 +11,10 @@ import numpy as np
 from flowact_ros.data.augment import Channel, Voice, apply_channel, available, speak
 from flowact_ros.data.behaviours import CODES, WORDINGS, Span, body, column, limit
 from flowact_ros.data.visemes import MOUTH_CONTROLS, mouth
-from flowact_ros.dialogue.synthesizer import Phoneme, Speech
+from flowact_ros.dialogue.speech import Phoneme, Speech
 from flowact_ros.dialogue.synthesizer_phonemes import SILENCE
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from flowact_ros.vocabulary import SPEAKING
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def perform(
     _add_mouth(controls, mouth(phonemes, clean, frames))
     behaviour = np.empty(frames, np.int8)
     for span in spans:
-        behaviour[span.start : span.end] = CODES["speaking"] if span.speaks else CODES[span.kind]
+        behaviour[span.start : span.end] = CODES[SPEAKING] if span.speaks else CODES[span.kind]
     pcm = apply_channel(clean, channel, rng) if channel is not None else clean
     kinds = [(span.start, span.kind) for span in spans]
     return Performance(limit(controls), pcm, behaviour, instruction, phonemes, kinds)

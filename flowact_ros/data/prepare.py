@@ -30,7 +30,7 @@ from flowact_ros.data.characters import (
 from flowact_ros.data.poses import random_movement
 from flowact_ros.data.splits import SPLITS
 from flowact_ros.data.store import BOX_NAMES, write_clip
-from flowact_ros.dialogue.synthesizer import SynthesizerError
+from flowact_ros.dialogue.speech import SynthesizerError
 
 SNIPPET_FRAMES = 8
 SNIPPET_SEED = 1_000_000  # training snippets show characters from here on

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE, VOWELS, loudness_db
 from flowact_ros.timebase import FRAME_RATE
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import re
 
+from flowact_ros.vocabulary import IDLE, LISTENING, SPEAKING, THINKING
+
 # Of the wordings that the model knows, those with which the shipped weights draw the sharpest eyes (docs/decisions.md).
 WORDINGS: dict[str, tuple[str, ...]] = {
-    "idle": ("calm and neutral, waiting", "standing still and waiting for somebody to come"),
-    "listening": ("listening with interest, leaning forward a little", "hearing a question, eyes on the visitor"),
-    "thinking": (
+    IDLE: ("calm and neutral, waiting", "standing still and waiting for somebody to come"),
+    LISTENING: ("listening with interest, leaning forward a little", "hearing a question, eyes on the visitor"),
+    THINKING: (
         "thinking, looking away for a moment",
         "considering the answer, hand to the chin",
         "pondering with a slight frown",
     ),
-    "speaking": ("talking to the viewer", "answering a question", "telling something in a relaxed tone"),
+    SPEAKING: ("talking to the viewer", "answering a question", "telling something in a relaxed tone"),
 }
 REACTIONS: dict[str, tuple[str, ...]] = {
     "smile": ("smiling warmly", "reacting with a warm smile"),

@@ -13,12 +13,16 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from flowact_ros.dialogue.phrases import MANNERS, REACTIONS, WORDINGS, greets, manner_of, reaction_to
+from flowact_ros.vocabulary import (
+    IDLE,
+    LISTENING,
+    PRIORITY_NORMAL,
+    PRIORITY_URGENT,
+    REACTING,
+    SPEAKING,
+    THINKING,
+)
 
-IDLE, LISTENING, THINKING, SPEAKING, REACTING = "idle", "listening", "thinking", "speaking", "reacting"
-BEHAVIOURS = (IDLE, LISTENING, THINKING, SPEAKING, REACTING)
-
-PRIORITY_NORMAL = 0
-PRIORITY_URGENT = 200  # as in Instruction.msg: frames made ahead are dropped and made again
 _TEXTS = 64  # of utterances that are remembered
 
 

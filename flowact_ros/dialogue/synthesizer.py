@@ -16,65 +16,18 @@ import argparse
 import sys
 import wave
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from flowact_ros.dialogue.speech import Speech, SynthesizerError
 from flowact_ros.timebase import SAMPLE_RATE
 
 DEMO_TEXT = (
     "Hello, and welcome! My name is FlowAct, and I am a living face for robots. "
     "I listen, I think, and I speak, all in real time. How may I help you today?"
 )
-
-
-class SynthesizerError(RuntimeError):
-    """Speech could not be made: a backend is not installed, a voice is unknown, or there is nothing to say."""
-
-
-@dataclass(frozen=True)
-class Phoneme:
-    """One phoneme of ``synthesizer_phonemes.INVENTORY`` (ARPABET, ``SIL`` = silence), times in seconds."""
-
-    symbol: str
-    start_s: float
-    end_s: float
-    stressed: bool = False
-
-    @property
-    def duration_s(self) -> float:
-        return self.end_s - self.start_s
-
-    def moved(self, by_s: float) -> Phoneme:
-        """The same phoneme ``by_s`` seconds later."""
-        return Phoneme(self.symbol, self.start_s + by_s, self.end_s + by_s, self.stressed)
-
-
-@dataclass(frozen=True)
-class Word:
-    """One spoken word and its span in seconds."""
-
-    text: str
-    start_s: float
-    end_s: float
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Sound and its phonemes.
-
-    ``pcm``: float32 [T], mono, 24 kHz, in [-1, 1]. ``phonemes`` tile [0, T / 24000] without gaps or overlaps.
-    """
-
-    pcm: np.ndarray
-    phonemes: list[Phoneme]
-    words: list[Word] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return len(self.pcm) / SAMPLE_RATE
 
 
 class Synthesizer(Protocol):
@@ -125,17 +78,6 @@ def load_synthesizer(name: str = "hibari") -> Synthesizer:
     return _loaded[name]
 
 
-def check_request(text: str, rate: float, pitch: float) -> str:
-    """The text without surrounding space; raises SynthesizerError when a value is out of range."""
-    text = text.strip()
-    if not any(c.isalnum() for c in text):
-        raise SynthesizerError(f"text {text[:40]!r} has no letter or digit to speak")
-    for name, value in (("rate", rate), ("pitch", pitch)):
-        if not 0.5 <= value <= 2.0:
-            raise SynthesizerError(f"{name} is {value}, it must lie in 0.5 .. 2.0")
-    return text
-
-
 def write_wav(path: str | Path, pcm: np.ndarray) -> None:
     """Write float32 mono samples [T] at 24 kHz as a 16-bit WAV file."""
     data = (np.clip(pcm, -1.0, 1.0) * 32767.0).astype("<i2")
@@ -171,7 +113,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Through the import system, so that Phoneme and SynthesizerError exist once and not twice.
-    from flowact_ros.dialogue import synthesizer
-
-    sys.exit(synthesizer.main())
+    sys.exit(main())

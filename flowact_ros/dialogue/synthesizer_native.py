@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flowact_ros.dialogue import synthesizer_worker as worker
-from flowact_ros.dialogue.synthesizer import Phoneme, Speech, SynthesizerError, Word, check_request
+from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word, check_request
 from flowact_ros.dialogue.synthesizer_phonemes import FROM_ESPEAK, FROM_FLITE, SILENCE, VOWELS, tile
 from flowact_ros.media.resample import resample
 from flowact_ros.timebase import SAMPLE_RATE

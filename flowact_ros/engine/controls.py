@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-BEHAVIOURS = ("idle", "listening", "thinking", "speaking", "reacting")
+from flowact_ros.vocabulary import BEHAVIOURS
+
 MAX_TEXT = 4000  # characters of an instruction
 _KEPT = 64  # instructions that wait for their utterance
 

@@ -114,9 +114,9 @@ class Frame:
 
     index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3]; motion: float32
     [K], the controls of the rig in that picture, in their own units; audio: float32 [960] at 24 kHz; utterance_id:
-    whose speech sounds in it ("" for none); behaviour: "idle", "listening", "thinking", "speaking" or "reacting";
-    speaking: speech sounds in it; repeated: picture and motion are the previous ones because the engine was late (the
-    audio is always that of frame k).
+    whose speech sounds in it ("" for none); behaviour: one of vocabulary.BEHAVIOURS; speaking: speech sounds in it;
+    repeated: picture and motion are the previous ones because the engine was late (the audio is always that of frame
+    k).
     """
 
     index: int

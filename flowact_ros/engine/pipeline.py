@@ -25,7 +25,7 @@ from flowact_ros.engine.graphs import RUNTIMES, compiler
 from flowact_ros.engine.interfaces import Reference, StreamState
 from flowact_ros.engine.portrait import check_drawn, fit_picture
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
-from flowact_ros.models.checkpoint import load_weights, weights_dir
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.models.codec.renderer import Renderer
@@ -184,6 +184,8 @@ def build_pipeline(
             codec = LiveCodec(renderer, compiler(runtime))
             return AvatarPipeline(config, codec, denoiser, *parts, device=device, check_references=False)
     folder = Path(weights) if weights else weights_dir() / config.name
+    if (folder / "mmdit.safetensors").exists() and not (folder / "denoiser.safetensors").exists():
+        raise CheckpointError(f"{folder} holds weights of version 1, which denoised pictures; restore or train new")
     load_weights(folder / "renderer.safetensors", renderer, kind="renderer", config=config.renderer)
     load_weights(folder / "denoiser.safetensors", denoiser, kind="denoiser", config=config.denoiser_contract())
     return AvatarPipeline(

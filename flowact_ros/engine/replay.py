@@ -21,6 +21,7 @@ from flowact_ros.timebase import (
     SAMPLES_PER_FRAME,
     SAMPLES_PER_LATENT,
 )
+from flowact_ros.vocabulary import IDLE, SPEAKING
 
 
 class _Track:
@@ -120,7 +121,7 @@ def replay(
                 motion=on_screen.motion[place],
                 audio=track.read(at, at + SAMPLES_PER_FRAME),
                 utterance_id=who or "",
-                behaviour=on_screen.behaviour or ("idle" if who is None else "speaking"),
+                behaviour=on_screen.behaviour or (IDLE if who is None else SPEAKING),
                 speaking=who is not None,
                 repeated=entry is None,
             )

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from flowact_ros.timebase import FRAMES_PER_LATENT
+from flowact_ros.vocabulary import PRIORITY_URGENT
 
 MAX_STEP_LATENTS = 3  # the model's chunk: three latents are denoised together (paper: 3 latents a chunk)
 
@@ -54,7 +55,7 @@ class SessionConfig:
     hold_s: float = 0.1  # and the longest that they wait
     orphan_s: float = 1.0  # an utterance without its end is taken as ended when nothing came for so long
     fade_s: float = 0.02  # fade of the sound cut off by an interruption
-    urgent_from: int = 200  # instructions of this priority or a greater one rewind (Instruction.PRIORITY_URGENT)
+    urgent_from: int = PRIORITY_URGENT  # instructions of this priority or a greater one rewind
     close_timeout_s: float = 5.0  # close() waits this long for a step to end
 
     def __post_init__(self) -> None:

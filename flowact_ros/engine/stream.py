@@ -31,6 +31,7 @@ from flowact_ros.timebase import (
     SAMPLES_PER_FRAME,
     SAMPLES_PER_LATENT,
 )
+from flowact_ros.vocabulary import IDLE, SPEAKING
 
 _LOG = logging.getLogger(__name__)
 _MAX_WAIT_S = 0.1  # look again at least this often: the clock may be a simulated one
@@ -347,7 +348,7 @@ class Stream:
             motion=shown.motion[of % FRAMES_PER_LATENT],
             audio=timeline.read(start, end),
             utterance_id=max(owners, key=lambda o: o[1])[0].name if owners else "",
-            behaviour=shown.behaviour or ("speaking" if owners else "idle"),
+            behaviour=shown.behaviour or (SPEAKING if owners else IDLE),
             speaking=bool(owners),
             repeated=entry is None,
         )

@@ -40,10 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         "--random-weights", action="store_true", help="with --engine-only: speed needs no training"
     )
     parser.add_argument(
-        "--dtype",
+        "--runtime",
         default="auto",
-        choices=("auto", "float32", "bfloat16", "int8"),
-        help="with --engine-only (default: what the processor does best)",
+        help="with --engine-only, what computes the renderer: openvino, eager, or auto (default)",
     )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)"
@@ -94,8 +93,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 5 .. 7200")
     if args.random_weights and not args.engine_only:
         raise ValueError("--random-weights goes with --engine-only")
-    if args.dtype != "auto" and not args.engine_only:
-        raise ValueError("--dtype goes with --engine-only: the avatar's node chooses for itself")
+    if args.runtime != "auto" and not args.engine_only:
+        raise ValueError("--runtime goes with --engine-only: the avatar's node chooses for itself")
 
 
 if __name__ == "__main__":

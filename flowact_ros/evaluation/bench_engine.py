@@ -102,21 +102,23 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pipeline(args: argparse.Namespace) -> Any:
-    from flowact_ros.engine.pipeline import AvatarPipeline, best_kind, build_pipeline
+    from flowact_ros.engine.graphs import compiler
+    from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
 
     if not args.random_weights:
-        return build_pipeline(args.preset, args.device, weights=args.weights or None, dtype=args.dtype)
+        return build_pipeline(args.preset, args.device, weights=args.weights or None, runtime=args.runtime)
 
     from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder
+    from flowact_ros.models.codec.live import LiveCodec
+    from flowact_ros.models.codec.renderer import Renderer
     from flowact_ros.models.config import preset
-    from flowact_ros.models.mmdit import MMDiT
+    from flowact_ros.models.dit import DiT
     from flowact_ros.models.text_encoder import EmbeddedTextEncoder
-    from flowact_ros.models.vae import VAE
 
     config = preset(args.preset)
-    kind = best_kind(args.device) if args.dtype == "auto" else args.dtype
-    parts = VAE(config.vae), MMDiT(config), EmbeddedAudioEncoder(), EmbeddedTextEncoder()
-    return AvatarPipeline(config, *parts, device=args.device, kind=kind, check_references=False)
+    codec = LiveCodec(Renderer(config.renderer), compiler(args.runtime))
+    parts = DiT(config), EmbeddedAudioEncoder(), EmbeddedTextEncoder()
+    return AvatarPipeline(config, codec, *parts, device=args.device, check_references=False)
 
 
 def _picture(name: str, size: int) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation.rig_readout import READ, column
 from flowact_ros.models.codec.motion import control_index
 from flowact_ros.timebase import FRAME_RATE

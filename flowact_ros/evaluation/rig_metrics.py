@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation import events
 from flowact_ros.evaluation.events import get
 from flowact_ros.evaluation.intervals import Ratio, rate_ratio

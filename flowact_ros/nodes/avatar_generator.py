@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
 from flowact_ros.engine.runtime import best_threads, keep_freed_memory, spare_the_collector
+from flowact_ros.launcher.resources import use_image_profile
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.convert import audio_array, behaviour_name
@@ -32,9 +33,9 @@ from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.params import Param, ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
-from flowact_ros.nodes.resources import use_image_profile
 from flowact_ros.nodes.say_server import SayServer
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
+from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,12 +65,17 @@ class AvatarGenerator(FlowactNode):
             "Of the stream's noise: the same seed and inputs give the same frames",
             range=(0, 2**31 - 1),
         ),
-        Param("lines", 0, "Height of published frames [px]; 0: the preset's", range=(0, 2160)),
         Param(
             "schedule",
             "sequential",
             "How denoising steps are spent; the live stream runs sequential",
             choices=("sequential", "diagonal"),
+        ),
+        Param(
+            "runtime",
+            "auto",
+            "What computes the renderer: OpenVINO where it is installed, else torch (eager)",
+            choices=("auto", "openvino", "eager"),
         ),
         Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
         Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
@@ -77,7 +83,7 @@ class AvatarGenerator(FlowactNode):
         Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
         Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
         Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
-        Param("audio_encoding", "S16LE", "Of the published sound", choices=("S16LE", "F32LE")),
+        Param("audio_encoding", S16LE, "Of the published sound", choices=AUDIO_ENCODINGS),
         Param("jpeg_quality", 85, "Of image_raw/compressed", range=(1, 100)),
     )
 
@@ -111,13 +117,12 @@ class AvatarGenerator(FlowactNode):
             **overrides,
             "schedule": {**overrides.get("schedule", {}), "order": self.params["schedule"]},
         }
-        if self.params["lines"]:
-            overrides["lines"] = self.params["lines"]
         self._pipeline = build_pipeline(
             self.params["preset"],
             self.params["device"],
             overrides=overrides,
             weights=self.params["weights_dir"] or None,
+            runtime=self.params["runtime"],
             audio_backend=self.params["audio_backend"],
             audio_path=self.params["audio_path"] or None,
             text_backend=self.params["text_backend"],

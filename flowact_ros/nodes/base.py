@@ -28,9 +28,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.params import Param, ParameterError, Params
-from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 
 LAST_WORDS = 20  # callbacks still served after the end was asked for
 BURST = 64  # messages of a topic that are taken at once: a sentence may come as hundreds

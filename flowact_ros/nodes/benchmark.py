@@ -25,14 +25,14 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, StreamMetrics
 from flowact_ros.evaluation.load import Driver, Item, cpu_seconds, resident_mb
+from flowact_ros.launcher.bringup import Options, environment, node_specs
+from flowact_ros.launcher.resources import config_file
+from flowact_ros.launcher.supervisor import Supervisor, SupervisorError
 from flowact_ros.media.resample import resample
 from flowact_ros.media.wav import read_audio
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.bench_page import Page, Screen
-from flowact_ros.nodes.bringup import Options, environment, node_specs
 from flowact_ros.nodes.convert import audio_message, to_time
-from flowact_ros.nodes.resources import config_file
-from flowact_ros.nodes.supervisor import Supervisor, SupervisorError
 from flowact_ros.timebase import SAMPLE_RATE
 
 NAMESPACE = "bench"

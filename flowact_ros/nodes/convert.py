@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Duration, Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from flowact_msgs.msg import AudioChunk, Instruction
-from flowact_ros.dialogue.planner import BEHAVIOURS
+from flowact_ros.vocabulary import BEHAVIOURS, F32LE, S16LE
 
 NANOSECONDS = 1_000_000_000
 MIN_RATE, MAX_RATE = 8_000, 192_000  # [Hz]
@@ -24,7 +24,7 @@ MAX_CHANNELS = 8
 MAX_CHUNK_S = 600.0  # [s] of one message: more is a mistake, not a sentence
 MAX_SIDE = 8192  # [px] of a reference image
 
-_DTYPES = {AudioChunk.S16LE: np.dtype("<i2"), AudioChunk.F32LE: np.dtype("<f4")}
+_DTYPES = {S16LE: np.dtype("<i2"), F32LE: np.dtype("<f4")}
 
 
 class ConversionError(ValueError):
@@ -147,7 +147,7 @@ def audio_message(
     sample_rate: int,
     stamp: Time,
     *,
-    encoding: str = AudioChunk.S16LE,
+    encoding: str = S16LE,
     first_sample: int = 0,
     sequence: int = 0,
     utterance_id: str = "",
@@ -157,10 +157,10 @@ def audio_message(
     """float32 [T] mono in -1 … 1 -> AudioChunk. Louder is clipped; S16LE is exact for what came from 16 bits."""
     if pcm.ndim != 1:
         raise ConversionError(f"audio must be mono samples [T], not shape {tuple(pcm.shape)}")
-    if encoding == AudioChunk.S16LE:
+    if encoding == S16LE:
         scaled = np.rint(np.asarray(pcm, np.float32) * 32768.0)
         data = np.clip(scaled, -32768, 32767).astype("<i2")
-    elif encoding == AudioChunk.F32LE:
+    elif encoding == F32LE:
         data = np.asarray(pcm, np.float32).astype("<f4")
     else:
         raise ConversionError(f"audio encoding must be one of {', '.join(_DTYPES)}, not {encoding!r}")

@@ -28,6 +28,7 @@ from flowact_ros.nodes.convert import (
 )
 from flowact_ros.nodes.stamps import Stamps, is_simulated
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from flowact_ros.vocabulary import IDLE
 
 if TYPE_CHECKING:
     from flowact_ros.engine.interfaces import Frame
@@ -86,7 +87,7 @@ class FramePublisher:
             if thread.is_alive():
                 thread.join(timeout=5.0)
         # The last word: a latched state must not say that an avatar that is gone still speaks.
-        self._publish_state(("idle", "", False), self._node.now_ns())
+        self._publish_state((IDLE, "", False), self._node.now_ns())
 
     @property
     def fps(self) -> float:

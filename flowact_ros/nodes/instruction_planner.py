@@ -38,7 +38,6 @@ class InstructionPlanner(FlowactNode):
     """Thin: voice activity and rules are in `dialogue/`, the times are this machine's monotonic ones."""
 
     PARAMETERS = (
-        Param("backend", "rules", "What decides on the behaviour", choices=("rules",)),
         Param(
             "barge_in",
             False,

@@ -21,6 +21,7 @@ from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
 from flowact_ros.nodes.params import Param
 from flowact_ros.nodes.stamps import is_simulated
+from flowact_ros.vocabulary import IDLE, S16LE
 
 WATCH_S = 0.25  # how often pages are counted
 STALE_S = 2.0  # without a frame for so long the page says so
@@ -53,7 +54,7 @@ class KioskBridge(FlowactNode):
         tell_supervisor(event="url", node=self.get_name(), url=self._server.url)
 
     def begin(self) -> None:
-        self._state = {"behaviour": "idle", "speaking": False, "message": "waiting for the avatar"}
+        self._state = {"behaviour": IDLE, "speaking": False, "message": "waiting for the avatar"}
         self._frame_time = float("-inf")
         self._times = ContentTime()
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
@@ -115,7 +116,7 @@ class KioskBridge(FlowactNode):
         stamp_ns, simulated = from_time(message.header.stamp), is_simulated(self.get_clock())
         time_ns = self._times.sound(stamp_ns, message.first_sample, message.sample_rate, simulated=simulated)
         pts = time_ns / 1e9
-        if message.encoding == AudioChunk.S16LE and message.channels == 1:
+        if message.encoding == S16LE and message.channels == 1:
             self._server.push_audio(bytes(message.data), message.sample_rate, pts)
             return
         pcm, rate = audio_array(message)

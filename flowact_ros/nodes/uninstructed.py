@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowact_ros.dialogue.planner import IDLE, REACTIONS, SPEAKING, WORDINGS
+from flowact_ros.dialogue.phrases import REACTIONS, WORDINGS
+from flowact_ros.vocabulary import IDLE, SPEAKING
 
 if TYPE_CHECKING:
     from flowact_ros.engine.session import Session

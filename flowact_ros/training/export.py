@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flowact_ros.models.checkpoint import save_weights, weights_dir
+from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import KIND, DiT
 from flowact_ros.training.trainer import read_state
@@ -52,4 +53,14 @@ def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> 
     module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "denoiser.safetensors"
     save_weights(path, module, kind=KIND, config=config.denoiser_contract(), card=card, dtype=torch.float16)
+    return path
+
+
+def export_renderer(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
+    """Write `renderer.safetensors` of `config` from `run`; returns its path."""
+    card, ema = run_card(run, f"flowact train renderer --run RUN --preset {config.name}")
+    module = Renderer(config.renderer)
+    module.load_state_dict(ema)
+    path = (out or weights_dir() / config.name) / "renderer.safetensors"
+    save_weights(path, module, kind="renderer", config=config.renderer, card=card, dtype=torch.float16)
     return path

@@ -25,6 +25,8 @@ RANGES = {  # option -> what it must lie in
     "warmup": (0, 10_000_000),
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
+    "still": (0, 64),
+    "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
 }
@@ -43,14 +45,28 @@ def parser() -> argparse.ArgumentParser:
     )
     motion.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
     motion.add_argument(
-        "--evaluate", action="store_true", help="do not train: print the table of free-running motion"
+        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
     )
+    motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
-    export = stages.add_parser("export-motion", help="the run's EMA weights and their card into the package")
-    export.add_argument("--run", type=Path, required=True)
-    export.add_argument("--preset", default="avatar_cpu")
-    export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
+    renderer = stages.add_parser(
+        "renderer", help="the codec, on characters that are drawn as they are needed"
+    )
+    renderer.add_argument(
+        "--still", type=int, default=6, help="frames of a reference whose head does not move"
+    )
+    _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
+
+    for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
+        export = stages.add_parser(
+            name, help=f"the EMA weights of a run of the {what}, and their card, into the package"
+        )
+        export.add_argument("--run", type=Path, required=True)
+        export.add_argument("--preset", default="avatar_cpu")
+        export.add_argument(
+            "--out", type=Path, help="folder that receives the weights (default: the package's)"
+        )
     return top
 
 
@@ -118,11 +134,13 @@ def _motion(args: argparse.Namespace) -> int:
         "performances": len(method.data),
         "batch": args.batch,
     }
-    config = _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999, about=about)
+    config = _trainer_config(
+        args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
+    )
     trainer = Trainer(method, config)
-    if args.evaluate:
+    if args.evaluate:  # at these numbers of evaluations a chunk
         method.module.load_state_dict(trainer.ema)
-        print(evaluate(method.module.eval(), method.heldout))
+        print(evaluate(method.module.eval(), method.heldout, args.clips, args.evaluate))
     else:
         trainer.run()
     return 0
@@ -135,7 +153,35 @@ def _export_motion(args: argparse.Namespace) -> int:
     return 0
 
 
-STAGES = {"motion": _motion, "export-motion": _export_motion}
+def _renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.models.codec.renderer import Renderer
+    from flowact_ros.training.stages.renderer import RendererStage
+
+    torch.set_num_threads(args.threads)
+    check_device(args.device)
+    torch.manual_seed(args.seed)
+    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
+    about = {"references": args.batch, "data_seed": args.seed}
+    intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
+    Trainer(
+        stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)
+    ).run()
+    return 0
+
+
+def _export_renderer(args: argparse.Namespace) -> int:
+    from flowact_ros.training.export import export_renderer
+
+    print(export_renderer(preset(args.preset), args.run, args.out))
+    return 0
+
+
+STAGES = {
+    "motion": _motion,
+    "export-motion": _export_motion,
+    "renderer": _renderer,
+    "export-renderer": _export_renderer,
+}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowact_ros.dialogue.synthesizer import Phoneme, Speech, SynthesizerError, Word
+from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word
 
 LETTERS = {
     "a": "AA",

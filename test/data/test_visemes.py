@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowact_ros.data.visemes import MOUTH_CONTROLS, mouth
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE
 
 RATE = 24_000

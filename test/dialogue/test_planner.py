@@ -6,15 +6,8 @@ from __future__ import annotations
 import pytest
 
 from flowact_ros.dialogue.planner import (
-    BEHAVIOURS,
-    IDLE,
-    LISTENING,
     MANNERS,
-    PRIORITY_URGENT,
-    REACTING,
     REACTIONS,
-    SPEAKING,
-    THINKING,
     WORDINGS,
     AvatarSpeaking,
     Event,
@@ -31,6 +24,7 @@ from flowact_ros.dialogue.planner import (
     manner_of,
     reaction_to,
 )
+from flowact_ros.vocabulary import BEHAVIOURS, IDLE, LISTENING, PRIORITY_URGENT, REACTING, SPEAKING, THINKING
 
 
 def play(events: list[Event], until: float = 0.0, **settings) -> list[tuple[float, Instruction]]:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from flowact_ros.dialogue import synthesizer, synthesizer_worker
-from flowact_ros.dialogue.synthesizer import Speech, Synthesizer, SynthesizerError, load_synthesizer
+from flowact_ros.dialogue.speech import Speech, SynthesizerError
+from flowact_ros.dialogue.synthesizer import Synthesizer, load_synthesizer
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE, VOWELS, loudness_db
 
 ROOT = Path(__file__).parents[2]

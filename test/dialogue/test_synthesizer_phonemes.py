@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowact_ros.dialogue.synthesizer import Phoneme, SynthesizerError, check_request, load_synthesizer
+from flowact_ros.dialogue.speech import Phoneme, SynthesizerError, check_request
+from flowact_ros.dialogue.synthesizer import load_synthesizer
 from flowact_ros.dialogue.synthesizer_hibari import DURATION_TENSOR, SOUND_LEAD, _spans, _with_durations
 from flowact_ros.dialogue.synthesizer_phonemes import (
     FROM_ESPEAK,

@@ -42,10 +42,10 @@ def test_engine_only_prints_the_table_as_json(capsys):
     assert bench.main(argv) == 0
     result = json.loads(capsys.readouterr().out)
     check(result)
-    assert result["weights"] == "random" and result["size"] == [120, 120] and result["mode"] == "engine only"
+    assert result["weights"] == "random" and result["size"] == [128, 128] and result["mode"] == "engine only"
     bench.show(result)
     table = capsys.readouterr().out
-    assert "real-time factor, median" in table and "120 x 120" in table
+    assert "real-time factor, median" in table and "128 x 128" in table
 
 
 @pytest.mark.ros
@@ -77,7 +77,8 @@ def test_all_nodes_and_a_page_client(page, capsys):
         (["--threads", "0"], 2, "--threads is 0; it must lie in 1 .. 64"),
         (["--seconds", "1"], 2, "--seconds is 1; it must lie in 5 .. 7200"),
         (["--random-weights"], 2, "--random-weights goes with --engine-only"),
-        (["--dtype", "float32"], 2, "--dtype goes with --engine-only"),
+        (["--runtime", "eager"], 2, "--runtime goes with --engine-only"),
+        (["--engine-only", "--preset", "debug", "--runtime", "abacus"], 1, "runtime 'abacus' does not exist"),
         (["--engine-only", "--preset", "huge"], 1, "preset 'huge' does not exist"),
         (["--engine-only", "--preset", "debug", "--character", "nobody"], 1, "'nobody' does not exist"),
         (

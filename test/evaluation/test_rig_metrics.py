@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation import events, intervals
 from flowact_ros.evaluation import rig_metrics as m
 from flowact_ros.evaluation.metrics import MetricError

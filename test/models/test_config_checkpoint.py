@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from flowact_ros.models.vae import VAE
 
 from flowact_ros.models import checkpoint
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
 from flowact_ros.models.config import PRESETS, ConfigError, preset
-from flowact_ros.models.vae import VAE
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

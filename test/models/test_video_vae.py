@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+
 from flowact_ros.models.codec.video_vae import VideoVAE
 from flowact_ros.models.config import VAEConfig
 

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from ros_harness import Watcher
 
-    from flowact_ros.nodes.supervisor import Supervisor
+    from flowact_ros.launcher.supervisor import Supervisor
 
 NEEDS_ROS = (
     "test_convert.py",

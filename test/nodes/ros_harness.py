@@ -24,10 +24,10 @@ from std_msgs.msg import Bool
 
 from flowact_msgs.action import Say
 from flowact_msgs.msg import AudioChunk, AvatarState, ChunkRecord, Instruction, StreamMetrics
+from flowact_ros.launcher.bringup import environment
+from flowact_ros.launcher.supervisor import NodeSpec, Supervisor
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.bringup import environment
 from flowact_ros.nodes.convert import audio_array, audio_message, from_time, to_time
-from flowact_ros.nodes.supervisor import NodeSpec, Supervisor
 
 if TYPE_CHECKING:
     from flowact_ros.nodes.avatar_generator import AvatarGenerator

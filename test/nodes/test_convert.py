@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import Image
 
 from flowact_msgs.msg import AudioChunk, AvatarState, Instruction
-from flowact_ros.dialogue.planner import BEHAVIOURS
 from flowact_ros.nodes import convert
 from flowact_ros.nodes.convert import ConversionError
+from flowact_ros.vocabulary import AUDIO_ENCODINGS, BEHAVIOURS, PRIORITY_NORMAL, PRIORITY_URGENT
 
 
 def picture(height: int = 6, width: int = 5, seed: int = 0) -> np.ndarray:
@@ -230,3 +230,8 @@ def test_behaviours_are_the_constants_of_the_messages() -> None:
     assert convert.behaviour_number("greeting") == Instruction.IDLE
     with pytest.raises(ConversionError, match="5.*0 … 4"):
         convert.behaviour_name(5)
+
+
+def test_the_other_words_are_the_constants_of_the_messages_too() -> None:
+    assert (PRIORITY_NORMAL, PRIORITY_URGENT) == (Instruction.PRIORITY_NORMAL, Instruction.PRIORITY_URGENT)
+    assert AUDIO_ENCODINGS == (AudioChunk.S16LE, AudioChunk.F32LE)

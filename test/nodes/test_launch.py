@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flowact_ros.nodes.supervisor import EXIT_BAD_SETUP
+from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP
 
 try:
     importlib.import_module("launch_ros.actions")

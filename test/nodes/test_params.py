@@ -79,7 +79,6 @@ def test_refused_at_start(make: Make, kind: type[FlowactNode], parameters: dict,
         (AvatarGenerator, {"reference_image": "/nowhere.png"}, "/nowhere.png"),
         (AvatarGenerator, {"character": "Nobody"}, "'Nobody' is not one of"),
         (AvatarGenerator, {"engine_config": "/nowhere.yaml"}, "/nowhere.yaml"),
-        (AvatarGenerator, {"lines": 33}, "lines is 33"),
         (AvatarGenerator, {"preset": "avatar_cpu", "weights_dir": "/nowhere"}, "/nowhere"),
         (AudioCapture, {"source": "microphone", "file": "a.wav"}, "source is microphone"),
         (KioskBridge, {"host": "203.0.113.1"}, "203.0.113.1"),
@@ -217,9 +216,9 @@ def test_diagnostics_survive_errors(make: Make) -> None:
 def test_engine_config(tmp_path: Path) -> None:
     path = tmp_path / "engine.yaml"
     assert engine_config("")[1] == {}
-    path.write_text("session: {queue_s: 30.0}\nmodel: {lines: 240}\n")
+    path.write_text("session: {queue_s: 30.0}\nmodel: {memory: {long_term: 1}}\n")
     config, model = engine_config(str(path))
-    assert config.queue_s == 30.0 and model == {"lines": 240}
+    assert config.queue_s == 30.0 and model == {"memory": {"long_term": 1}}
     for text, says in (
         ("session: {queue: 30}", "unknown session.queue"),
         ("sessions: {}", "'session' and 'model'"),
@@ -239,7 +238,7 @@ def test_the_shipped_files_fit() -> None:
     import yaml
 
     from flowact_ros.engine.session_config import SessionConfig
-    from flowact_ros.nodes.resources import config_file
+    from flowact_ros.launcher.resources import config_file
 
     assert engine_config(str(config_file("engine.yaml"))) == (SessionConfig(), {})
     kinds = {

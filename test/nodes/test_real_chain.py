@@ -27,11 +27,11 @@ from flowact_msgs.action import Say
 from flowact_msgs.msg import AudioChunk, AvatarState, Instruction, Transcript
 from flowact_ros.dialogue.phrases import MANNERS
 from flowact_ros.kiosk.protocol import AUDIO, FRAME, STATE, unpack
+from flowact_ros.launcher.supervisor import NodeSpec, SupervisorError
 from flowact_ros.media.mp4 import read_mp4
 from flowact_ros.media.wav import write_wav
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import audio_array
-from flowact_ros.nodes.supervisor import NodeSpec, SupervisorError
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
 

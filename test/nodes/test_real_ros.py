@@ -31,10 +31,10 @@ from std_srvs.srv import Trigger
 from flowact_msgs.action import Say
 from flowact_msgs.msg import AudioChunk, AvatarState, Instruction
 from flowact_msgs.srv import SetReference
+from flowact_ros.launcher.supervisor import Supervisor
 from flowact_ros.media.jpeg import decode_jpeg
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import audio_message, to_time
-from flowact_ros.nodes.supervisor import Supervisor
 from flowact_ros.nodes.uninstructed import wording_of
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]

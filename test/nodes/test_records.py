@@ -22,7 +22,6 @@ from std_srvs.srv import Trigger
 from flowact_msgs.msg import AudioChunk, ChunkRecord, Instruction, SpeechSpan
 from flowact_msgs.srv import SetReference
 from flowact_ros.engine import interfaces
-from flowact_ros.engine.controls import BEHAVIOURS
 from flowact_ros.engine.interfaces import MAX_LOOKAHEAD
 from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.engine.references import ReferenceNotFound, picture_id, recorded_references
@@ -33,6 +32,7 @@ from flowact_ros.nodes.avatar_generator import AvatarGenerator
 from flowact_ros.nodes.convert import ConversionError, image_array, image_message, to_time
 from flowact_ros.nodes.engine_messages import record_message, record_of
 from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
+from flowact_ros.vocabulary import BEHAVIOURS
 
 
 def over_the_wire(record: interfaces.ChunkRecord) -> interfaces.ChunkRecord:

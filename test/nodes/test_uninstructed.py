@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from flowact_ros.dialogue.planner import BEHAVIOURS, REACTIONS, WORDINGS
+from flowact_ros.dialogue.phrases import REACTIONS, WORDINGS
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
+from flowact_ros.vocabulary import BEHAVIOURS
 
 
 class FakeSession:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowact_ros.nodes import resources
+from flowact_ros.launcher import resources
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -19,7 +19,7 @@ PROFILE = ROOT / "config" / "fastdds.xml"
 SENDER = """
 import array, sys, time, rclpy
 from sensor_msgs.msg import Image
-from flowact_ros.nodes.resources import use_image_profile
+from flowact_ros.launcher.resources import use_image_profile
 use_image_profile()
 rclpy.init()
 node = rclpy.create_node("sender")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flowact_ros.data.splits import HELDOUT_TEXTS, normalized
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY
 from flowact_ros.models.audio_encoder import AudioEncoderConfig
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, TextEncoderConfig

@@ -25,8 +25,15 @@ def hand_place(pose: Pose, side: int) -> Placement:
 
 def hand_box(pose: Pose, side: int) -> Tensor:
     """Upright box [B, 4] in canvas units around the fingers and the palm, without the arm; not clipped."""
-    inward, outward = (52.0, 42.0) if side < 0 else (42.0, 52.0)  # the thumb points to the middle
-    return torch.stack(hand_place(pose, side).bounds(-outward, -84.0, inward, 42.0), dim=-1)
+    which = "left" if side < 0 else "right"
+    opened, point = pose.c[f"hand_{which}_open"], pose.c[f"hand_{which}_point"]
+    spread = opened * (1.0 - point)
+    thumb, outer = 34.0 + 28.0 * spread, 34.0 + 9.0 * spread
+    left, right = (outer, thumb) if side < 0 else (thumb, outer)  # the thumb points to the middle
+    top = 37.0 + 48.0 * torch.maximum(opened, point)
+    corners = [hand_place(pose, side).point(u, v) for u in (-left, right) for v in (-top, 42.0 * pose.one)]
+    xs, ys = torch.stack([p[0] for p in corners]), torch.stack([p[1] for p in corners])
+    return torch.stack([xs.amin(0), ys.amin(0), xs.amax(0), ys.amax(0)], dim=-1)
 
 
 def paint_hand(brush: Brush, canvas: Canvas, pose: Pose, side: int, skin: Colour, sleeve: Colour) -> None:
@@ -37,7 +44,7 @@ def paint_hand(brush: Brush, canvas: Canvas, pose: Pose, side: int, skin: Colour
     if float(place.y.min()) > 512.0 + 86.0:
         return
     _paint_arm(brush, canvas, pose, place, side, sleeve)
-    window, u, v = canvas.open(place, -62, -96, 62, 58)
+    window, u, v = canvas.open(place, -72, -96, 72, 72)
     u = u * -side  # the thumb points to the middle of the picture
     openness = per_frame(c[f"hand_{which}_open"])
     point = per_frame(c[f"hand_{which}_point"])

@@ -141,5 +141,5 @@ def paint_mouth(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
     paint_inside(canvas, window, pose, field)
     if brush.lines:
         # The rim of an open mouth is drawn as all other contours are.
-        rim = sdf.cover((field.inner + 1.2).abs() - 1.0, 2.0) * opened(pose)
+        rim = sdf.cover((field.inner + 2.2).abs() - 1.0, 2.0) * opened(pose)
         window.paint(rim, INSIDE_DEEP)

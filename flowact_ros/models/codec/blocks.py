@@ -75,7 +75,7 @@ def positions(height: int, width: int, device: torch.device | None = None) -> Te
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Sample `x` `[N, C, H, W]` at its own places plus `flow` `[N, 2, h, w]` (x, y; 2 is the whole picture) -> h x w."""
+    """Sample `x` `[N, C, H, W]` at its own places plus `flow` `[N, 2, h, w]` (x, y; 2 is the whole picture)."""
     grid = positions(flow.shape[2], flow.shape[3], flow.device) + flow
     return F.grid_sample(
         x, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False

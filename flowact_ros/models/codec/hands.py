@@ -88,7 +88,7 @@ class Hands(nn.Module):
 def overlap(
     size: int, width: int, height: int, x: int, y: int
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Columns and rows of a picture of `size` that a layer with its corner at (x, y) covers; None when it is outside."""
+    """Columns and rows of a picture of `size` under a layer with its corner at (x, y); None when it is outside."""
     left, top = max(0, x), max(0, y)
     right, bottom = min(size, x + width), min(size, y + height)
     return None if left >= right or top >= bottom else ((left, right), (top, bottom))

@@ -46,7 +46,6 @@ class CropPainter(nn.Module):
         self.paint = nn.Conv2d(fine, 4 * STEM**2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
         nn.init.zeros_(self.flow.bias)
-        self.register_buffer("feather", feather(size), persistent=False)
 
     def features(self, crop: Tensor) -> tuple[Tensor, Tensor]:
         """Features of reference crops `[N, 3, size, size]` at strides 4 and 8: once a reference."""
@@ -54,7 +53,7 @@ class CropPainter(nn.Module):
         return fine, self.coarse(self.down(fine))
 
     def forward(self, crop: Tensor, fine: Tensor, coarse: Tensor, controls: Tensor) -> Tensor:
-        """What is to be added to `crop` `[N, 3, size, size]`, zero at its border; controls: `[N, k]` normalised."""
+        """`crop` `[N, 3, size, size]` of the reference with its part moved; controls: `[N, k]` normalised."""
         vector = self.vector(torch.cat([controls, coarse.mean((2, 3))], 1))
         h = coarse + self.place
         for block in self.move:
@@ -65,7 +64,7 @@ class CropPainter(nn.Module):
         flow = F.interpolate(bounded(self.flow(h), 0.4), scale_factor=float(STEM), mode="bilinear")
         paint, mask = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
         moved = warp(crop, flow)
-        return self.feather * (moved + torch.sigmoid(mask - 1) * (paint - moved) - crop)
+        return moved + torch.sigmoid(mask - 1) * (paint - moved)
 
 
 class SpritePainter(nn.Module):

@@ -15,7 +15,7 @@ import soxr
 from flowact_ros.data.augment import Channel, apply_channel, available, draw_channel, draw_voice, speak
 from flowact_ros.data.sentences import sentence
 from flowact_ros.data.visemes import mouth
-from flowact_ros.dialogue.synthesizer import Phoneme
+from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.timebase import (
     ENCODER_RATE,
     ENCODER_SAMPLES_PER_FRAME,

@@ -250,13 +250,10 @@ def free_running(
     return torch.cat(made, 1).flatten(1, 2), truth.flatten(1, 2)
 
 
-EVALUATIONS = (3, 4, 6, 8, 24)  # rows of the table
-SHUFFLED = 8  # evaluations of the control
-
-
-def evaluate(module: DiT, data: Performances) -> str:
-    """The table of free-running motion on all of `data`, by evaluations a chunk, and with another clip's sound."""
+def evaluate(module: DiT, data: Performances, clips: int, evaluations: Sequence[int]) -> str:
+    """The table of free-running motion on some of `data`, by evaluations a chunk; the last also with other sound."""
     chunk = module.config.schedule.chunk_latents * FRAMES_PER_LATENT
-    rows = {f"{steps} evaluations": free_running(module, data, len(data), steps) for steps in EVALUATIONS}
-    rows[f"{SHUFFLED}, other sound"] = free_running(module, data, len(data), SHUFFLED, shuffled=True)
+    rows = {f"{steps} evaluations": free_running(module, data, clips, steps) for steps in evaluations}
+    last = evaluations[-1]
+    rows[f"{last}, another clip's sound"] = free_running(module, data, clips, last, shuffled=True)
     return table({name: figures(made, truth, chunk) for name, (made, truth) in rows.items()})

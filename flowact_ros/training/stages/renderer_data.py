@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches for the renderer: a character's reference picture and the same character with other motions, drawn on demand."""
+"""Batches for the renderer: a character's reference picture, and the character with other motions, drawn on demand."""
 
 from __future__ import annotations
 

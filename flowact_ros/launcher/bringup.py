@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flowact_ros.kiosk.browser import open_page
-from flowact_ros.nodes.resources import config_file
-from flowact_ros.nodes.supervisor import NodeSpec, Supervisor, SupervisorError, file_log
+from flowact_ros.launcher.resources import config_file
+from flowact_ros.launcher.supervisor import NodeSpec, Supervisor, SupervisorError, file_log
 
 START_TIMEOUT_S = 180.0  # a cold disk and a slow board included
 SPEECH_DELAY_S = 1.0  # the face is seen before it speaks

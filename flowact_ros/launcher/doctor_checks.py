@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from flowact_ros.kiosk.browser import find_browser
-from flowact_ros.nodes.resources import config_file
+from flowact_ros.launcher.resources import config_file
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 SETUP = "run `make setup` in the repository"
@@ -318,9 +318,7 @@ def checks() -> Iterator[Check]:
 
 
 def _rmw_identifier() -> str:
-    from rclpy.utilities import get_rmw_implementation_identifier
-
-    return get_rmw_implementation_identifier()
+    return importlib.import_module("rclpy.utilities").get_rmw_implementation_identifier()
 
 
 def _version(name: str) -> str:

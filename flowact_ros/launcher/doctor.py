@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from flowact_ros.nodes.doctor_checks import ERROR, OK, WARNING, Check, checks
+from flowact_ros.launcher.doctor_checks import ERROR, OK, WARNING, Check, checks
 
 
 def run(json: bool = False, found: Iterator[Check] | None = None) -> int:

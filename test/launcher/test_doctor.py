@@ -13,9 +13,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from flowact_ros.launcher import doctor, doctor_checks
+from flowact_ros.launcher.doctor_checks import ERROR, OK, WARNING, Check
 from flowact_ros.models import checkpoint
-from flowact_ros.nodes import doctor, doctor_checks
-from flowact_ros.nodes.doctor_checks import ERROR, OK, WARNING, Check
 
 Usage = namedtuple("Usage", "total used free")
 

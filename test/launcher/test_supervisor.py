@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowact_ros.nodes.supervisor import NodeSpec, Supervisor, SupervisorError
+from flowact_ros.launcher.supervisor import NodeSpec, Supervisor, SupervisorError
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -103,7 +103,7 @@ def test_a_killed_node_comes_back_and_nothing_else_restarts(programs: Path) -> N
 
 
 def test_a_node_that_does_not_end_is_killed(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowact_ros.nodes.supervisor.STOP_S", 0.5)
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.STOP_S", 0.5)
     lines: list[str] = []
     with supervise(programs, "deaf", lines=lines) as supervisor:
         supervisor.wait_active(20)

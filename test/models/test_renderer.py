@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The renderer at the debug size: which control moves which part, places, hands, and the live codec beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flowact_ros.models.codec import hands, live
+from flowact_ros.models.codec.appearance import PARTS, Appearance, crop, paste
+from flowact_ros.models.codec.blocks import spread, warp
+from flowact_ros.models.codec.motion import CONTROLS, control_index, neutral, normalise
+from flowact_ros.models.codec.renderer import Renderer
+from flowact_ros.models.config import preset
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    torch.manual_seed(1)
+    network = Renderer(preset("debug").renderer)
+    for parameter in network.parameters():  # layers that start at zero would hide what goes through them
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def who(renderer: Renderer) -> Appearance:
+    return renderer.appearance(2 * torch.rand(1, 3, 128, 128) - 1)
+
+
+def moved(**controls: float) -> torch.Tensor:
+    raw = neutral(1)
+    for name, value in controls.items():
+        raw[0, control_index(name)] = value
+    return normalise(raw)
+
+
+def boxes(renderer: Renderer, who: Appearance) -> dict[str, torch.Tensor]:
+    """Masks [H, W] of the painted crops."""
+    out = {}
+    for i, name in enumerate(PARTS):
+        x, y = who.corners[0, i].tolist()
+        size = renderer.config.mouth_size if name == "mouth" else renderer.config.eye_size
+        out[name] = torch.zeros(128, 128, dtype=torch.bool)
+        out[name][y : y + size, x : x + size] = True
+    return out
+
+
+@pytest.mark.parametrize(
+    ("control", "parts"),
+    [
+        ("jaw", ("mouth",)),
+        ("blink_left", ("eye_left",)),
+        ("blink_right", ("eye_right",)),
+        ("gaze_x", ("eye_left", "eye_right")),
+        ("smile", ("mouth", "eye_left", "eye_right")),
+    ],
+)
+def test_a_face_control_paints_its_own_parts_only(
+    renderer: Renderer, who: Appearance, control: str, parts: tuple[str, ...]
+) -> None:
+    changed = (renderer.face(who, moved(**{control: 0.9})) - renderer.face(who, moved()))[0].abs().amax(
+        0
+    ) > 1e-6
+    masks = boxes(renderer, who)
+    allowed = torch.stack([masks[name] for name in parts]).any(0)
+    assert changed.any() and not (changed & ~allowed).any()
+
+
+def test_head_controls_leave_the_face_in_its_place_and_warp_the_picture(
+    renderer: Renderer, who: Appearance
+) -> None:
+    assert torch.equal(renderer.face(who, moved(head_yaw=0.3)), renderer.face(who, moved()))
+    assert not torch.allclose(renderer(who, moved(head_yaw=0.3)), renderer(who, moved()))
+
+
+def test_a_hand_is_laid_over_where_the_motion_says(renderer: Renderer, who: Appearance) -> None:
+    picture = torch.zeros(1, 3, 128, 128)
+    assert renderer.hands(picture, who.identity, moved()) is not None
+    assert torch.equal(renderer.hands(picture, who.identity, moved()), picture)
+    for x in (0.25, 0.75):
+        drawn = (
+            renderer.hands(picture, who.identity, moved(hand_right_x=x, hand_right_y=0.5))[0].abs().amax(0)
+            > 0
+        )
+        columns = drawn.any(0).nonzero().flatten().float()
+        assert abs(float(columns.min() + columns.max()) / 2 - x * 128) <= 2
+        assert not drawn[: 64 - renderer.config.hand_window // 2].any()
+
+
+def test_layers_are_cut_at_the_picture_and_left_out_beyond_it() -> None:
+    layer = torch.ones(4, 8, 8)
+    picture = torch.zeros(3, 16, 16)
+    assert hands.over(picture, layer, -4, 12).sum() == 3 * 4 * 4
+    assert torch.equal(hands.over(picture, layer, 16, 0), picture)
+    assert hands.overlap(16, 8, 8, -8, 0) is None
+
+
+def test_crops_are_pasted_where_they_were_cut() -> None:
+    picture = torch.randn(2, 3, 20, 20)
+    corners = torch.tensor([[3, 7], [12, 0]])
+    cut = crop(picture, corners, 8)
+    assert torch.equal(cut[0], picture[0, :, 7:15, 3:11]) and torch.equal(cut[1], picture[1, :, 0:8, 12:20])
+    emptied = paste(picture, corners, -cut)
+    assert crop(emptied, corners, 8).abs().max() < 1e-6
+    assert emptied.count_nonzero() == picture.numel() - 2 * 3 * 64
+
+
+def test_spread_is_a_pixel_shuffle_and_a_flow_of_nothing_changes_nothing() -> None:
+    x = torch.randn(2, 12, 4, 6).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(spread(x, 2), torch.nn.functional.pixel_shuffle(x, 2))
+    picture = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(warp(picture, torch.zeros(1, 2, 8, 8)), picture)
+    shifted = warp(picture, torch.tensor([2.0 * 2 / 8, 0.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8))
+    torch.testing.assert_close(shifted[..., :6], picture[..., 2:])  # flow says where a pixel comes from
+
+
+def test_landmarks_keep_crops_inside_the_picture(renderer: Renderer) -> None:
+    places = torch.tensor([[[-50.0, -50.0], [500.0, 10.0], [64.0, 64.0]]])
+    corners = renderer.encoder.corners(places)
+    assert corners[0, 0].tolist() == [0, 0]
+    assert corners[0, 1].tolist() == [128 - 24, 0]
+    assert corners[0, 2].tolist() == [64 - 12, 64 - 12 - 3]
+
+
+def test_the_live_codec_draws_what_the_network_draws(renderer: Renderer, who: Appearance) -> None:
+    motion = torch.cat(
+        [moved(jaw=0.5, head_roll=0.1), moved(hand_left_y=0.6), moved(blink_left=1.0), moved()]
+    )
+    drawn = renderer(who.select(torch.zeros(4, dtype=torch.long)), motion)
+    wanted = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().permute(0, 2, 3, 1).numpy()
+    frames = live.LiveCodec(renderer).render(who, motion)
+    assert frames.shape == (4, 128, 128, 3) and frames.dtype == np.uint8
+    assert np.abs(frames - wanted).max() <= 1
+    with pytest.raises(ValueError, match="3 frames asked for; a latent has 4"):
+        live.LiveCodec(renderer).render(who, motion[:3])
+
+
+def test_a_reference_is_read_without_its_neighbours(renderer: Renderer) -> None:
+    pictures = 2 * torch.rand(2, 3, 128, 128) - 1
+    both, one = renderer.appearance(pictures), renderer.appearance(pictures[1:])
+    for together, alone in zip(both.select(torch.tensor([1])), one):
+        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    assert one.own.shape == (1, CONTROLS)
