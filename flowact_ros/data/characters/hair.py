@@ -102,7 +102,7 @@ def paint_front(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
     else:
         end = v - bottom + 0.10 * (w - u.abs())
         clip = torch.maximum(outer, end)
-        d = sdf.smooth_max(sdf.smooth_max(outer, -face, 5.0), end, 9.0)
+        d = sdf.smooth_max(sdf.smooth_max(outer, -face, 5.0), end, 44.0 if style == "afro" else 9.0)
     # Shadow on the forehead, thrown down by the hair.
     if style != "crown":
         shadow = (
@@ -146,8 +146,9 @@ def _strands(identity: Identity, style: str, su: Tensor, sv: Tensor) -> Tensor:
         return torch.cos((su * side + 0.55 * sv) / 7.5) * sdf.smoothstep(-sv, 20.0, 60.0)
     if style in ("curly", "afro"):
         # Soft curls: a gentle checker of round bulges.
-        small = 6.0 if style == "afro" else 8.0
-        return 1.3 * torch.cos((su + 0.3 * sv) / small) * torch.cos((sv - 0.3 * su) / small)
+        size, depth = (5.0, 0.7) if style == "afro" else (8.0, 1.3)
+        a, b = (su + 0.3 * sv) / size, (sv - 0.3 * su) / size
+        return depth * torch.cos(a + 0.9 * torch.sin(0.37 * b)) * torch.cos(b + 0.9 * torch.sin(0.41 * a))
     root = 40.0 * identity.part if style in ("bob", "long", "wavy", "bun") else 0.0
     angle = torch.atan2(su - root, -sv + 96.0)
     return 0.6 * torch.cos(angle * 7.0) + 0.4 * torch.cos(angle * 13.0 + 1.0)
