@@ -50,15 +50,23 @@ def parser() -> argparse.ArgumentParser:
     motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
-    renderer = stages.add_parser("renderer", help="the codec, on characters that are drawn as they are needed")
-    renderer.add_argument("--still", type=int, default=2, help="frames of a reference whose head does not move")
+    renderer = stages.add_parser(
+        "renderer", help="the codec, on characters that are drawn as they are needed"
+    )
+    renderer.add_argument(
+        "--still", type=int, default=6, help="frames of a reference whose head does not move"
+    )
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 
     for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
-        export = stages.add_parser(name, help=f"the EMA weights of a run of the {what}, and their card, into the package")
+        export = stages.add_parser(
+            name, help=f"the EMA weights of a run of the {what}, and their card, into the package"
+        )
         export.add_argument("--run", type=Path, required=True)
         export.add_argument("--preset", default="avatar_cpu")
-        export.add_argument("--out", type=Path, help="folder that receives the weights (default: the package's)")
+        export.add_argument(
+            "--out", type=Path, help="folder that receives the weights (default: the package's)"
+        )
     return top
 
 
@@ -126,7 +134,9 @@ def _motion(args: argparse.Namespace) -> int:
         "performances": len(method.data),
         "batch": args.batch,
     }
-    config = _trainer_config(args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.999, about=about)
+    config = _trainer_config(
+        args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
+    )
     trainer = Trainer(method, config)
     if args.evaluate:  # at these numbers of evaluations a chunk
         method.module.load_state_dict(trainer.ema)
@@ -153,7 +163,9 @@ def _renderer(args: argparse.Namespace) -> int:
     stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
     about = {"references": args.batch, "data_seed": args.seed}
     intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
-    Trainer(stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)).run()
+    Trainer(
+        stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)
+    ).run()
     return 0
 
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Performances without pictures: what is written, that it is made once, and what is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_speech import only_fake
+
+from flowact_ros.data import performances
+from flowact_ros.data.clips import make_performance
+from flowact_ros.data.performances import SPEAKING, read_performances, write_performances
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_fake(monkeypatch)
+    monkeypatch.setattr(performances, "PER_FILE", 2)
+
+
+def encode(pcm: np.ndarray) -> np.ndarray:
+    """The loudness of each frame, in the port's shape."""
+    return np.repeat(np.abs(pcm).reshape(-1, 960).mean(1, keepdims=True), 384, 1)
+
+
+def embed(text: str) -> np.ndarray:
+    return np.full(384, len(text), np.float32)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    write_performances(tmp_path, 3, 3, "train", 4.0, encode, embed)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["0000003.npz", "0000005.npz"]
+    data = read_performances(tmp_path)
+    assert (len(data), data.frames) == (3, 100)
+    for row, number in enumerate((3, 4, 5)):
+        truth = make_performance(number, "train", 4.0, SPEAKING[number % len(SPEAKING)]).performance
+        np.testing.assert_allclose(data.controls[row], truth.controls, atol=2e-3)
+        np.testing.assert_allclose(data.sound[row], encode(truth.pcm), atol=1e-3)
+        words = [data.texts[i] for i in data.text[row]]
+        starts = [frame for frame, _ in truth.instruction if frame < 100]
+        assert [words[frame] for frame in starts] == [
+            text for frame, text in truth.instruction if frame < 100
+        ]
+        assert all(float(data.vectors[i, 0]) == len(data.texts[i]) for i in data.text[row])
+
+
+def test_files_are_made_once_and_completely(tmp_path: Path) -> None:
+    write_performances(tmp_path, 0, 2, "train", 1.0, encode, embed)
+    path = tmp_path / "0000000.npz"
+    before = path.stat().st_mtime_ns
+    write_performances(tmp_path, 0, 4, "train", 1.0, encode, embed)
+    assert path.stat().st_mtime_ns == before and len(read_performances(tmp_path)) == 4
+
+    def failing(pcm: np.ndarray) -> np.ndarray:
+        raise RuntimeError("no encoder")
+
+    with pytest.raises(RuntimeError, match="no encoder"):
+        write_performances(tmp_path, 10, 2, "train", 1.0, failing, embed)
+    assert len(read_performances(tmp_path)) == 4
+
+
+def test_folders_without_performances_or_with_others_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no performances; make them with `flowact data motion`"):
+        read_performances(tmp_path)
+    write_performances(tmp_path, 0, 1, "train", 1.0, encode, embed)
+    write_performances(tmp_path, 2, 1, "train", 2.0, encode, embed)
+    with pytest.raises(ValueError, match="0000002.npz has performances of"):
+        read_performances(tmp_path)
