@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 
 import numpy as np
 import torch
@@ -33,9 +34,11 @@ def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
     outputs = range(len(graph.outputs))
+    busy = threading.Lock()  # a request takes one call at a time, and a new reference is tried beside the stream
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        request.infer([np.ascontiguousarray(x.numpy()) for x in inputs])
-        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs)
+        with busy:
+            request.infer([np.ascontiguousarray(x.numpy()) for x in inputs])
+            return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs)
 
     return run
