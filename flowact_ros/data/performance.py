@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -99,6 +99,20 @@ def perform(
     pcm = apply_channel(clean, channel, rng) if channel is not None else clean
     kinds = [(span.start, span.kind) for span in spans]
     return Performance(limit(controls), pcm, behaviour, instruction, phonemes, kinds)
+
+
+def again(performance: Performance, rng: np.random.Generator) -> Performance:
+    """The same sound, phonemes and instructions lived through once more: other blinks, glances, nods and gestures."""
+    frames = performance.frames
+    ends = [start for start, _ in performance.kinds[1:]] + [frames]
+    spans = []
+    for (start, kind), end in zip(performance.kinds, ends, strict=True):
+        heard = [p for p in performance.phonemes if start <= p.start_s * FRAME_RATE < end]
+        beats = tuple((p.start_s + p.end_s) / 2 for p in heard if p.stressed)
+        spans.append(Span(kind, start, end, beats, bool(heard)))
+    controls = body(spans, frames, rng)
+    _add_mouth(controls, mouth(performance.phonemes, performance.pcm, frames))
+    return replace(performance, controls=limit(controls))
 
 
 def _length(segment: Segment, speech: Speech | None, rng: np.random.Generator) -> int:

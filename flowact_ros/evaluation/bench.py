@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="with --engine-only, what computes the renderer: openvino, eager, or auto (default)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)"
+    )
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument(
         "--wav", default="", metavar="FILE", help="what is said (default: the shipped sentence)"

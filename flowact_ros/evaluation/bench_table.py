@@ -132,7 +132,14 @@ def show(result: dict[str, Any]) -> None:
         add("fill", "Image filled", number("image_fill_ms"), "ms", most=0.3, digits=2)
         add("publish", "Image published", number("image_publish_ms"), "ms", most=2.0, digits=2)
     if "page_skew_ms" in result:
-        add("skew", "picture against sound at the page, p95", number("page_skew_ms", "p95"), "ms", most=40, digits=0)
+        add(
+            "skew",
+            "picture against sound at the page, p95",
+            number("page_skew_ms", "p95"),
+            "ms",
+            most=40,
+            digits=0,
+        )
     report.facts = {
         "medians": f"ttff {number('ttff_s', 'p50'):.3f} s, live {number('ttff_live_s', 'p50'):.3f} s, "
         f"interruption {number('barge_in_s', 'p50'):.3f} s",
@@ -147,7 +154,7 @@ def show(result: dict[str, Any]) -> None:
     report.show()
 
 
-def lips_at_rest(kept: list[tuple[int, float, str]], character: str) -> list[float]:
+def lips_at_rest(kept: list[tuple[int, float, str]]) -> list[float]:
     """Seconds from each interruption to the first picture at the page from which on the lips stay at rest.
 
     kept: (interruption, seconds after it, JPEG file), in order. Openings are read from the pixels; at rest means
@@ -156,13 +163,10 @@ def lips_at_rest(kept: list[tuple[int, float, str]], character: str) -> list[flo
     """
     import torch
 
-    from flowact_ros.data.characters import NAMED
-    from flowact_ros.evaluation.readout import load_readout, mouth_place, read_opening
+    from flowact_ros.evaluation import rig_readout
     from flowact_ros.media.image import read_image
 
-    if character not in NAMED:
-        return []
-    readout, place = load_readout()[0], mouth_place(NAMED[character])
+    readout, _ = rig_readout.load_readout()
     out = []
     for number in sorted({cut for cut, _, _ in kept}):
         rows = [(after, path) for cut, after, path in kept if cut == number]
@@ -170,7 +174,7 @@ def lips_at_rest(kept: list[tuple[int, float, str]], character: str) -> list[flo
         if after[-1] < 1.2:
             continue  # the next interruption came too soon
         pictures = torch.stack([torch.from_numpy(read_image(path)).permute(2, 0, 1) for _, path in rows])
-        opening = 512 * read_opening(readout, pictures, place)
+        opening = 512 * rig_readout.read(readout, pictures)[:, rig_readout.column("opening")]
         rest = float(np.median(opening[after > 1.0]))
         open_ = np.flatnonzero(opening > rest + REST_PX)
         if len(open_) and open_[-1] + 1 < len(after):

@@ -1,178 +1,254 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From clips, as they were drawn and as the stream made them, to figures with their references and controls."""
+"""From what was made and read to figures with their targets, which are those of the project's quality bar."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from flowact_ros.evaluation import metrics
-from flowact_ros.evaluation.clips import Clip
+from flowact_ros.evaluation import rig_metrics as rig
+from flowact_ros.evaluation.intervals import Ratio
+from flowact_ros.evaluation.metrics import correlation
 from flowact_ros.evaluation.report import Report
+from flowact_ros.evaluation.rig_metrics import Take, Takes
 
-LINES = 512.0  # openings are told in lines of a 512 canvas
-STILL_PX = 0.5  # lines of a 512 canvas: a mouth that moves less is still to the eye
+LIPS = {"opening": 0.90, "width": 0.80, "rounding": 0.80}  # least correlations; or 0.95 of the ceiling
+COLUMNS = {"opening": "opening", "width": "width", "rounding": "round"}
+OF_CEILING = 0.95
+NO_CORRELATION = 0.2  # of lips to another clip's sound, at most
 
 
 @dataclass
-class ClipResult:
-    """What one clip contributes. Openings are in lines of a 512 canvas, changes are `metrics.differences`."""
+class Lips:
+    """Takes of the speech clips, all read from pixels but `exact`, which is what the truth was painted with."""
 
-    clip: Clip
-    psnr: float
-    ssim: float
-    eyes: float
-    mouth: float
-    face: dict[
-        str, float
-    ]  # PSNR [dB] of the face against the truth: "VAE", "stream", "still" (the reference)
-    detail: dict[str, float]  # edge strength in the face ÷ the truth's: "VAE", "stream", "blur"
-    true: np.ndarray
-    read_truth: np.ndarray
-    read_bound: np.ndarray
-    read: np.ndarray
-    changes_truth: np.ndarray
-    changes_bound: np.ndarray
-    changes: np.ndarray
-    starts: list[int]
-    made_in: float
-    rows: list[tuple[str, Tensor]]
-    mouths: list[tuple[str, Tensor]]
+    made: Takes
+    truth: Takes
+    exact: Takes
+    again: Takes  # the truth performed once more
+    shuffled: Takes  # the first clips with the sound of others
 
 
-def picture_figures(report: Report, results: list[ClipResult]) -> None:
-    """The VAE, and the face that the stream draws with it."""
+@dataclass
+class Pictures:
+    """Sharpness by behaviour (face, eyes, mouth) and the fidelity of true motion through the renderer."""
 
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(r, name) for r in results]))
+    edges: dict[str, dict[str, float]] = field(default_factory=dict)
+    psnr: dict[str, float] = field(default_factory=dict)
+    energy: float = float("nan")  # movement of pixels ÷ truth's
+    flicker: float = float("nan")  # of disturbed motion ÷ that of the world's renderer
 
-    add = report.add
-    add("vae_psnr", "VAE round trip, whole picture", mean("psnr"), "dB", least=29.0, digits=2)
-    add("vae_ssim", "VAE round trip, SSIM of the luma", mean("ssim"), least=0.96, digits=4)
-    add("vae_eye_psnr", "VAE round trip, eyes", mean("eyes"), "dB", least=28.0, digits=2)
-    add("vae_mouth_psnr", "VAE round trip, mouth", mean("mouth"), "dB", least=28.0, digits=2)
 
-    def inside(name: str, part: str) -> float:
-        return float(np.mean([getattr(r, part)[name] for r in results]))
-
-    add(
-        "face_detail", "edges in the face ÷ truth (control: blurred)", inside("stream", "detail"), truth=1.0,
-        bound=inside("VAE", "detail"), control=inside("blur", "detail"),
-        least=round(0.8 * inside("VAE", "detail"), 3), most=1.25,
+def lip_figures(report: Report, lips: Lips) -> None:
+    """The lips against what truth was painted with; truth's column is the readout's own limit."""
+    some = lips.exact[: len(lips.shuffled)]
+    ceilings = {}
+    for name, least in LIPS.items():
+        c = COLUMNS[name]
+        ceilings[name] = ceiling = rig.curve_correlation(lips.again, lips.exact, c)
+        controls = {"frozen": rig.curve_correlation(rig.frozen(lips.made), lips.exact, c)}
+        if lips.shuffled:
+            controls["other sound"] = rig.curve_correlation(lips.shuffled, some, c)
+        report.add(
+            f"mouth_{name}_correlation", f"mouth {name}: correlation",
+            rig.curve_correlation(lips.made, lips.exact, c), least=round(min(least, OF_CEILING * ceiling), 3),
+            truth=rig.curve_correlation(lips.truth, lips.exact, c), ceiling=ceiling, controls=controls,
+        )  # fmt: skip
+        if name == "opening":
+            report.add(
+                "mouth_opening_lag_s", "mouth opening: best lag (+: late)", rig.opening_lag_s(lips.made, lips.exact),
+                "s", least=-0.02, most=0.02, truth=rig.opening_lag_s(lips.truth, lips.exact),
+            )  # fmt: skip
+    made, count = rig.closure_share(lips.made, lips.truth)
+    own, _ = rig.closure_share(lips.truth, lips.truth)
+    report.add(
+        "closure_ratio", "p b m that close ÷ truth", made / own if own else float("nan"), least=0.9, n=count,
+        controls={"half open": rig.closure_ratio(half_open(lips.made), lips.truth)},
+        more={"share": round(made, 4), "truth_share": round(own, 4)},
     )  # fmt: skip
-    add(
-        "face_psnr", "face against truth (control: a still picture)", inside("stream", "face"), "dB",
-        bound=inside("VAE", "face"), control=inside("still", "face"), digits=2,
+    report.add(
+        "opening_spread_ratio", "spread of the opening ÷ truth", rig.spread_ratio(lips.made, lips.truth, "opening"),
+        least=0.85, most=1.15, ceiling=rig.spread_ratio(lips.again, lips.truth, "opening"), controls={"frozen": 0.0},
     )  # fmt: skip
+    report.add(
+        "silence_movement_ratio", "movement of the lips in silence ÷ truth", rig.silence_ratio(lips.made, lips.truth),
+        most=1.5, ceiling=rig.silence_ratio(lips.again, lips.truth),
+    )  # fmt: skip
+    if lips.shuffled:
+        report.add(
+            "shuffled_mouth_correlation", "mouth opening to another clip's sound",
+            rig.curve_correlation(lips.shuffled, some, "opening"), most=NO_CORRELATION,
+        )  # fmt: skip
+    report.facts["ceiling"] = {name: round(value, 4) for name, value in ceilings.items()}
 
 
-def lip_figures(
-    report: Report,
-    results: list[ClipResult],
-    shuffled: list[tuple[ClipResult, np.ndarray]],
-    named: list[tuple[Clip, np.ndarray, Tensor]],
+def half_open(takes: Takes) -> list[Take]:
+    """A control: lips that never come nearer than 30 % of their range."""
+    out = []
+    for take in takes:
+        series = take.series.copy()
+        series[:, 0] = np.maximum(series[:, 0], 0.3 * np.percentile(series[:, 0], 97) + 0.004)
+        out.append(Take(series, take.phonemes, take.kinds))
+    return out
+
+
+def event_figures(
+    report: Report, made: Takes, truth: Takes, seen: Takes, seen_truth: Takes, script: Takes
 ) -> None:
-    """shuffled: clips with the openings made to another clip's sound; named: clips, openings, pictures."""
+    """Rates of events over long motion (made, truth, script), and what of them the pixels of clips show (seen)."""
 
-    def mean(curve: str) -> float:
-        return float(np.mean([metrics.correlation(getattr(r, curve), r.true) for r in results]))
+    def add(
+        key: str, name: str, figure: Callable[[Takes, Takes], Any], low: float = 0.8, high: float = 1.2
+    ) -> None:
+        value, pixels = figure(made, truth), figure(seen, seen_truth)
+        more: dict[str, Any] = {"pixels": round(_number(pixels), 4)}
+        interval: dict[str, Any] = {}
+        if isinstance(value, Ratio):
+            interval = {"low": value.low, "high": value.high, "n": value.n}
+            more |= {"pixels_n": pixels.n, "truth_n": value.n_truth}
+        report.add(
+            key, name, _number(value), least=low, most=high, ceiling=_number(figure(script, truth)), **interval,
+            controls={"frozen": _number(figure(rig.frozen(made), truth))}, more=more,
+        )  # fmt: skip
 
-    control = (
-        float(np.mean([metrics.correlation(read, r.true) for r, read in shuffled])) if shuffled else None
-    )
-    add = report.add
-    add(
-        "lips_correlation", "mouth opening against truth, correlation", mean("read"),
-        truth=mean("read_truth"), bound=mean("read_bound"), control=control, least=0.85,
+    report.facts["event_minutes"] = round(sum(t.minutes for t in made), 1)
+    add("blink_rate_ratio", "blinks a minute ÷ truth", rig.blink_ratio)
+    share, count = rig.lids_together(seen)
+    own, own_count = rig.lids_together(seen_truth)
+    report.add(
+        "lids_together", "blinks that close both lids within a frame", share, least=0.98, n=count, truth=own,
+        controls={"one eye": rig.lids_together([one_eyed(t) for t in seen])[0]}, more={"truth_n": own_count},
     )  # fmt: skip
-    lags = {name: metrics.best_lag([(getattr(r, name), r.true) for r in results]) for name in
-            ("read", "read_truth", "read_bound")}  # fmt: skip
-    add(
-        "lips_lag_ms", "the same, best lag (+: lips late)", 1e3 * lags["read"].seconds, "ms",
-        truth=1e3 * lags["read_truth"].seconds, bound=1e3 * lags["read_bound"].seconds,
-        least=-40.0, most=40.0, digits=0,
-    )  # fmt: skip
-    if named:
-        value = float(np.mean([metrics.correlation(read, clip.opening * LINES) for clip, read, _ in named]))
-        add("lips_named", "the same on named characters", value, least=0.85)
+    add("gaze_spread_ratio", "spread of the gaze ÷ truth", rig.gaze_spread_ratio)
+    add("saccade_rate_ratio", "saccades a minute ÷ truth", rig.saccade_ratio)
+    add("viewer_share_ratio", "time with the eyes on the viewer ÷ truth", rig.viewer_ratio)
+    for axis in ("yaw", "pitch", "roll"):
+        add(f"head_spread_ratio.{axis}", f"spread of the head's {axis} ÷ truth",
+            lambda a, b, axis=axis: rig.spread_ratio(a, b, axis))  # fmt: skip
 
-    def spread(curve: str) -> float:
-        return float(
-            np.mean([np.std(getattr(r, curve)) for r in results]) / np.mean([np.std(r.true) for r in results])
+
+def one_eyed(take: Take) -> Take:
+    """A control: the eye on the picture's right never shuts."""
+    series = take.series.copy()
+    series[:, rig.column("lid_right")] = 0.0
+    return Take(series, take.phonemes, take.kinds)
+
+
+def hand_figures(report: Report, made: Takes, truth: Takes, script: Takes) -> None:
+    report.add(
+        "hand_presence_ratio", "frames with a hand where the behaviour has one ÷ truth",
+        rig.hand_presence_ratio(made, truth), least=0.8, most=1.2, ceiling=rig.hand_presence_ratio(script, truth),
+        controls={"frozen": rig.hand_presence_ratio(rig.frozen(made), truth)},
+    )  # fmt: skip
+    report.add(
+        "hand_place_error", "place of the hands: distance to truth's, of the canvas",
+        rig.hand_place_error(made, truth), most=0.04, ceiling=rig.hand_place_error(script, truth),
+    )  # fmt: skip
+
+
+def behaviour_figure(
+    report: Report,
+    made: tuple[float, int, dict],
+    truth: tuple[float, int, dict],
+    script: float,
+    controls: dict[str, float],
+) -> None:
+    """made, truth: (share told right, windows, right share of each)."""
+    report.add(
+        "behaviour_accuracy", "nine behaviours told apart from 4 s", made[0], least=0.9, n=made[1], truth=truth[0],
+        ceiling=script, controls=controls, more={"each": made[2], "truth_each": truth[2]},
+    )  # fmt: skip
+
+
+def smoothness_figures(
+    report: Report, made: Takes, truth: Takes, seen: Takes, seen_truth: Takes, script: Takes, energy: float
+) -> None:
+    """Of long motion, where no readout's error adds to it; pixels beside it."""
+    report.add(
+        "motion_energy_ratio", "movement of pixels ÷ truth", energy, least=0.8, most=1.25, controls={"frozen": 0.0},
+        more={"rig": round(rig.change_ratio(made, truth, 1), 4)},
+    )  # fmt: skip
+    for order, key, name, most in ((2, "acceleration", "acceleration", 1.15), (3, "jerk", "jerk", 1.2)):
+        report.add(
+            f"{key}_ratio", f"{name} ÷ truth", rig.change_ratio(made, truth, order), most=most,
+            ceiling=rig.change_ratio(script, truth, order),
+            controls={"trembling": rig.change_ratio(trembling(made), truth, order)},
+            more={"pixels": round(rig.change_ratio(seen, seen_truth, order), 4)},
+        )  # fmt: skip
+    report.add(
+        "jump_ratio", "jump at chunks' ends ÷ inside, against truth's own", rig.jump_ratio(made, truth), most=1.10,
+        ceiling=rig.jump_ratio(script, truth), controls={"stepping": rig.jump_ratio(stepping(made), truth)},
+        more={"pixels": round(rig.jump_ratio(seen, seen_truth), 4)},
+    )  # fmt: skip
+
+
+def trembling(takes: Takes, amount: float = 0.15) -> list[Take]:
+    """A control: white noise on every column, of a size that is seen as trembling."""
+    rng = np.random.default_rng(0)
+    units = amount * np.asarray(rig.UNITS)
+    out = []
+    for take in takes:
+        series = take.series.copy()
+        series[:, : len(units)] += (units * rng.standard_normal((take.frames, len(units)))).astype(
+            series.dtype
         )
-
-    add(
-        "lips_range", "how far the lips move ÷ truth", spread("read"), truth=spread("read_truth"),
-        bound=spread("read_bound"), control=0.0, least=0.7, most=1.3,
-    )  # fmt: skip
-
-    def error(curve: str) -> float:
-        return float(np.mean([np.abs(getattr(r, curve) - r.true).mean() for r in results]))
-
-    add(
-        "lips_error_px", "mouth opening, mean error in lines of 512", error("read"), "px",
-        truth=error("read_truth"), bound=error("read_bound"),
-        control=float(np.mean([np.abs(r.true - np.median(r.true)).mean() for r in results])), digits=2,
-    )  # fmt: skip
-
-    def calm(curve: str) -> float:
-        values = [metrics.stillness(getattr(r, curve), r.clip.silent) for r in results]
-        return float(np.sqrt(np.nanmean(np.square(values)))) if np.isfinite(values).any() else float("nan")
-
-    own = max(calm("read_truth"), STILL_PX)
-    add(
-        "silence_ratio", "mouth's movement in silence ÷ truth", calm("read") / own, truth=1.0,
-        bound=calm("read_bound") / own,
-        control=float(np.mean([np.std(r.true) for r in results])) / own, most=1.5,
-    )  # fmt: skip
+        out.append(Take(series, take.phonemes, take.kinds))
+    return out
 
 
-def motion_figures(report: Report, results: list[ClipResult]) -> None:
-    """Neither frozen nor jittering, and without seams between steps."""
+def stepping(takes: Takes, amount: float = 0.1) -> list[Take]:
+    """A control: every second chunk lies a little beside the others."""
+    units = amount * np.asarray(rig.UNITS)
+    out = []
+    for take in takes:
+        series = take.series.copy()
+        odd = (np.arange(take.frames) // rig.CHUNK) % 2 == 1
+        series[odd, : len(units)] += units.astype(series.dtype)
+        out.append(Take(series, take.phonemes, take.kinds))
+    return out
 
-    def energy(curve: str) -> float:
-        return float(np.mean([metrics.motion_energy(getattr(r, curve)) for r in results]))
 
-    own = max(energy("changes_truth"), 1e-6)
+def picture_figures(report: Report, pictures: Pictures) -> None:
+    """The worst behaviour counts for sharpness."""
+    for part in ("face", "eyes", "mouth"):
+        by_kind = {kind: values[part] for kind, values in pictures.edges.items()}
+        worst = min(by_kind, key=lambda kind: by_kind[kind])
+        report.add(
+            f"edges.{part}", f"edges in the {part} ÷ truth, worst behaviour ({worst})", by_kind[worst], least=0.92,
+            controls={"blurred": pictures.edges[worst][f"{part}_blurred"]},
+            more={"mean": round(float(np.mean(list(by_kind.values()))), 4),
+                  "each": {kind: round(value, 3) for kind, value in sorted(by_kind.items())}},
+        )  # fmt: skip
+    for part, least in (("whole", 33.0), ("eyes", 30.0), ("mouth", 30.0)):
+        report.add(
+            f"oracle_psnr.{part}", f"true motion through the renderer: {part}", pictures.psnr[part], "dB", least=least,
+            controls={"still": pictures.psnr[f"{part}_still"]}, digits=1,
+        )  # fmt: skip
+    report.add("oracle_flicker", "flicker under motion noise of 0.1 ÷ truth", pictures.flicker, most=1.3)
+
+
+def recorded_figure(
+    report: Report,
+    curves: Sequence[tuple[np.ndarray, np.ndarray]],
+    own: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Recorded speech has no true lips: pairs of (opening, loudness), of what was made and of truth's own clips."""
+    value, truth = (float(np.mean([correlation(a, b) for a, b in pairs])) for pairs in (curves, own))
+    turned = [
+        abs(correlation(a, np.roll(b, shift)))
+        for a, b in curves
+        for shift in range(25, max(26, len(b) - 25), 11)
+    ]
+    share, shuffled = value / max(truth, 1e-9), float(np.mean(turned)) / max(truth, 1e-9)
     report.add(
-        "motion", "motion ÷ truth", energy("changes") / own, truth=1.0, bound=energy("changes_bound") / own,
-        control=0.0, least=0.8, most=1.25,
-    )  # fmt: skip
-
-    def jump(curve: str) -> float:
-        """Of all clips together: one clip has too few seams."""
-        parts = [getattr(r, curve) for r in results]
-        offsets = np.cumsum([0, *(len(p) for p in parts[:-1])])
-        seams = [
-            int(offset) + k for offset, r in zip(offsets, results, strict=True) for k in r.starts if k > 0
-        ]
-        return metrics.boundary_jump(np.concatenate(parts), seams)
-
-    jumpy = np.concatenate([r.changes_truth for r in results])
-    offsets = np.cumsum([0, *(len(r.changes_truth) for r in results[:-1])])
-    seams = [int(offset) + k for offset, r in zip(offsets, results, strict=True) for k in r.starts if k > 0]
-    jumpy[[k - 1 for k in seams]] += np.median(jumpy)  # the control: each seam shows as a jump of usual size
-    report.add(
-        "chunk_jump", "jump between chunks ÷ within", jump("changes"), truth=jump("changes_truth"),
-        bound=jump("changes_bound"), control=metrics.boundary_jump(jumpy, seams), most=1.15,
+        "recorded_speech", "recorded speech: opening against loudness ÷ truth's", share, least=0.85,
+        controls={"other sound": shuffled},
+        more={"correlation": round(value, 4), "truth": round(truth, 4), "shuffled": round(shuffled, 4)},
     )  # fmt: skip
 
 
-def clip_record(r: ClipResult) -> dict[str, object]:
-    """The figures of one clip, for the JSON report."""
-    return {
-        "character": r.clip.name,
-        "style": r.clip.identity.style,
-        "vae_psnr": round(r.psnr, 2),
-        "vae_mouth_psnr": round(r.mouth, 2),
-        "vae_eye_psnr": round(r.eyes, 2),
-        "lips_correlation": round(metrics.correlation(r.read, r.true), 4),
-        "lips_correlation_truth": round(metrics.correlation(r.read_truth, r.true), 4),
-        "lips_correlation_vae": round(metrics.correlation(r.read_bound, r.true), 4),
-        "lips_lag_ms": round(1e3 * metrics.best_lag([(r.read, r.true)]).seconds, 1),
-        "motion": round(
-            metrics.motion_energy(r.changes) / max(metrics.motion_energy(r.changes_truth), 1e-6), 3
-        ),
-    }
+def _number(value: float | Ratio) -> float:
+    return value.value if isinstance(value, Ratio) else float(value)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`flowact eval`: measures of quality.
 
-flowact eval quick                      # about 6 minutes of one core; a table and contact sheets
+flowact eval quick                      # about 20 minutes of one core; a table
 flowact eval quick --json --out runs/eval --wav speech.wav
-flowact eval readout                    # train the ruler again: mouth openings from pixels
+flowact eval sheets --out runs/sheets   # contact sheets of every behaviour, to look at
+flowact eval readout --minutes 20       # train the readout of the rig: what is read from pixels
 """
 
 from __future__ import annotations
@@ -22,55 +23,71 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="WHAT")
     quick = verbs.add_parser(
         "quick",
-        help="picture, lips, identity and motion on held-out characters, voices and sentences",
+        help="lips, eyes, head, hands, sharpness and behaviours on held-out characters, voices and sentences",
         epilog="example: flowact eval quick --json --out runs/eval",
     )
     quick.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    quick.add_argument("--clips", type=int, default=6, help="clips that mostly speak (default: 6)")
+    quick.add_argument("--seconds", type=float, default=10.0, metavar="N", help="their length (default: 10)")
     quick.add_argument(
-        "--weights", metavar="DIR", help="folder of vae and mmdit weights (default: the shipped ones)"
-    )
-    quick.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
-    quick.add_argument("--device", default="cpu", help="cpu or cuda")
-    quick.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
-    quick.add_argument(
-        "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
+        "--behaviours", type=int, default=3, metavar="N", help="clips with all behaviours (default: 3)"
     )
     quick.add_argument(
-        "--split", default="heldout", choices=("heldout", "validation"), help="where settings are tried: validation"
+        "--minutes", type=float, default=10.0, metavar="N", help="of motion for rates of events (default: 10)"
     )
     quick.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the preset, e.g. schedule.temperature=0.5 (repeatable)",
+        "--split",
+        default="heldout",
+        choices=("heldout", "validation"),
+        help="where settings are tried: validation",
     )
-    quick.add_argument("--clips", type=int, default=6, help="held-out clips (default: 6)")
-    quick.add_argument(
-        "--seconds", type=float, default=10.0, metavar="N", help="length of a clip (default: 10)"
-    )
-    quick.add_argument(
-        "--long", type=float, default=120.0, metavar="N", help="seconds of the drift run; 0 leaves it out"
-    )
-    quick.add_argument("--character", default="mia", help="named character of the drift run and of --wav")
+    quick.add_argument("--character", default="mia", help="named character who says --wav")
     quick.add_argument(
         "--wav", action="append", default=[], metavar="FILE", help="recorded speech (repeatable)"
     )
-    quick.add_argument(
-        "--audio-backend", default="embedded", choices=("embedded", "whisper"), help="who hears (default: embedded)"
-    )
-    quick.add_argument(
-        "--audio-path", metavar="FILE", help="weights of that encoder (default: the shipped or converted ones)"
-    )
-    quick.add_argument("--seed", type=int, default=0, help="of the stream's noise")
-    quick.add_argument("--out", type=Path, metavar="DIR", help="contact sheets, lip curves and report.json")
     quick.add_argument("--strict", action="store_true", help="exit status 1 when a target is missed")
+    sheets = verbs.add_parser("sheets", help="contact sheets of every behaviour")
+    sheets.add_argument(
+        "--character", action="append", default=[], help="named character, repeatable (default: mia and nova)"
+    )
+    for verb in (quick, sheets):
+        verb.add_argument(
+            "--weights", metavar="DIR", help="folder of the networks' weights (default: the shipped ones)"
+        )
+        verb.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
+        verb.add_argument("--device", default="cpu", help="cpu or cuda")
+        verb.add_argument("--runtime", default="auto", help="of the renderer: auto, openvino or eager")
+        verb.add_argument(
+            "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
+        )
+        verb.add_argument(
+            "--audio-backend", default="embedded", choices=("embedded", "whisper"), help="who hears"
+        )
+        verb.add_argument("--audio-path", metavar="FILE", help="weights of that encoder")
+        verb.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE",
+            help="change a setting of the preset, e.g. schedule.steps=8 (repeatable)",
+        )  # fmt: skip
+        verb.add_argument("--seed", type=int, default=0, help="of the stream's noise")
+        verb.add_argument(
+            "--out", type=Path, metavar="DIR", help="folder of contact sheets, curves and report.json"
+        )
 
-    readout = verbs.add_parser("readout", help="train the readout of mouth openings on rendered characters")
-    readout.add_argument("--characters", type=int, default=1200, help="characters drawn, 4 frames each")
-    readout.add_argument("--steps", type=int, default=1500, help="batches of 32 mouths")
+    readout = verbs.add_parser(
+        "readout", help="train the readout of the rig on rendered characters, or export it"
+    )
+    readout.add_argument(
+        "--run", type=Path, default=Path("runs/readout"), help="folder; training goes on there"
+    )
+    readout.add_argument("--minutes", type=float, default=1e9, metavar="N", help="stop after this slice")
+    readout.add_argument(
+        "--steps", type=int, default=1600, help="batches of 32 frames, in all slices together"
+    )
+    readout.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     readout.add_argument("--seed", type=int, default=0)
-    readout.add_argument("--out", type=Path, help="file of the weights (default: the shipped ones)")
+    readout.add_argument(
+        "--export", action="store_true", help="measure the run's weights and write them to the package"
+    )
     return parser
 
 
@@ -83,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"flowact eval: {error}", file=sys.stderr)
         return 2
     try:
-        return _quick(args) if args.verb == "quick" else _readout(args)
+        return {"quick": _quick, "sheets": _sheets, "readout": _readout}[args.verb](args)
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:
@@ -97,23 +114,33 @@ def main(argv: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that nothing can be measured or trained with."""
     if args.verb == "readout":
-        for name, least in (("characters", 20), ("steps", 1)):
-            if getattr(args, name) < least:
-                raise ValueError(f"--{name} is {getattr(args, name)}; it must be {least} or more")
+        if args.steps < 1:
+            raise ValueError(f"--steps is {args.steps}; it must be 1 or more")
+        if not args.minutes > 0:
+            raise ValueError(f"--minutes is {args.minutes:g}; it must be above 0")
+        if not 0 < args.rate < 1:
+            raise ValueError(f"--rate is {args.rate:g}; it must lie between 0 and 1")
         return
     from flowact_ros.data.characters import NAMED
 
     settings_of(args.set)
     if not 0 <= args.threads <= 64:
         raise ValueError(f"--threads is {args.threads}; it must lie in 0 .. 64")
-    if not 1 <= args.clips <= 64:
-        raise ValueError(f"--clips is {args.clips}; it must lie in 1 .. 64")
-    if not 2.0 <= args.seconds <= 60.0:
-        raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 2 .. 60")
-    if not (args.long == 0 or 12.0 <= args.long <= 7200.0):
-        raise ValueError(f"--long is {args.long:g}; it must be 0 or lie in 12 .. 7200")
-    if args.character not in NAMED:
-        raise ValueError(f"--character {args.character!r} does not exist; there are {', '.join(NAMED)}")
+    for name in args.character if args.verb == "sheets" else [args.character]:
+        if name not in NAMED:
+            raise ValueError(f"--character {name!r} does not exist; there are {', '.join(NAMED)}")
+    if args.verb == "sheets":
+        if args.out is None:
+            raise ValueError("sheets need a folder; say --out DIR")
+        return
+    for name, (low, high) in (
+        ("clips", (1, 64)),
+        ("seconds", (2, 60)),
+        ("behaviours", (0, 64)),
+        ("minutes", (1, 240)),
+    ):
+        if not low <= getattr(args, name) <= high:
+            raise ValueError(f"--{name} is {getattr(args, name):g}; it must lie in {low} .. {high}")
 
 
 def settings_of(pairs: list[str]) -> dict[str, Any]:
@@ -124,7 +151,7 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise ValueError(f"--set {pair!r} is no KEY=VALUE; e.g. --set schedule.temperature=0.5")
+            raise ValueError(f"--set {pair!r} is no KEY=VALUE; e.g. --set schedule.steps=8")
         *groups, name = key.split(".")
         place = tree
         for group in groups:
@@ -133,65 +160,41 @@ def settings_of(pairs: list[str]) -> dict[str, Any]:
     return tree
 
 
-def _quick(args: argparse.Namespace) -> int:
+def _pipeline(args: argparse.Namespace) -> Any:
     import torch
 
     from flowact_ros.engine.pipeline import build_pipeline
-    from flowact_ros.evaluation.quick import Quick, Settings
-    from flowact_ros.evaluation.readout import load_readout
-    from flowact_ros.evaluation.report import machine
-    from flowact_ros.models.checkpoint import read_card, weights_dir
-    from flowact_ros.models.config import preset
 
-    changes = settings_of(args.set)
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipeline = build_pipeline(
+    return build_pipeline(
         args.preset,
         args.device,
         weights=args.weights,
-        dtype=args.dtype,
+        runtime=args.runtime,
         audio_backend=args.audio_backend,
         audio_path=args.audio_path,
-        # the canvas itself: nothing is resized before measuring
-        overrides={**changes, "lines": preset(args.preset).height},
+        overrides=settings_of(args.set),
     )
+
+
+def _quick(args: argparse.Namespace) -> int:
+    from flowact_ros.evaluation.quick import Quick, Settings
+    from flowact_ros.evaluation.report import machine
+    from flowact_ros.evaluation.rig_readout import load_readout
+
+    pipeline = _pipeline(args)
     readout, card = load_readout()
-    settings = Settings(
-        clips=args.clips,
-        seconds=args.seconds,
-        controls=min(3, args.clips),
-        named=2,
-        long_s=args.long,
-        wavs=tuple(args.wav),
-        character=args.character,
-        seed=args.seed,
-        split=args.split,
-        out=args.out,
-    )
-    facts: dict[str, object] = {"machine": machine(), "preset": args.preset, "seed": args.seed}
-    facts |= {"split": args.split, "set": args.set, "audio_backend": args.audio_backend}
+    names = ("clips", "seconds", "behaviours", "minutes", "character", "seed", "split", "out")
+    chosen = {name: getattr(args, name) for name in names}
+    settings = Settings(**chosen, controls=min(3, args.clips - 1), wavs=tuple(args.wav))
+    with progress() as tell:
+        report = Quick(pipeline, readout, card, settings, tell).run()
+    facts = {"preset": args.preset, "split": args.split, "seed": args.seed, "set": args.set}
     if args.preset == "debug":
         facts["weights"] = "random: the figures say nothing about quality"
-    else:
-        folder = Path(args.weights) if args.weights else weights_dir() / args.preset
-        facts["weights"] = {
-            name: {
-                k: v
-                for k, v in read_card(folder / f"{name}.safetensors").items()
-                if k in ("steps", "iteration", "commit")
-            }
-            for name in ("vae", "mmdit")
-        }
-    error = card["heldout_renders"]
-    rough = card["heldout_disturbed"]
-    facts["readout"] = (
-        f"mouth openings are read with correlation {error['correlation']:.3f} and {error['mae_px_512']:.2f} px mean "
-        f"error on held-out renders, {rough['correlation']:.3f} and {rough['mae_px_512']:.2f} px on spoiled ones"
-    )
-    with progress(args.json) as tell:
-        report = Quick(pipeline, readout, settings, tell).run()
-    report.facts = {**facts, **report.facts}
+    report.facts = {**facts, "machine": machine(), "readout": error_line(card), **report.facts}
+    report.facts["nfe"] = pipeline.config.schedule.steps
     if args.out is not None:
         (args.out / "report.json").write_text(report.json() + "\n", encoding="utf-8")
     if args.json:
@@ -200,15 +203,32 @@ def _quick(args: argparse.Namespace) -> int:
         report.show()
         if args.out is not None:
             print(f"contact sheets and curves: {args.out}")
-    missed = [f.key for f in report.figures if f.passed is False]
+    missed = [f.key for f in report.figures if f.met is False]
     return 1 if args.strict and missed else 0
+
+
+def error_line(card: dict[str, Any]) -> str:
+    """The readout's own error in one line: correlation with the truth on renders that it has not seen."""
+    seen = card["errors"]["performances"]
+    parts = [f"{name} {e['correlation']:.2f}" if "correlation" in e else f"{name} {e['right']:.2f} right"
+             for name, e in seen.items()]  # fmt: skip
+    return "read from pixels of unseen characters with correlation " + ", ".join(parts)
+
+
+def _sheets(args: argparse.Namespace) -> int:
+    from flowact_ros.evaluation.sheets import behaviour_sheet
+
+    pipeline = _pipeline(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.character or ["mia", "nova"]:
+        path = args.out / f"{name}.png"
+        behaviour_sheet(pipeline, name, path, seed=args.seed)
+        print(path)
+    return 0
 
 
 class progress:
     """A bar on stderr where that is a terminal, else a line now and then. Gives `tell(text, done)`."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
 
     def __enter__(self) -> Callable[[str, float], None]:
         from rich.console import Console
@@ -237,17 +257,20 @@ class progress:
 def _readout(args: argparse.Namespace) -> int:
     import torch
 
-    from flowact_ros.evaluation.readout import default_path, train_and_save
+    from flowact_ros.evaluation.train_rig_readout import export, train
 
     torch.set_num_threads(max(1, min(torch.get_num_threads(), 2)))
-    path = args.out or default_path()
-    card = train_and_save(path, characters=args.characters, steps=args.steps, seed=args.seed)
-    for name in ("heldout_renders", "heldout_disturbed"):
-        figures = card[name]
-        print(
-            f"{name}: correlation {figures['correlation']:.4f}, mean error {figures['mae_px_512']:.2f} px of 512 lines"
+    if not args.export:
+        train(args.run, minutes=args.minutes, steps=args.steps, seed=args.seed, rate=args.rate)
+        return 0
+    if not (args.run / "state.pt").is_file():
+        raise ValueError(
+            f"{args.run} holds no training run; train one with `flowact eval readout --run {args.run}`"
         )
-    print(f"written to {path}")
+    for group, figures in export(args.run)["errors"].items():
+        print(group)
+        for name, error in figures.items():
+            print(f"  {name:14s} " + "  ".join(f"{key} {value:.4f}" for key, value in error.items()))
     return 0
 
 

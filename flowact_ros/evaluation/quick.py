@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flowact eval quick`: is the picture good, do the lips follow the sound, does the character stay itself?
+"""`flowact eval quick`: does it live, do the lips follow the sound, is it sharp, does it do what it is told?
 
-Characters, voices and sentences are ones that training never saw (`data/splits.py`). Every figure stands beside the
-renderer's own frames (truth), their VAE round trip (bound) and a control that must fail. Deterministic for a seed,
-a machine kind and a thread count.
+Characters, voices and sentences are ones that training never saw (`data/splits.py`). Figures are read from pixels by a
+network of the evaluation's own (`rig_readout.py`); rates of events come from minutes of raw motion, with what the
+pixels of the clips show beside them. Every figure stands beside truth (the renderer's own frames, read the same way), a
+ceiling (the same sound performed once more by the behaviour scripts: also what a script animator with phoneme times
+would show), version 1, and controls that must miss the target. Deterministic for a seed, a machine kind and a thread
+count.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,52 +21,53 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowact_ros.data.characters import NAMED
-from flowact_ros.engine.pipeline import AvatarPipeline
-from flowact_ros.evaluation import metrics
-from flowact_ros.evaluation.clips import (
-    Clip,
-    EvaluationError,
-    Generated,
-    generate,
-    heldout_clips,
-    recorded_clip,
-    round_trip,
-    to_bytes,
-)
-from flowact_ros.evaluation.figures import (
-    LINES,
-    ClipResult,
-    clip_record,
-    lip_figures,
-    motion_figures,
-    picture_figures,
-)
-from flowact_ros.evaluation.readout import MouthReadout, crop, mouth_place, read_opening
-from flowact_ros.evaluation.report import Report
+from flowact_ros.engine.interfaces import Pipeline
+from flowact_ros.evaluation import figures, pictures
+from flowact_ros.evaluation.clips import Clip, behaviour_clips, long_clips, recorded_clip, speech_clips
+from flowact_ros.evaluation.events import get
+from flowact_ros.evaluation.generate import draw, generate
+from flowact_ros.evaluation.metrics import loudness
+from flowact_ros.evaluation.recognition import Recogniser, behaviour_of
+from flowact_ros.evaluation.report import Report, load_baseline
+from flowact_ros.evaluation.rig_metrics import Take, frozen
+from flowact_ros.evaluation.rig_readout import LINES, Readout, read
 from flowact_ros.evaluation.sheets import SHEET_COLUMNS, curves, sheet, small
-from flowact_ros.evaluation.steady import steady_run
-from flowact_ros.timebase import FRAME_RATE
+from flowact_ros.models.codec.motion import clamp, denormalise, normalise
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
-NAMED_SHOWN = ("mia", "kenji", "amara")
-MOUTH_COLUMNS = 18
+LOOK_EVERY = 20  # frames between two looks at sharpness
+GROUPS = 6  # latents of a clip whose true motion is drawn
+FLICKER_S, FLICKER_NOISE = 2.0, 0.1
 
 
 @dataclass(frozen=True)
 class Settings:
-    """clips, seconds: held-out clips and their length; controls: clips made again with another clip's sound; named:
-    named characters; long_s: length of the drift run; wavs: recorded speech; seed: of the stream's noise."""
+    """clips, seconds: speech clips and their length; behaviours: clips with all nine; minutes: of motion for rates of
+    events; controls: clips made again with another clip's sound; wavs: recorded speech, said by `character`; seed: of
+    the stream's noise; split: settings are chosen on "validation", whose characters are others."""
 
     clips: int = 6
     seconds: float = 10.0
+    behaviours: int = 3
+    minutes: float = 10.0
     controls: int = 3
-    named: int = 2
-    long_s: float = 120.0
     wavs: tuple[str, ...] = ()
-    character: str = "mia"  # of the drift run and of recorded speech
+    character: str = "mia"
     seed: int = 0
-    split: str = "heldout"  # settings are chosen on "validation", whose characters are others
+    split: str = "heldout"
     out: Path | None = None
+
+
+@dataclass
+class Seen:
+    """One clip as it was made and as the truth is, both read from pixels. motion: raw `[T, K]`."""
+
+    clip: Clip
+    motion: np.ndarray
+    made: Take
+    truth: Take
+    moved: tuple[float, float]  # pixels' movement, made and true
+    looks: dict[int, Tensor]  # frame: picture uint8 [3, H, W]
 
 
 class Quick:
@@ -71,176 +75,243 @@ class Quick:
 
     def __init__(
         self,
-        pipeline: AvatarPipeline,
-        readout: MouthReadout,
+        pipeline: Pipeline,
+        readout: Readout,
+        card: dict,
         settings: Settings,
         tell: Callable[[str, float], None] = lambda text, done: None,
     ) -> None:
-        self.pipeline, self.readout, self.settings, self.tell = pipeline, readout, settings, tell
-        self.size = pipeline.config.height
-        self.report = Report("flowact eval quick")
-        s = settings
-        self._units = float(
-            s.clips * s.seconds * 2.2
-            + s.controls * s.seconds
-            + s.named * s.seconds
-            + s.long_s
-            + 10 * len(s.wavs)
+        self.pipeline, self.readout, self.card, self.settings, self.tell = (
+            pipeline,
+            readout,
+            card,
+            settings,
+            tell,
         )
-        self._done = 0.0
-        self._label = ""
+        self.report = Report("flowact eval quick", baseline=load_baseline())
+        s = settings
+        looked = s.clips * s.seconds + 45 * s.behaviours
+        self._units = (
+            3 * looked
+            + s.controls * 2 * s.seconds
+            + 60 * s.minutes * 0.4
+            + 45 * s.behaviours * 0.4
+            + 40 * len(s.wavs)
+        )
+        self._done, self._label = 0.0, ""
 
     def run(self) -> Report:
-        """All parts; the report's facts hold each clip's figures too."""
         began = time.monotonic()
         s = self.settings
-        clips = heldout_clips(s.clips, s.seconds, self.size, split=s.split)
-        results = [self._clip(clip, i) for i, clip in enumerate(clips)]
-        shuffled = self._shuffled(results)
-        named = self._named(clips)
-        picture_figures(self.report, results)
-        lip_figures(self.report, results, shuffled, named)
-        motion_figures(self.report, results)
-        if self.settings.long_s:
-            self._step(0.0, f"{self.settings.character} for {self.settings.long_s:.0f} s")
-            self._long_rows = steady_run(
-                self.report,
-                self.pipeline,
-                self.settings.character,
-                self.settings.long_s,
-                seed=self.settings.seed,
-                tell=lambda frames: self._step(frames / FRAME_RATE),
-            )
-        for path in self.settings.wavs:
-            self._recorded(path, results)
-        self.report.facts["clips"] = [clip_record(r) for r in results]
-        made = sum(r.clip.frames for r in results) / FRAME_RATE
-        factor = sum(r.made_in for r in results) / max(made, 1e-9)
-        self.report.facts["real_time_factor_here"] = round(factor, 3)
+        speech = speech_clips(s.clips, s.seconds, self.pipeline.height, s.split)
+        acted = behaviour_clips(s.behaviours, self.pipeline.height, s.split)
+        seen = [self._see(clip, f"speech {k + 1} of {len(speech)}") for k, clip in enumerate(speech)]
+        shown = [self._see(clip, f"behaviours {k + 1} of {len(acted)}") for k, clip in enumerate(acted)]
+        self._lips(seen)
+        self._events(seen + shown)
+        if shown:
+            self._behaviours(shown)
+        self._pictures(seen + shown)
+        if s.wavs:
+            self._recorded(seen)
         self.report.facts["seconds"] = round(time.monotonic() - began, 1)
-        if self.settings.out is not None:
-            self._draw(results, named)
+        if s.out is not None:
+            self._draw(seen, shown)
         return self.report
 
-    # ---------------------------------------------------------------- parts
+    def _step(self, seconds: float, text: str = "") -> None:
+        self._label = text or self._label
+        self._done = min(self._done + seconds, self._units)
+        self.tell(self._label, self._done / max(self._units, 1e-9))
 
-    def _step(self, seconds: float, label: str = "") -> None:
-        self._done += seconds
-        self._label = label or self._label
-        self.tell(self._label, min(1.0, self._done / max(self._units, 1e-9)))
+    # ---------------------------------------------------------------- making and reading
 
-    def _read(self, clip: Clip, frames: Tensor) -> np.ndarray:
-        return read_opening(self.readout, frames, mouth_place(clip.identity)) * LINES
-
-    def _mouths(self, clip: Clip, frames: Tensor) -> Tensor:
-        """Surroundings of the mouth in every second frame of the liveliest second and a half."""
-        lively = np.convolve(np.abs(np.diff(clip.opening)), np.ones(2 * MOUTH_COLUMNS), "valid")
-        first = int(np.argmax(lively)) if len(lively) else 0
-        crops = crop(frames[first : first + 2 * MOUTH_COLUMNS : 2], mouth_place(clip.identity))
-        return to_bytes(crops)
-
-    def _make(self, clip: Clip, label: str) -> Generated:
-        self._step(0.0, label)
-        return generate(
-            self.pipeline, clip, seed=self.settings.seed, tell=lambda n: self._step(n / FRAME_RATE)
-        )
-
-    def _clip(self, clip: Clip, number: int) -> ClipResult:
-        label = f"clip {number + 1} of {self.settings.clips} ({clip.name})"
-        self._step(0.0, f"{label}: drawing")
-        truth = clip.truth()
-        self._step(0.7 * self.settings.seconds, f"{label}: VAE")
-        bound = round_trip(self.pipeline, truth)
-        if len(bound) < len(truth):
-            raise EvaluationError(f"{len(truth)} frames are not whole latents")
-        self._step(0.5 * self.settings.seconds)
-        made = self._make(clip, f"{label}: stream")
-        boxes = clip.boxes()
-        few = slice(0, None, 5)
-        eyes = [metrics.psnr(truth[few], bound[few], boxes[name][few]) for name in ("eye_left", "eye_right")]
-        times = np.linspace(0.5, clip.frames / FRAME_RATE - 0.5, SHEET_COLUMNS) * FRAME_RATE
-        chosen = torch.from_numpy(times.astype(int))
-        face, own = boxes["face"][few], metrics.detail(truth[few], boxes["face"][few])
-        still = torch.from_numpy(clip.picture()).permute(2, 0, 1).expand_as(truth[few])
-        blurred = F.avg_pool2d(truth[few].float(), 5, 1, 2).to(torch.uint8)
-        others = (("VAE", bound[few]), ("stream", made.frames[few]), ("still", still))
-        return ClipResult(
-            clip=clip,
-            face={name: metrics.psnr(truth[few], frames, face) for name, frames in others},
-            detail={
-                name: metrics.detail(frames, face) / own for name, frames in (*others[:2], ("blur", blurred))
-            },
-            psnr=metrics.psnr(truth[few], bound[few]),
-            ssim=metrics.ssim(truth[few], bound[few]),
-            eyes=float(np.mean(eyes)),
-            mouth=metrics.psnr(truth[few], bound[few], boxes["mouth"][few]),
-            true=clip.opening * LINES,
-            read_truth=self._read(clip, truth),
-            read_bound=self._read(clip, bound),
-            read=self._read(clip, made.frames),
-            changes_truth=metrics.differences(truth),
-            changes_bound=metrics.differences(bound),
-            changes=metrics.differences(made.frames),
-            starts=made.starts,
-            made_in=made.seconds,
-            rows=[
-                (f"{clip.name} truth", small(truth[chosen])),
-                ("VAE", small(bound[chosen])),
-                ("stream", small(made.frames[chosen])),
-            ],
-            mouths=[
-                (label, self._mouths(clip, frames))
-                for label, frames in ((f"{clip.name} truth", truth), ("VAE", bound), ("stream", made.frames))
-            ],
-        )
-
-    def _shuffled(self, results: list[ClipResult]) -> list[tuple[ClipResult, np.ndarray]]:
-        """Clips made again with the sound of another one: what the lips owe to anything but the sound."""
-        out = []
-        for i in range(min(self.settings.controls, len(results))):
-            other = results[(i + 1) % len(results)].clip
-            clip = results[i].clip.with_sound_of(other)
-            made = self._make(clip, f"control {i + 1} of {self.settings.controls}: another clip's sound")
-            out.append((results[i], self._read(clip, made.frames)))
-        return out
-
-    def _named(self, clips: list[Clip]) -> list[tuple[Clip, np.ndarray, Tensor]]:
-        out = []
-        for i, name in enumerate(NAMED_SHOWN[: self.settings.named]):
-            clip = clips[i % len(clips)].as_character(NAMED[name], name)
-            made = self._make(clip, f"named character {name}")
-            chosen = torch.linspace(12, clip.frames - 13, SHEET_COLUMNS).long()
-            out.append((clip, self._read(clip, made.frames), small(made.frames[chosen])))
-        return out
-
-    # ---------------------------------------------------------------- recorded speech
-
-    def _recorded(self, path: str, results: list[ClipResult]) -> None:
-        """Recorded speech has no true lips: the opening is compared with the loudness, as the truth's own is."""
-        clip = recorded_clip(path, self.settings.character, self.size)
-        made = self._make(clip, f"recorded speech {clip.name}")
-        read, loud = self._read(clip, made.frames), metrics.loudness(clip.pcm, clip.frames)
-        own = [metrics.correlation(r.true, metrics.loudness(r.clip.pcm, r.clip.frames)) for r in results]
-        least = 0.8 * float(np.mean(own))
-        shifts = range(FRAME_RATE, clip.frames - FRAME_RATE, 7)
-        turned = [abs(metrics.correlation(read, np.roll(loud, shift))) for shift in shifts]
-        self.report.add(
-            f"recorded_{clip.name}", f"opening against loudness, {clip.name}", metrics.correlation(read, loud),
-            truth=float(np.mean(own)), control=float(np.mean(turned)), least=round(least, 3),
+    def _motion(self, clip: Clip, share: float = 0.4) -> np.ndarray:
+        """What the denoiser makes of a clip, without pictures."""
+        _, motion = generate(
+            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self.settings.seed,
+            lambda frames: self._step(share * frames / FRAME_RATE),
         )  # fmt: skip
+        return motion
+
+    def _watch(self, clip: Clip) -> tuple[Tensor, np.ndarray, dict[int, Tensor]]:
+        """(small frames `[T, 3, 256, 256]`, motion, pictures in full size now and then)."""
+        frames, motion = generate(
+            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self.settings.seed
+        )
+        rows, looks = [], {}
+        for k, frame in enumerate(frames):
+            picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+            if k % LOOK_EVERY == LOOK_EVERY // 2:
+                looks[k] = picture
+            rows.append(_reduced(picture))
+            self._step(1.4 / FRAME_RATE)
+        return torch.stack(rows), motion, looks
+
+    def _see(self, clip: Clip, text: str) -> Seen:
+        self._step(0.0, f"{text} ({clip.name})")
+        frames, motion, looks = self._watch(clip)
+        made = clip.take(read(self.readout, frames))
+        drawn = clip.paint(clip.controls, LINES)
+        truth = clip.take(read(self.readout, drawn))
+        self._step(1.6 * clip.frames / FRAME_RATE)
+        moved = pictures.movement(frames), pictures.movement(drawn)
+        return Seen(clip, motion, made, truth, moved, looks)
+
+    # ---------------------------------------------------------------- parts of the table
+
+    def _lips(self, seen: Sequence[Seen]) -> None:
+        again, shuffled = [], []
+        for k, one in enumerate(seen):
+            other = one.clip.again(k)
+            again.append(other.take(read(self.readout, other.paint(other.controls, LINES))))
+        for k in range(min(self.settings.controls, len(seen) - 1)):
+            self._step(0.0, f"control {k + 1}: another clip's sound")
+            clip = seen[k].clip.with_sound_of(seen[k + 1].clip)
+            shuffled.append(clip.take(read(self.readout, self._watch(clip)[0])))
+        lips = figures.Lips(
+            [s.made for s in seen], [s.truth for s in seen], [s.clip.true() for s in seen], again, shuffled
+        )
+        figures.lip_figures(self.report, lips)
+
+    def _events(self, seen: Sequence[Seen]) -> None:
+        """Long motion for rates and smoothness."""
+        clips = long_clips(self.settings.minutes, self.settings.split)
+        self._step(0.0, f"{self.settings.minutes:g} minutes of motion")
+        made = [clip.of_motion(self._motion(clip)) for clip in clips]
+        truth = [clip.true() for clip in clips]
+        script = [clip.again(k).true() for k, clip in enumerate(clips)]
+        pixels, own = [s.made for s in seen], [s.truth for s in seen]
+        figures.event_figures(self.report, made, truth, pixels, own, script)
+        energy = sum(s.moved[0] * s.clip.frames for s in seen) / sum(s.moved[1] * s.clip.frames for s in seen)
+        figures.smoothness_figures(self.report, made, truth, pixels, own, script, energy)
+
+    def _behaviours(self, shown: Sequence[Seen]) -> None:
+        self._step(0.0, "behaviours told apart")
+        recogniser = Recogniser(self.card["errors"]["performances"])
+        made, truth = [s.made for s in shown], [s.truth for s in shown]
+        again = [s.clip.again(k).true() for k, s in enumerate(shown)]
+        figures.hand_figures(self.report, made, truth, again)
+        wrong = [s.clip.of_motion(self._motion(s.clip.with_texts_of_others())) for s in shown]
+        figures.behaviour_figure(
+            self.report, recogniser.accuracy(made), recogniser.accuracy(truth), recogniser.accuracy(again)[0],
+            {"other text": recogniser.accuracy(wrong)[0], "frozen": recogniser.accuracy(frozen(made))[0]},
+        )  # fmt: skip
+
+    def _pictures(self, seen: Sequence[Seen]) -> None:
+        self._step(0.0, "sharpness, and true motion through the renderer")
+        out = figures.Pictures(edges=self._edges(seen))
+        parts: dict[str, list[tuple[Tensor, Tensor, np.ndarray | None]]] = {}
+        for one in seen:
+            for name, row in self._oracle(one.clip).items():
+                parts.setdefault(name, []).extend(row)
+        for name, rows in parts.items():
+            error = np.mean([10 ** (-pictures.psnr(a, b, box) / 10) for a, b, box in rows])
+            out.psnr[name] = float(-10 * np.log10(error))
+        out.flicker = self._flicker(seen[0].clip)
+        figures.picture_figures(self.report, out)
+
+    def _edges(self, seen: Sequence[Seen]) -> dict[str, dict[str, float]]:
+        """Gradients of what was drawn ÷ those of the world's renderer with the very same motion, by behaviour."""
+        sums: dict[str, dict[str, list[float]]] = {}
+        for one in seen:
+            at = sorted(one.looks)
+            motion = clamp(torch.from_numpy(one.motion[at]))
+            true, boxes = one.clip.paint(motion), one.clip.boxes(motion)
+            drawn = torch.stack([one.looks[k] for k in at])
+            blurred = F.avg_pool2d(true.float(), 5, 1, 2).to(torch.uint8)
+            kinds = _kinds(one.made)
+            for part, names in (
+                ("face", ("face",)),
+                ("eyes", ("eye_left", "eye_right")),
+                ("mouth", ("mouth",)),
+            ):
+                for name in names:
+                    for suffix, frames in (("", drawn), ("_true", true), ("_blurred", blurred)):
+                        for k, value in zip(at, pictures.edges(frames, boxes[name]), strict=True):
+                            sums.setdefault(kinds[k], {}).setdefault(part + suffix, []).append(value)
+        out: dict[str, dict[str, float]] = {}
+        for kind, values in sums.items():
+            out[kind] = {
+                f"{part}{suffix}": float(np.mean(values[f"{part}{suffix}"]) / np.mean(values[f"{part}_true"]))
+                for part in ("face", "eyes", "mouth")
+                for suffix in ("", "_blurred")
+            }
+        return out
+
+    def _oracle(self, clip: Clip) -> dict[str, list[tuple[Tensor, Tensor, np.ndarray | None]]]:
+        """(drawn, true, boxes) of some latents with the true motion; `…_still`: the reference in place of drawn."""
+        starts = np.linspace(0, clip.frames - FRAMES_PER_LATENT, GROUPS).astype(int)
+        starts -= starts % FRAMES_PER_LATENT
+        at = np.concatenate([np.arange(k, k + FRAMES_PER_LATENT) for k in starts])
+        motion = clip.controls[torch.from_numpy(at)]
+        drawn = torch.from_numpy(draw(self.pipeline, clip.picture(), motion.numpy())).permute(0, 3, 1, 2)
+        true, boxes = clip.paint(motion), clip.boxes(motion)
+        still = torch.from_numpy(clip.picture()).permute(2, 0, 1).expand_as(true)
+        out: dict[str, list[tuple[Tensor, Tensor, np.ndarray | None]]] = {}
+        for suffix, frames in (("", drawn), ("_still", still)):
+            out[f"whole{suffix}"] = [(frames, true, None)]
+            out[f"eyes{suffix}"] = [(frames, true, boxes[name]) for name in ("eye_left", "eye_right")]
+            out[f"mouth{suffix}"] = [(frames, true, boxes["mouth"])]
+        return out
+
+    def _flicker(self, clip: Clip) -> float:
+        """Trembling of the renderer's pictures ÷ that of the world's, both with the same disturbed motion."""
+        count = min(clip.frames, round(FLICKER_S * FRAME_RATE)) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
+        noise = torch.randn(count, clip.controls.shape[1], generator=torch.Generator().manual_seed(0))
+        motion = clamp(denormalise(normalise(clip.controls[:count]) + FLICKER_NOISE * noise))
+        drawn = torch.from_numpy(draw(self.pipeline, clip.picture(), motion.numpy())).permute(0, 3, 1, 2)
+        return pictures.flicker(drawn) / pictures.flicker(clip.paint(motion))
+
+    def _recorded(self, seen: Sequence[Seen]) -> None:
+        made = []
+        for path in self.settings.wavs:
+            clip = recorded_clip(path, self.settings.character, self.pipeline.height)
+            self._step(0.0, f"recorded speech {clip.name}")
+            opening = get(read(self.readout, self._watch(clip)[0]), "opening")
+            made.append((opening, loudness(clip.pcm, clip.frames)))
+        own = [(get(s.truth.series, "opening"), loudness(s.clip.pcm, s.clip.frames)) for s in seen]
+        figures.recorded_figure(self.report, made, own)
 
     # ---------------------------------------------------------------- output
 
-    def _draw(self, results: list[ClipResult], named: list[tuple[Clip, np.ndarray, Tensor]]) -> None:
+    def _draw(self, seen: Sequence[Seen], shown: Sequence[Seen]) -> None:
         out = self.settings.out
         assert out is not None
         out.mkdir(parents=True, exist_ok=True)
-        sheet(out / "clips.png", [row for r in results for row in r.rows])
-        sheet(out / "mouths.png", [row for r in results for row in r.mouths])
-        if named:
-            sheet(out / "named.png", [(clip.name, frames) for clip, _, frames in named])
-        if self.settings.long_s:
-            sheet(out / "long.png", self._long_rows)
-        lines = [(r.clip.name, {"truth": r.true, "VAE": r.read_bound, "stream": r.read}) for r in results]
-        curves(out / "lips.png", lines)
+        rows = []
+        for one in [*seen, *shown]:
+            at = [sorted(one.looks)[k] for k in np.linspace(0, len(one.looks) - 1, SHEET_COLUMNS).astype(int)]
+            rows.append((f"{one.clip.name} truth", small(one.clip.paint(one.clip.controls[at]))))
+            rows.append(("stream", small(torch.stack([one.looks[k] for k in at]))))
+        sheet(out / "clips.png", rows)
+        pairs = [
+            (s.clip.name, {"truth": get(s.truth.series, "opening"), "stream": get(s.made.series, "opening")})
+            for s in seen
+        ]
+        curves(out / "lips.png", pairs)
+        np.savez_compressed(
+            out / "series.npz",
+            **{
+                f"{kind}_{k}": getattr(one, kind).series
+                for k, one in enumerate([*seen, *shown])
+                for kind in ("made", "truth")
+            },
+        )
         (out / "report.json").write_text(self.report.json() + "\n", encoding="utf-8")
+
+
+def _reduced(picture: Tensor) -> Tensor:
+    """uint8 `[3, H, W]` -> `[3, 256, 256]`, as the readout sees it."""
+    if picture.shape[-1] == LINES:
+        return picture
+    value = F.interpolate(picture[None].float(), (LINES, LINES), mode="bilinear", antialias=True)
+    return value.round().clamp(0, 255).to(torch.uint8)[0]
+
+
+def _kinds(take: Take) -> list[str]:
+    """The one of nine behaviours of every frame."""
+    out = [""] * take.frames
+    for kind, start, end in take.spans():
+        out[start:end] = [behaviour_of(kind)] * (end - start)
+    return out

@@ -12,6 +12,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowact_ros.data.characters import NAMED, neutral_picture
+from flowact_ros.engine.interfaces import Pipeline
+from flowact_ros.evaluation.generate import generate
+from flowact_ros.evaluation.recognition import NINE, all_nine, behaviour_of
+
 SHEET_COLUMNS = 8
 CELL = 176  # pixels of one picture
 LABEL = 76  # pixels beside a row
@@ -59,3 +64,22 @@ def curves(path: Path, rows: Sequence[tuple[str, dict[str, np.ndarray]]], frames
             ]
             draw.line(points, fill=colour, width=2)
     page.save(path)
+
+
+def behaviour_sheet(pipeline: Pipeline, character: str, path: Path, seed: int = 0) -> None:
+    """A page of a named character: a row a behaviour, frames at equal distances from half a second after it began."""
+    performance = all_nine(seed, "validation")
+    picture = neutral_picture(NAMED[character], pipeline.height)
+    frames, motion = generate(pipeline, picture, performance.pcm, performance.instruction, seed)
+    ends = [start for start, _ in performance.kinds[1:]] + [len(motion)]
+    wanted: dict[int, tuple[int, int]] = {}
+    for (start, kind), end in zip(performance.kinds, ends, strict=True):
+        for column, k in enumerate(
+            np.linspace(start + 12, min(end, len(motion)) - 1, SHEET_COLUMNS).astype(int)
+        ):
+            wanted[int(k)] = (NINE.index(behaviour_of(kind)), column)
+    rows = torch.zeros(len(NINE), SHEET_COLUMNS, 3, CELL, CELL, dtype=torch.uint8)
+    for k, frame in enumerate(frames):
+        if k in wanted:
+            rows[wanted[k]] = small(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None])[0]
+    sheet(path, [(kind.replace("_", " "), row) for kind, row in zip(NINE, rows, strict=True)])

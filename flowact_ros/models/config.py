@@ -143,6 +143,11 @@ class RendererConfig:
     arm_size: tuple[int, int] = (224, 176)
     arm_widths: tuple[int, int] = (24, 64)
 
+    @property
+    def crop_sizes(self) -> tuple[int, int, int]:
+        """Of mouth, left and right eye."""
+        return self.mouth_size, self.eye_size, self.eye_size
+
     def __post_init__(self) -> None:
         _require(self.size % 32 == 0, f"renderer.size is {self.size}; it must be a multiple of 32")
         for name in ("mouth_size", "eye_size"):

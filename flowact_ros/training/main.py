@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "renderer", help="the codec, on characters that are drawn as they are needed"
     )
     renderer.add_argument(
-        "--still", type=int, default=2, help="frames of a reference whose head does not move"
+        "--still", type=int, default=6, help="frames of a reference whose head does not move"
     )
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 

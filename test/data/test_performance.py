@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from fake_speech import only_fake
 
 from flowact_ros.data.augment import Channel, Voice
-from flowact_ros.data.behaviours import CODES, KINDS, NEUTRAL, WORDINGS, Span, body, column, limit
+from flowact_ros.data.behaviours import CODES, EYE_TURN, KINDS, NEUTRAL, WORDINGS, Span, body, column, limit
+from flowact_ros.data.characters import NAMED, feature_boxes
 from flowact_ros.data.characters.controls import CONTROL_LIMITS, CONTROL_NAMES, check_controls
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.performance import Segment, perform, seconds_said
@@ -92,6 +94,38 @@ def test_each_behaviour_can_be_seen() -> None:
         assert idle["jaw"].max() == 0.0 and idle["lip_press"].max() == 0.0
 
 
+def test_the_thinking_hand_is_at_the_chin_and_leaves_the_mouth_free() -> None:
+    for seed, who in enumerate(NAMED.values()):
+        controls = perform([Segment("thinking_chin", 3.0)], np.random.default_rng(seed)).controls[-1:]
+        boxes = feature_boxes(who, torch.from_numpy(controls), 480)
+        mouth, face = boxes["mouth"][0], boxes["face"][0]
+        hands = [boxes[name][0] for name in ("hand_left", "hand_right") if float(boxes[name].max()) > 0]
+        assert len(hands) == 1, who.name
+        x0, y0, x1, y1 = (float(v) for v in hands[0])
+        assert y0 < float(face[3]) < y1 and x0 < float(mouth[0] + mouth[2]) / 2 < x1, who.name
+        lips = float(mouth[1] + mouth[3]) / 2
+        assert (
+            y0 > lips and controls[0, column("hand_left_open")] + controls[0, column("hand_right_open")] < 0.2
+        )
+
+
+def test_lids_close_together_and_the_idle_look_about_and_come_back() -> None:
+    for kind in KINDS:
+        track = act(kind, 2, 8.0)
+        assert np.array_equal(track["blink_left"], track["blink_right"]), kind
+    aside = viewer = turned = 0
+    for seed in range(12):
+        idle = act("idle", seed, 10.0)
+        # Where the eyes look in space: the eyes' turn and the head's together.
+        look = idle["gaze_x"] + idle["head_yaw"] / EYE_TURN
+        aside += int((np.abs(look) > 0.35).sum())
+        viewer += int((np.abs(look) < 0.1).sum())
+        turned += int((idle["head_yaw"] * look > 0)[np.abs(look) > 0.35].sum())
+        assert np.ptp(idle["shoulder_x"]) > 0.1
+    assert 0.08 < aside / 3000 < 0.6 and viewer / 3000 > 0.3
+    assert turned > 0.6 * aside  # the head goes with the eyes
+
+
 def test_life_goes_on_in_every_behaviour() -> None:
     for kind in KINDS:
         track = act(kind, 1, 8.0)
@@ -138,7 +172,7 @@ def test_a_performance_fits_together() -> None:
     p = perform(timeline, np.random.default_rng(3))
     assert p.controls.shape == (p.frames, len(CONTROL_NAMES)) and p.controls.dtype == np.float32
     assert p.pcm.shape == (p.frames * 960,) and p.pcm.dtype == np.float32 and p.behaviour.shape == (p.frames,)
-    check = __import__("torch").from_numpy(p.controls)
+    check = torch.from_numpy(p.controls)
     assert check_controls(check).shape == check.shape
     starts = [frame for frame, _ in p.instruction]
     assert (

@@ -81,7 +81,11 @@ def test_all_nodes_and_a_page_client(page, capsys):
         (["--engine-only", "--preset", "debug", "--runtime", "abacus"], 1, "runtime 'abacus' does not exist"),
         (["--engine-only", "--preset", "huge"], 1, "preset 'huge' does not exist"),
         (["--engine-only", "--preset", "debug", "--character", "nobody"], 1, "'nobody' does not exist"),
-        (["--engine-only", "--preset", "debug", "--wav", "/nonexistent.wav"], 1, "/nonexistent.wav does not exist"),
+        (
+            ["--engine-only", "--preset", "debug", "--wav", "/nonexistent.wav"],
+            1,
+            "/nonexistent.wav does not exist",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(argv: list[str], status: int, words: str, capsys):
@@ -97,7 +101,7 @@ def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
     from PIL import Image
 
     from flowact_ros.data.characters import NAMED, control_index, neutral, render
-    from flowact_ros.evaluation import readout
+    from flowact_ros.evaluation import rig_readout
     from flowact_ros.evaluation.bench_table import lips_at_rest
 
     controls = neutral(2)
@@ -107,14 +111,15 @@ def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
             tmp_path / f"{name}.jpg", quality=95
         )
 
-    def by_darkness(module: object, frames: torch.Tensor, place: tuple[float, float]) -> np.ndarray:
-        inside = readout.crop(frames, place)[:, :, 40:56, 40:56]
-        return (inside < -0.4).float().mean((1, 2, 3)).numpy() * 0.1
+    def by_darkness(module: object, frames: torch.Tensor) -> np.ndarray:
+        values = frames.float().mean((1, 2, 3)).numpy()
+        readings = np.zeros((len(frames), len(rig_readout.READ)), np.float32)
+        readings[:, rig_readout.column("opening")] = 0.1 * (values < values.max() - 0.2)
+        return readings
 
-    monkeypatch.setattr(readout, "load_readout", lambda: (None, {}))
-    monkeypatch.setattr(readout, "read_opening", by_darkness)
+    monkeypatch.setattr(rig_readout, "load_readout", lambda: (None, {}))
+    monkeypatch.setattr(rig_readout, "read", by_darkness)
     times = [0.04 * k for k in range(36)]
     kept = [(0, t, str(tmp_path / ("open.jpg" if t < 0.39 else "shut.jpg"))) for t in times]
     kept += [(1, t, str(tmp_path / "open.jpg")) for t in times[:20]]
-    assert lips_at_rest(kept, "mia") == [pytest.approx(0.4)]
-    assert lips_at_rest(kept, "nobody") == []
+    assert lips_at_rest(kept) == [pytest.approx(0.4)]

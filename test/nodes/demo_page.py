@@ -161,7 +161,7 @@ class Shown:
 
 
 def watch(page: Page, place: tuple[float, float], reach: float, side: int) -> None:
-    """Has the page note what it draws from now on; the square as in `evaluation.readout.crop`."""
+    """Has the page note what it draws from now on; of every picture a square around `place`."""
     page.wait_for("window.flowact && window.flowact.audio.context !== null", PATIENCE_S)
     page.evaluate(f"{PROBE}([{place[0]}, {place[1]}], {reach}, {side})")
 

@@ -16,9 +16,9 @@ import torch
 from cdp import Page, need_chromium
 from demo_page import PATIENCE_S, Demo, Shown, picture, shown, wait_for_frames, watch
 
-from flowact_ros.data.characters import NAMED
+from flowact_ros.data.characters import NAMED, feature_boxes, neutral
 from flowact_ros.engine.characters import load_character
-from flowact_ros.evaluation.readout import REACH, SIDE, load_readout, mouth_place, read_opening
+from flowact_ros.evaluation.rig_readout import LINES, column, load_readout, read
 from flowact_ros.media.wav import read_audio, write_wav
 
 pytestmark = [
@@ -51,7 +51,7 @@ def loudness(wav: Path) -> float:
 def look(page: Page, url: str) -> None:
     """Opens the demo's page in a browser that runs already, and notes all frames."""
     page.send("Page.navigate", url=url)
-    watch(page, mouth_place(NAMED[CHARACTER]), REACH, SIDE)
+    watch(page, (0.5, 0.5), 1.0, LINES)
 
 
 def nearest_character(rgb: np.ndarray) -> str:
@@ -65,16 +65,14 @@ def nearest_character(rgb: np.ndarray) -> str:
     return min(NAMED, key=lambda name: float((cells(load_character(name)) - seen).abs().mean()))
 
 
-def opening(mouths: np.ndarray) -> np.ndarray:
-    """How far the mouth is open in each square, in lines of a 512 canvas, read from its pixels."""
-    # `read_opening` cuts REACH of the height around the place: of these squares, which are cut already, all
-    frames = torch.from_numpy(mouths).permute(0, 3, 1, 2)
-    around = torch.nn.functional.pad(frames, [round(SIDE * (1 / REACH - 1) / 2)] * 4)
-    return read_opening(load_readout()[0], around, (0.5, 0.5)) * 512
+def opening(pictures: np.ndarray) -> np.ndarray:
+    """How far the mouth is open in each picture, in lines of a 512 canvas, read from its pixels."""
+    frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    return read(load_readout()[0], frames)[:, column("opening")] * 512
 
 
 def movement(rows: Shown, part: np.ndarray) -> float:
-    """Mean change of the mouth's square from one new picture to the next within 0.2 s, in grey levels.
+    """Mean change around the mouth from one new picture to the next within 0.2 s, in grey levels.
 
     Where the machine was late, the next is not the next frame.
     """
@@ -82,7 +80,8 @@ def movement(rows: Shown, part: np.ndarray) -> float:
     pairs = np.flatnonzero(np.diff(rows.pts[new]) < 0.2)
     assert len(pairs), f"no two of {len(new)} new pictures follow each other within 0.2 s"
     before, after = (rows.mouths(np.isin(np.arange(len(part)), new[pairs + k])) for k in (0, 1))
-    return float(np.abs(after.astype(np.float32) - before).mean())
+    x0, y0, x1, y1 = feature_boxes(NAMED[CHARACTER], neutral(1), LINES)["mouth"][0].int().tolist()
+    return float(np.abs(after.astype(np.float32) - before)[:, y0:y1, x0:x1].mean())
 
 
 def test_the_mouth_moves_while_its_sound_plays_and_rests_in_silence(start: Callable[..., Demo]) -> None:

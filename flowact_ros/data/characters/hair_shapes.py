@@ -39,7 +39,8 @@ def cap(identity: Identity, pose: Pose, u: Tensor, v: Tensor) -> Tensor:
     if style in ("short", "quiff", "undercut", "crown"):
         base = sdf.ellipse(u, v + 26.0, w + 2.5, 105.0)
         if style == "crown":  # what is left around a bald top
-            return torch.maximum(sdf.ellipse(u, v + 10.0, w + 6.0 + 3.0 * volume, 92.0), -(v + 66.0))
+            ring = sdf.ellipse(u, v + 12.0, w + 7.0 + 4.0 * volume, 78.0)
+            return sdf.smooth_max(ring, 0.78 * w - u.abs() + 0.16 * (v + 12.0), 14.0)
         if style == "short":
             # Cropped sides under a fuller, softly uneven top.
             top = sdf.ellipse(u - side * 8.0, v + 84.0, 91.0, 48.0 + 9.0 * volume)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from flowact_ros.models.codec.blocks import Down, Residual, Up, positions
 from flowact_ros.models.codec.motion import CONTROL_NAMES, CONTROLS, indices
-from flowact_ros.models.codec.painters import CropPainter
+from flowact_ros.models.codec.painters import CropPainter, feather
 from flowact_ros.models.config import RendererConfig
 
 #: Controls that each painter follows.
@@ -33,7 +33,8 @@ class Appearance(NamedTuple):
     """Of N references. Crops are those of `PARTS`; features of the eyes hold left and right after another.
 
     picture: `[N, 3, H, W]` in [-1, 1]; own: `[N, K]` the reference's own motion, normalised; corners: int `[N, 3, 2]`
-    (x, y) of the crops; masks: `[N, parts, H/8, W/8]`; fine, coarse: features at strides 8 and 16; identity: `[N, D]`
+    (x, y) of the crops; weights: how much of a painted crop is seen, at most 1 in sum; masks: `[N, parts, H/8, W/8]`;
+    fine, coarse: features at strides 8 and 16; identity: `[N, D]`
     """
 
     picture: Tensor
@@ -43,8 +44,10 @@ class Appearance(NamedTuple):
     fine: Tensor
     coarse: Tensor
     identity: Tensor
+    mouth_weight: Tensor
     mouth_fine: Tensor
     mouth_coarse: Tensor
+    eyes_weight: Tensor
     eyes_fine: Tensor
     eyes_coarse: Tensor
 
@@ -122,6 +125,7 @@ class AppearanceEncoder(nn.Module):
         sides = torch.cat([crop(picture, corners[:, i], eyes.size) for i in (1, 2)])
         eye_features = [f.unflatten(0, (2, -1)).transpose(0, 1) for f in eyes.features(sides)]
         own = self._own(f32, mouth_features[1], eye_features[1])
+        weights = self._weights(picture, corners)
         identity = torch.cat([self.identity(F.silu(f32.mean((2, 3)))), self._palette(picture, masks)], 1)
         found = Appearance(
             picture,
@@ -131,7 +135,9 @@ class AppearanceEncoder(nn.Module):
             self.fine(g8),
             self.coarse(g16),
             identity,
+            weights[0],
             *mouth_features,
+            torch.stack(weights[1:], 1),
             *eye_features,
         )
         return found, landmarks
@@ -146,10 +152,22 @@ class AppearanceEncoder(nn.Module):
     def corners(self, landmarks: Tensor) -> Tensor:
         """Whole pixels, inside the picture, at which the crops around landmarks `[N, 3, 2]` begin: int `[N, 3, 2]`."""
         c = self.config
-        size = landmarks.new_tensor([[c.mouth_size], [c.eye_size], [c.eye_size]])
+        size = landmarks.new_tensor(c.crop_sizes)[:, None]
         drop = landmarks.new_tensor([[0, c.mouth_drop], [0, -c.eye_lift], [0, -c.eye_lift]])
         corners = (landmarks.detach() + drop - size / 2).round()
         return torch.minimum(corners.clamp_min(0), c.size - size).long()
+
+    def _weights(self, picture: Tensor, corners: Tensor) -> list[Tensor]:
+        """For each part `[N, 1, s, s]`: it fades out at the crop's border, and crops that overlap share the place."""
+        c = self.config
+        own = [feather(size).to(picture).expand(len(picture), 1, -1, -1) for size in c.crop_sizes]
+        total = torch.zeros_like(picture[:, :1])
+        for i, weight in enumerate(own):
+            total = paste(total, corners[:, i], weight)
+        return [
+            weight / crop(total, corners[:, i], size).clamp_min(1)
+            for i, (weight, size) in enumerate(zip(own, c.crop_sizes))
+        ]
 
     def _palette(self, picture: Tensor, masks: Tensor) -> Tensor:
         """Mean colour of each part, `[N, 3 * parts]`: what skin and sleeves of hands are painted with."""

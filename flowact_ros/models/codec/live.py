@@ -36,8 +36,8 @@ class Face(nn.Module):
         self.mouth, self.eyes = renderer.mouth, renderer.eyes
 
     def forward(
-        self, mouth: Tensor, mouth_fine: Tensor, mouth_coarse: Tensor, eyes: Tensor, eyes_fine: Tensor,
-        eyes_coarse: Tensor, own: Tensor, motion: Tensor,
+        self, mouth: Tensor, mouth_weight: Tensor, mouth_fine: Tensor, mouth_coarse: Tensor, eyes: Tensor,
+        eyes_weight: Tensor, eyes_fine: Tensor, eyes_coarse: Tensor, own: Tensor, motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """What is to be added to the crops of mouth, left and right eye, `[N, 3, s, s]` each, for motion `[N, K]`.
 
@@ -46,15 +46,16 @@ class Face(nn.Module):
         frames = motion.shape[0]
         own = own.expand(frames, -1)
 
-        def every(x: Tensor) -> Tensor:
-            return x.expand(frames, -1, -1, -1)
+        def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Tensor) -> Tensor:
+            every = [x.expand(frames, -1, -1, -1) for x in reference]
+            return weight * (painter(*every, controls) - reference[0])
 
         both = torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1)
-        added = [self.mouth(every(mouth), every(mouth_fine), every(mouth_coarse), both)]
+        added = [painted(self.mouth, both, mouth_weight, mouth, mouth_fine, mouth_coarse)]
         for i, (side, columns) in enumerate(zip((-1.0, 1.0), EYES)):
             controls = torch.cat([motion[:, columns], own[:, columns], torch.full_like(own[:, :1], side)], 1)
-            crops = (every(x[i : i + 1]) for x in (eyes, eyes_fine, eyes_coarse))
-            added.append(self.eyes(*crops, controls))
+            one = [x[i : i + 1] for x in (eyes_weight, eyes, eyes_fine, eyes_coarse)]
+            added.append(painted(self.eyes, controls, *one))
         return added[0], added[1], added[2]
 
 
@@ -110,12 +111,11 @@ class LiveCodec:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _latent(self, who: Appearance, motion: Tensor) -> np.ndarray:
-        c = self.renderer.config
-        sizes = (c.mouth_size, c.eye_size, c.eye_size)
+        sizes = self.renderer.config.crop_sizes
         crops = [crop(who.picture, who.corners[:, i], size) for i, size in enumerate(sizes)]
         to_face = (
-            crops[0], who.mouth_fine, who.mouth_coarse, torch.cat(crops[1:]), who.eyes_fine[0], who.eyes_coarse[0],
-            who.own, motion,
+            crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, torch.cat(crops[1:]), who.eyes_weight[0],
+            who.eyes_fine[0], who.eyes_coarse[0], who.own, motion,
         )  # fmt: skip
         face, body = self._graphs or (None, None)
         if face is None:

@@ -110,8 +110,8 @@ class Renderer(nn.Module):
         """Of reference pictures `[N, 3, H, W]` in [-1, 1]."""
         return self.encoder(picture, self.mouth, self.eyes)[0]
 
-    def face(self, who: Appearance, motion: Tensor) -> Tensor:
-        """The reference with the mouth and eyes of `motion` `[N, K]`, its head where it was: `[N, 3, H, W]`."""
+    def parts(self, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Crops of mouth, left and right eye with the motion `[N, K]`, the head where it was: `[N, 3, s, s]` each."""
         c = self.config
         mouth = self.mouth(
             crop(who.picture, who.corners[:, 0], c.mouth_size),
@@ -126,9 +126,15 @@ class Renderer(nn.Module):
         sides = torch.cat([crop(who.picture, who.corners[:, i], c.eye_size) for i in (1, 2)])
         fine, coarse = (f.transpose(0, 1).flatten(0, 1) for f in (who.eyes_fine, who.eyes_coarse))
         left, right = self.eyes(sides, fine, coarse, torch.cat(controls)).chunk(2)
+        return mouth, left, right
+
+    def face(self, who: Appearance, motion: Tensor) -> Tensor:
+        """The reference with the mouth and eyes of `motion` `[N, K]`, its head where it was: `[N, 3, H, W]`."""
         picture = who.picture
-        for i, added in enumerate((mouth, left, right)):
-            picture = paste(picture, who.corners[:, i], added)
+        weights = (who.mouth_weight, who.eyes_weight[:, 0], who.eyes_weight[:, 1])
+        for i, (part, weight) in enumerate(zip(self.parts(who, motion), weights)):
+            corners = who.corners[:, i]
+            picture = paste(picture, corners, weight * (part - crop(who.picture, corners, part.shape[-1])))
         return picture
 
     def forward(self, who: Appearance, motion: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from flowact_ros.models.codec.appearance import Appearance, crop
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
 
@@ -52,10 +53,19 @@ def anchor_loss(flow: Tensor, anchors: Tensor, size: int) -> Tensor:
     return (found * (size / 2) - (before - now)).abs().mean() / 10
 
 
+def part_loss(net: Renderer, who: Appearance, motion: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Of painted mouths and eyes in frames whose head is where the reference's is, without the rest of the picture."""
+    losses = []
+    for i, part in enumerate(net.parts(who, motion)):
+        corners, size = who.corners[:, i], part.shape[-1]
+        losses.append(picture_loss(part, crop(truth, corners, size), crop(weight, corners, size)))
+    return torch.stack(losses).mean()
+
+
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 2, moved: int = 3) -> None:
+    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 6, moved: int = 2) -> None:
         self.module = renderer
         self.counts = {"references": references, "still": still, "moved": moved}
         self.motions = Motions("train", pool=48)
@@ -79,18 +89,19 @@ class RendererStage:
         who = found._replace(own=mixed.to(found.own)).select(given.whose)
         motion = given.motion + NOISE * torch.rand(len(given.motion), 1) * torch.randn_like(given.motion)
         still, moved = given.still, ~given.still
-        face = net.face(who, motion)
-        warped, carried, flow = net.warp(face[moved], type(who)(*(f[moved] for f in who)), motion[moved])
-        drawn = net.hands(warped, who.identity[moved], motion[moved])
-        loss_face = picture_loss(face[still], given.picture[still], given.weight[still])
+        at_rest, moving = (type(who)(*(f[chosen] for f in who)) for chosen in (still, moved))
+        loss_parts = part_loss(net, at_rest, motion[still], given.picture[still], given.weight[still])
+        warped, carried, flow = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
+        drawn = net.hands(warped, moving.identity, motion[moved])
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
         followed = anchor_loss(flow, given.anchors[moved], net.config.size)
-        loss = loss_face + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
+        loss = loss_parts + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
         parts = {
-            "face": loss_face,
+            "parts": loss_parts,
             "moved": loss_moved,
             "carried": loss_carried,
+            "followed": followed,
             "landmark": landmark,
             "own": own,
         }

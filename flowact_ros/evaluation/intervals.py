@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Intervals of counted events: how much a rate can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import beta, chi2
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Events a minute with the exact 95 % interval of a Poisson count."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    minutes: float
+
+
+def rate(events: int, minutes: float, level: float = 0.95) -> Rate:
+    """Raises ValueError for a length that is not positive."""
+    if minutes <= 0:
+        raise ValueError(f"{events} events in {minutes:g} minutes: a rate needs a length above 0")
+    tail = (1 - level) / 2
+    low = chi2.ppf(tail, 2 * events) / 2 if events else 0.0
+    high = chi2.ppf(1 - tail, 2 * events + 2) / 2
+    return Rate(events / minutes, float(low) / minutes, float(high) / minutes, events, minutes)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two rates with its exact 95 % interval; `n`: the events of the first."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_truth: int
+
+
+def rate_ratio(events: int, minutes: float, own: int, own_minutes: float, level: float = 0.95) -> Ratio:
+    """How much more often than truth. Given the sum of both counts the first is binomial (Clopper and Pearson 1934).
+
+    Infinite when truth has none, NaN when neither has.
+    """
+    if minutes <= 0 or own_minutes <= 0:
+        raise ValueError(f"rates over {minutes:g} and {own_minutes:g} minutes; both must be longer than 0")
+    if events + own == 0:
+        return Ratio(float("nan"), 0.0, float("inf"), 0, 0)
+    tail = (1 - level) / 2
+    low = beta.ppf(tail, events, own + 1) if events else 0.0
+    high = beta.ppf(1 - tail, events + 1, own) if own else 1.0
+
+    def odds(share: float) -> float:
+        return float(share / (1 - share) * own_minutes / minutes) if share < 1 else float("inf")
+
+    value = events / minutes / (own / own_minutes) if own else float("inf")
+    return Ratio(value, odds(low), odds(high), events, own)
+
+
+def bootstrap(
+    values: np.ndarray, level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the mean of `values` (one a clip), by drawing clips with replacement."""
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
+    tail = 100 * (1 - level) / 2
+    return float(np.percentile(means, tail)), float(np.percentile(means, 100 - tail))
