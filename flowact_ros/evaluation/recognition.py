@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,11 +71,23 @@ def windows(take: Take) -> list[tuple[str, np.ndarray]]:
 
 
 def statistics(series: np.ndarray) -> np.ndarray:
-    """What is looked at in a window `[T, R]`: level, spread, extremes, speed and acceleration of every column."""
-    x = series.astype(np.float64)
-    speed, bend = np.abs(np.diff(x, axis=0)), np.abs(np.diff(x, 2, axis=0))
+    """What is looked at in a window `[T, R]`: level, spread, extremes, speed and acceleration of every column.
+
+    Means over three frames come first: a readout trembles a little from frame to frame, behaviours do not.
+    """
+    x = uniform_filter1d(series.astype(np.float64), 3, axis=0, mode="nearest")
+    speed, bend = np.abs(x[3:] - x[:-3]), np.abs(x[6:] - 2 * x[3:-3] + x[:-6])
     low, high = np.percentile(x, [10, 90], axis=0)
     return np.concatenate([x.mean(0), x.std(0), low, high, speed.mean(0), bend.mean(0)]).astype(np.float32)
+
+
+def _misread(rng: np.random.Generator, frames: int, size: np.ndarray) -> np.ndarray:
+    """An error of a readout `[T, R]`, of every kind and of any amount up to a little more than `size` `[R]`: some of it
+    stays for the window (a face's own proportions), some wanders, some trembles."""
+    offset = rng.normal(0, rng.uniform(0, 1) * size)
+    coarse = rng.normal(0, rng.uniform(0, 1) * size, (frames // 4 + 2, len(size)))
+    wander = np.stack([np.interp(np.arange(frames) / 4, np.arange(len(coarse)), c) for c in coarse.T], 1)
+    return offset + wander + rng.normal(0, rng.uniform(0, 0.7) * size, (frames, len(size)))
 
 
 class Recogniser:
@@ -89,14 +102,7 @@ class Recogniser:
         for number in range(count):
             p = all_nine(number, "train")
             for kind, part in windows(Take(of_motion(p.controls), p.phonemes, p.kinds)):
-                # Half of an error stays for the whole window (a face's own proportions), half comes and goes.
-                amount = 0.7 * rng.uniform(0, 1.3) * size
-                offset = rng.normal(0, amount)
-                coarse = rng.normal(0, amount, (len(part) // 4 + 2, len(READ)))
-                wander = np.stack(
-                    [np.interp(np.arange(len(part)) / 4, np.arange(len(coarse)), c) for c in coarse.T], 1
-                )
-                rows.append(statistics(part + offset + wander))
+                rows.append(statistics(part + _misread(rng, len(part), size)))
                 kinds.append(NINE.index(kind))
         x, y = torch.from_numpy(np.stack(rows)), torch.tensor(kinds)
         self.mean, self.deviation = x.mean(0), x.std(0) + 1e-3
