@@ -161,7 +161,7 @@ def _renderer(args: argparse.Namespace) -> int:
     about = {"references": args.batch, "data_seed": args.seed}
     intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
     Trainer(
-        stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)
+        stage, _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.998, about=about, **intervals)
     ).run()
     return 0
 
