@@ -19,6 +19,15 @@ _HANGING = ("bob", "fringe", "long", "wavy")
 _BOTTOM = {"short": 16.0, "quiff": 14.0, "undercut": 12.0, "crown": 22.0, "curly": 30.0, "afro": 34.0, "bun": 20.0,
            "ponytail": 18.0, "braids": 34.0, "bob": 124.0, "fringe": 124.0, "long": 172.0, "wavy": 150.0}  # fmt: skip
 
+#: How far the hair in front goes beyond the head at the sides, and above its middle.
+_EXTENT = {
+    "afro": (78, 188),
+    "curly": (42, 168),
+    "quiff": (38, 168),
+    "undercut": (38, 164),
+    "short": (38, 158),
+}
+
 
 def paint_back(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) -> None:
     """What is behind the head; it moves against the turn."""
@@ -88,7 +97,7 @@ def paint_front(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
     if style == "bald":
         return
     bottom = _BOTTOM[style]
-    wide, high = (78, 188) if style == "afro" else (42, 166)
+    wide, high = _EXTENT.get(style, (38, 150))
     window, u, v = canvas.open(pose.head, -w - wide, -high, w + wide, bottom + 6)
     outer = cap(identity, pose, u, v)
     face = opening(identity, pose, u, v)
