@@ -108,3 +108,9 @@ def read_performances(*folders: Path) -> Performances:
     return Performances(
         np.concatenate(controls), np.concatenate(sound), np.concatenate(text), table, list(vectors)
     )
+
+
+def describe(folder: Path) -> str:
+    """What a folder holds, for a card: its name, how many performances, and the number of the first."""
+    first = min(int(path.stem) for path in folder.glob("[0-9]*.npz"))
+    return f"{folder.name}: {len(read_performances(folder))} from number {first}"

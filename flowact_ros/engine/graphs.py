@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowact_ros.engine.runtime import best_threads
+from flowact_ros.models import codec
 from flowact_ros.models.codec.live import Compile, Graph, eager
 
 RUNTIMES = ("auto", "openvino", "eager")
+_LOG = logging.getLogger(__name__)
 
 
 def compiler(runtime: str) -> Compile:
@@ -24,18 +32,60 @@ def compiler(runtime: str) -> Compile:
 
 
 def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-    """`module` compiled for inputs of exactly these shapes, in float32: what moves pixels must not be rounded."""
+    """`module` compiled for inputs of exactly these shapes, in float32: what moves pixels must not be rounded.
+
+    Converting takes seconds, so the graph is kept in the user's cache folder, by a hash of weights, sources and versions.
+    """
     import openvino as ov
 
-    with torch.inference_mode():
-        graph = ov.convert_model(module.eval(), example_input=example, input=[tuple(x.shape) for x in example])
-    threads = best_threads()
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    request = ov.Core().compile_model(graph, "CPU", options).create_infer_request()
+    core = ov.Core()
+    path = cache_folder() / f"{type(module).__name__.lower()}-{_fingerprint(module, example, ov.__version__)}.xml"
+    if path.exists():
+        graph = core.read_model(path)
+    else:
+        with torch.inference_mode():
+            traced = torch.jit.trace(module.eval(), example, check_trace=False)
+            graph = ov.convert_model(traced, example_input=example)
+        _keep(graph, path)
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": best_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(graph, "CPU", options).create_infer_request()
     outputs = range(len(graph.outputs))
+    lock = threading.Lock()  # a request serves one call at a time; references are checked beside the stream
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        request.infer([np.ascontiguousarray(x.numpy()) for x in inputs])
-        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs)
+        with lock:
+            request.infer([np.ascontiguousarray(x.numpy()) for x in inputs])
+            return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs)
 
     return run
+
+
+def cache_folder() -> Path:
+    """Where converted graphs are kept: `$XDG_CACHE_HOME/flowact_ros`, by default `~/.cache/flowact_ros`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowact_ros"
+
+
+def _fingerprint(module: nn.Module, example: tuple[Tensor, ...], version: str) -> str:
+    digest = hashlib.sha256(f"{version} {torch.__version__} {[tuple(x.shape) for x in example]} {module}".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    for source in sorted(Path(codec.__file__).parent.glob("*.py")):  # what the weights are used for
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _keep(graph: Any, path: Path) -> None:
+    import openvino as ov
+
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.xml")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ov.save_model(graph, partial, compress_to_fp16=False)
+        partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        _LOG.warning("the converted renderer is not kept (%s): each start converts it anew", error)

@@ -45,7 +45,7 @@ def save_weights(
 ) -> None:
     """Write `path` (safetensors, floating tensors as `dtype`, cut into shards) and its card beside it (.json).
 
-    kind:   what the weights are for, e.g. "vae", "mmdit", "audio_encoder"
+    kind:   what the weights are for, e.g. "denoiser", "renderer", "audio_encoder"
     config: dataclass or dict of sizes that a loader must agree with
     card:   command, data seed, commit, steps, metrics: what a reader needs to make them again
     """

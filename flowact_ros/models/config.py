@@ -139,9 +139,9 @@ class RendererConfig:
     hand_scale: float = 1.2  # picture pixels a painted one
     hand_above: float = 12.0  # the palm's middle lies so far below the painted hand's
     hand_window: int = 208  # the square around the palm that a turned hand fits in
-    hand_widths: tuple[int, int] = (48, 96)
+    hand_widths: tuple[int, int] = (32, 64)
     arm_size: tuple[int, int] = (224, 176)
-    arm_widths: tuple[int, int] = (24, 64)
+    arm_widths: tuple[int, int] = (16, 32)
 
     @property
     def crop_sizes(self) -> tuple[int, int, int]:

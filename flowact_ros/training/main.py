@@ -123,17 +123,14 @@ def _trainer_config(args: argparse.Namespace, **more: object) -> TrainerConfig:
 
 
 def _motion(args: argparse.Namespace) -> int:
+    from flowact_ros.data.performances import describe
     from flowact_ros.training.stages.adaptation import Adaptation, evaluate
 
     torch.set_num_threads(args.threads)
     check_device(args.device)
     torch.manual_seed(args.seed)
     method = Adaptation(preset(args.preset), args.data, args.heldout, batch=args.batch)
-    about = {
-        "data": [str(folder) for folder in args.data],
-        "performances": len(method.data),
-        "batch": args.batch,
-    }
+    about = {"data": [describe(folder) for folder in args.data], "batch": args.batch}
     config = _trainer_config(
         args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
     )
@@ -164,7 +161,7 @@ def _renderer(args: argparse.Namespace) -> int:
     about = {"references": args.batch, "data_seed": args.seed}
     intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
     Trainer(
-        stage, _trainer_config(args, clip=0.5, skip_above=20.0, ema=0.998, about=about, **intervals)
+        stage, _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.998, about=about, **intervals)
     ).run()
     return 0
 

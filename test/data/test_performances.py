@@ -11,7 +11,7 @@ from fake_speech import only_fake
 
 from flowact_ros.data import performances
 from flowact_ros.data.clips import make_performance
-from flowact_ros.data.performances import SPEAKING, read_performances, write_performances
+from flowact_ros.data.performances import SPEAKING, describe, read_performances, write_performances
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["0000003.npz", "0000005.npz"]
     data = read_performances(tmp_path)
     assert (len(data), data.frames) == (3, 100)
+    assert describe(tmp_path) == f"{tmp_path.name}: 3 from number 3"
     for row, number in enumerate((3, 4, 5)):
         truth = make_performance(number, "train", 4.0, SPEAKING[number % len(SPEAKING)]).performance
         np.testing.assert_allclose(data.controls[row], truth.controls, atol=2e-3)

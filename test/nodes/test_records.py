@@ -146,7 +146,7 @@ def test_a_message_filled_by_hand_is_read_too() -> None:
 
 
 def test_references_are_found_by_name_and_by_hash() -> None:
-    pipeline = build_pipeline("debug")
+    pipeline = build_pipeline("debug", runtime="eager")
     own = picture_id(sent_picture())
     shown = [record_of(plain(reference_id=name)) for name in ("mia", own, "mia")]
     found = recorded_references(pipeline, shown, [sent_picture(1), sent_picture()])
@@ -162,7 +162,7 @@ def test_references_are_found_by_name_and_by_hash() -> None:
 
 def test_messages_give_the_frames_of_a_session_again() -> None:
     """Speech, an interruption, an urgent instruction, a broken-off step, another picture, a reset; bit for bit."""
-    pipeline = build_pipeline("debug")
+    pipeline = build_pipeline("debug", runtime="eager")
     liven(pipeline)
     render, sent = pipeline.render, []
     with Session(pipeline, sent_picture(), seed=7, on_chunk=lambda r: sent.append(over_the_wire(r))) as session:

@@ -55,22 +55,20 @@ def paint_clothes(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) 
     cloth, second = identity.cloth, identity.cloth_second
     d = shoulders(u, v, 0.94 + 0.5 * (identity.jaw_width - 0.72))
     style = identity.clothes
-    a = u.abs()
     fabric = sdf.smooth_max(d, -neckline(style, u, v), 6.0)
     light = 0.66 - 0.0013 * u - 0.0026 * v
     edge = sdf.smoothstep(-d, 0.0, 30.0)
     tone = light * (0.7 + 0.3 * edge) + 0.1
-    if brush.gradients:
-        tone = tone - 0.10 * sdf.gauss(a - 118.0 - 0.2 * v, v - 92.0, 16.0, 60.0)
     brush.fill(window, fabric, cloth, tone, -0.38, 0.12)
     if brush.gradients:  # the head's shadow on the chest
-        alpha = canvas.cover(fabric) * sdf.gauss(u - 10.0, v + 6.0, 105.0, 40.0)
-        brush.glaze(window, alpha * 0.30, shade(cloth, -0.65))
-    # The folds over the arms.
-    for side in (-1.0, 1.0):
+        shadow = sdf.gauss(u - 10.0, v + 6.0, 105.0, 40.0)
+        brush.glaze(window, canvas.cover(fabric) * shadow * 0.30, shade(cloth, -0.65))
+    _DETAILS[style](brush, window, identity, u, v, d, cloth, second)
+
+    for side in (-1, 1):  # the folds over the arms
+        window, u, v = canvas.open(base, side * 126.0 - 10.0, 58.0, side * 126.0 + 10.0, 132.0)
         fold = sdf.capsule(u - side * 122.0, v, 0.0, 62.0, side * 7.0, 128.0, 1.0, 1.6)
         window.paint(sdf.cover(fold, 2.6) * (0.25 + 0.4 * brush.lines), shade(cloth, -0.55))
-    _DETAILS[style](brush, window, identity, u, v, d, cloth, second)
 
 
 def neckline(style: str, u: Tensor, v: Tensor) -> Tensor:
@@ -171,5 +169,7 @@ def _collar(brush: Brush, window: Window, u: Tensor, v: Tensor, d: Tensor, colou
     leaf = torch.maximum(34.0 - a * 0.80 - v * 0.60, a - 58.0 + 0.10 * v)
     leaf = sdf.smooth_max(leaf, v * 0.86 - (a - 20.0) * 0.50 - 24.0, 3.0)
     leaf = sdf.smooth_max(leaf, -(v + 16.0), 8.0)
-    brush.glaze(window, sdf.cover(leaf - 4.0, 10.0) * window.canvas.cover(d) * 0.35, shade(colour, -0.5))
+    if brush.gradients:
+        shadow = sdf.cover(leaf - 4.0, 10.0) * window.canvas.cover(d)
+        brush.glaze(window, shadow * 0.35, shade(colour, -0.5))
     brush.fill(window, leaf, colour, 0.9 - 0.009 * v - 0.003 * u, -0.26, 0.0)

@@ -19,6 +19,15 @@ _HANGING = ("bob", "fringe", "long", "wavy")
 _BOTTOM = {"short": 16.0, "quiff": 14.0, "undercut": 12.0, "crown": 22.0, "curly": 30.0, "afro": 34.0, "bun": 20.0,
            "ponytail": 18.0, "braids": 34.0, "bob": 124.0, "fringe": 124.0, "long": 172.0, "wavy": 150.0}  # fmt: skip
 
+#: How far the hair in front goes beyond the head at the sides, and above its middle.
+_EXTENT = {
+    "afro": (78, 188),
+    "curly": (42, 168),
+    "quiff": (38, 168),
+    "undercut": (38, 164),
+    "short": (38, 158),
+}
+
 
 def paint_back(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) -> None:
     """What is behind the head; it moves against the turn."""
@@ -88,7 +97,7 @@ def paint_front(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
     if style == "bald":
         return
     bottom = _BOTTOM[style]
-    wide, high = (78, 188) if style == "afro" else (42, 166)
+    wide, high = _EXTENT.get(style, (38, 150))
     window, u, v = canvas.open(pose.head, -w - wide, -high, w + wide, bottom + 6)
     outer = cap(identity, pose, u, v)
     face = opening(identity, pose, u, v)
@@ -102,7 +111,7 @@ def paint_front(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
     else:
         end = v - bottom + 0.10 * (w - u.abs())
         clip = torch.maximum(outer, end)
-        d = sdf.smooth_max(sdf.smooth_max(outer, -face, 5.0), end, 9.0)
+        d = sdf.smooth_max(sdf.smooth_max(outer, -face, 5.0), end, 44.0 if style == "afro" else 9.0)
     # Shadow on the forehead, thrown down by the hair.
     if style != "crown":
         shadow = (
@@ -146,8 +155,9 @@ def _strands(identity: Identity, style: str, su: Tensor, sv: Tensor) -> Tensor:
         return torch.cos((su * side + 0.55 * sv) / 7.5) * sdf.smoothstep(-sv, 20.0, 60.0)
     if style in ("curly", "afro"):
         # Soft curls: a gentle checker of round bulges.
-        small = 6.0 if style == "afro" else 8.0
-        return 1.3 * torch.cos((su + 0.3 * sv) / small) * torch.cos((sv - 0.3 * su) / small)
+        size, depth = (5.0, 0.7) if style == "afro" else (8.0, 1.3)
+        a, b = (su + 0.3 * sv) / size, (sv - 0.3 * su) / size
+        return depth * torch.cos(a + 0.9 * torch.sin(0.37 * b)) * torch.cos(b + 0.9 * torch.sin(0.41 * a))
     root = 40.0 * identity.part if style in ("bob", "long", "wavy", "bun") else 0.0
     angle = torch.atan2(su - root, -sv + 96.0)
     return 0.6 * torch.cos(angle * 7.0) + 0.4 * torch.cos(angle * 13.0 + 1.0)

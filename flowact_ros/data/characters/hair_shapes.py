@@ -106,8 +106,11 @@ def opening(identity: Identity, pose: Pose, u: Tensor, v: Tensor) -> Tensor:
     half = w * _OPENINGS.get(style, 0.90)
     # Below, it stays open: what hangs at the sides never closes under the chin.
     ry = torch.where(fv < 0, -top, 1e4 * torch.ones_like(top))
-    across, along = (fu / half).abs(), (fv / ry).abs()
-    k = (across * across * across + along * along * along).clamp_min(1e-6) ** (1.0 / 3.0)
+    across, along = (fu / half).square(), (fv / ry).square()
+    # Between an ellipse and a squarer outline.
+    k = 0.32 * torch.sqrt(across + along + 1e-6) + 0.68 * torch.sqrt(
+        torch.sqrt(across.square() + along.square() + 1e-6)
+    )
     return (k - 1.0) * torch.minimum(-top, half * torch.ones_like(top)) * 0.95
 
 

@@ -13,6 +13,8 @@ from .pose import Pose
 
 REACH = 150.0
 SIZE = 1.15
+#: Where the fingers stand on the palm, from the little one to the first, and how long they are.
+FINGERS = ((-23.5, 0.80), (-8.0, 1.0), (8.0, 1.04), (23.5, 0.92))
 
 
 def hand_place(pose: Pose, side: int) -> Placement:
@@ -44,45 +46,62 @@ def paint_hand(brush: Brush, canvas: Canvas, pose: Pose, side: int, skin: Colour
     if float(place.y.min()) > 512.0 + 86.0:
         return
     _paint_arm(brush, canvas, pose, place, side, sleeve)
-    window, u, v = canvas.open(place, -72, -96, 72, 72)
-    u = u * -side  # the thumb points to the middle of the picture
     openness = per_frame(c[f"hand_{which}_open"])
     point = per_frame(c[f"hand_{which}_point"])
     # Pointing folds all but the first finger, which is straight whether the hand is open or not.
     spread = openness * (1.0 - point)
-    first = torch.maximum(openness, point)
+    straight = (spread, spread, spread, torch.maximum(openness, point))
+    window, u, v = canvas.open(place, -72, -96, 72, 66)
+    u = u * -side  # the thumb points to the middle of the picture
     palm = sdf.smooth_min(sdf.box(u, v - 2.0, 31.0, 33.0, 22.0), sdf.box(u, v - 34.0, 20.0, 26.0, 10.0), 14.0)
-    fingers, folds = None, None
-    for x, length in ((-23.5, 0.80), (-8.0, 1.0), (8.0, 1.04), (23.5, 0.92)):
-        straight = first if x > 20.0 else spread
-        top = -22.0 - (14.0 + 36.0 * straight) * length + 11.0 * (1.0 - straight)
-        rod = sdf.capsule(u, v, x * 0.92, -18.0, x * (0.92 + 0.35 * spread), top, 9.6, 8.6)
-        # The end of a folded finger lies on the palm; a straight finger has none.
-        end = sdf.capsule(u, v, x * 0.90, -20.0, x * 0.86, -1.0, 8.4, 8.0) + 9.5 * straight
-        fingers = rod if fingers is None else torch.minimum(fingers, rod)
-        folds = end if folds is None else torch.minimum(folds, end)
     # The thumb stands off an open hand and lies across the fingers of a closed one.
     thumb = sdf.capsule(u, v, 22.0, 16.0, 22.0 + 30.0 * spread, 2.0 - 20.0 * spread, 11.0, 8.8)
+    fingers = None
+    for (x, length), up in zip(FINGERS, straight):
+        top = -22.0 - (14.0 + 36.0 * up) * length + 11.0 * (1.0 - up)
+        rod = sdf.capsule(u, v, x * 0.92, -18.0, x * (0.92 + 0.35 * spread), top, 9.6, 8.6)
+        fingers = rod if fingers is None else torch.minimum(fingers, rod)
     shape = sdf.smooth_min(sdf.smooth_min(palm, fingers, 5.0), thumb, 7.0)
-    brush.glaze(window, sdf.cover(shape - 2.0, 10.0) * 0.16, (0.10, 0.07, 0.10))
+    if brush.gradients:
+        brush.glaze(window, sdf.cover(shape - 2.0, 10.0) * 0.16, (0.10, 0.07, 0.10))
     edge = sdf.smoothstep(-shape, 0.0, 15.0)
     brush.fill(window, shape, skin, 0.34 + 0.56 * edge - 0.004 * v - 0.003 * u * -side, -0.36, 0.12)
-    alpha = canvas.cover(shape + 1.0)
+    _paint_palm(brush, canvas, place, side, skin, spread, straight)
+
+
+def _paint_palm(
+    brush: Brush,
+    canvas: Canvas,
+    place: Placement,
+    side: int,
+    skin: Colour,
+    spread: Tensor,
+    straight: tuple[Tensor, ...],
+) -> None:
+    """What lies within the hand's outline: the gaps between the fingers, and folded fingers and thumb."""
+    window, u, v = canvas.open(place, -38, -48, 38, 26)
+    u = u * -side
     line = shade(skin, -0.52)
-    for gap in (-15.7, 0.0, 15.7):
-        slit = sdf.capsule(u, v, gap * 0.95, -20.0, gap * (0.95 + 0.3 * spread), -44.0, 1.4, 1.4)
-        window.paint(alpha * sdf.cover(slit, 4.0) * 0.50, line)
+    gaps = None
+    for x, up in zip((-15.7, 0.0, 15.7), straight):
+        slit = sdf.capsule(u, v, x * 0.95, -20.0, x * (0.95 + 0.3 * spread), -28.0 - 16.0 * up, 1.4, 1.4)
+        gaps = slit if gaps is None else torch.minimum(gaps, slit)
+    window.paint(sdf.cover(gaps, 4.0) * 0.50, line)
     closed = 1.0 - spread
-    if bool((closed > 0.0).any()):
-        window.paint(alpha * sdf.cover(folds - 1.0, 5.0) * closed * 0.45, line)
-        tone = 0.75 - 0.012 * (v + 10.0)
-        brush.tint(
-            window, alpha * canvas.cover(folds + 0.5) * closed, shade(skin, -0.22), shade(skin, 0.16), tone
-        )
-        across = sdf.capsule(u, v, 24.0, 14.0, -2.0, 8.0, 9.5, 8.0)
-        window.paint(alpha * sdf.cover(across - 1.0, 5.0) * closed * 0.45, line)
-        tone = 0.72 - 0.014 * (v - 8.0)
-        brush.tint(window, canvas.cover(across) * closed, shade(skin, -0.22), shade(skin, 0.16), tone)
+    if not bool((closed > 0.0).any()):
+        return
+    folds = None
+    for (x, _), up in zip(FINGERS, straight):
+        # The end of a folded finger lies on the palm; a straight finger has none.
+        end = sdf.capsule(u, v, x * 0.90, -20.0, x * 0.86, -1.0, 8.4, 8.0) + 9.5 * up
+        folds = end if folds is None else torch.minimum(folds, end)
+    window.paint(sdf.cover(folds - 1.0, 5.0) * (0.45 * closed), line)
+    tone = 0.75 - 0.012 * (v + 10.0)
+    brush.tint(window, canvas.cover(folds + 0.5) * closed, shade(skin, -0.22), shade(skin, 0.16), tone)
+    across = sdf.capsule(u, v, 24.0, 14.0, -2.0, 8.0, 9.5, 8.0)
+    window.paint(sdf.cover(across - 1.0, 5.0) * (0.45 * closed), line)
+    tone = 0.72 - 0.014 * (v - 8.0)
+    brush.tint(window, canvas.cover(across) * closed, shade(skin, -0.22), shade(skin, 0.16), tone)
 
 
 def _paint_arm(brush: Brush, canvas: Canvas, pose: Pose, place: Placement, side: int, sleeve: Colour) -> None:
@@ -100,6 +119,7 @@ def _paint_arm(brush: Brush, canvas: Canvas, pose: Pose, place: Placement, side:
     arm = sdf.capsule(u, v, 0.0, 12.0, dx, dy, 34.0, 50.0)
     cuff = sdf.capsule(u, v, 0.0, 8.0, dx * 0.07, 8.0 + dy * 0.07, 36.0, 37.0)
     across = u - v * dx / dy
-    brush.glaze(window, sdf.cover(arm - 2.0, 12.0) * 0.14, (0.08, 0.06, 0.10))
+    if brush.gradients:
+        brush.glaze(window, sdf.cover(arm - 2.0, 12.0) * 0.14, (0.08, 0.06, 0.10))
     brush.fill(window, arm, sleeve, 0.62 - 0.012 * across, -0.40, 0.10)
     brush.fill(window, cuff, shade(sleeve, 0.08), 0.66 - 0.012 * across, -0.32, 0.14)

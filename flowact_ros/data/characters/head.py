@@ -179,7 +179,7 @@ def paint_beard(brush: Brush, canvas: Canvas, identity: Identity, pose: Pose) ->
         gap = per_frame(pose.mouth_shape.rise)
         lobe = mu.abs() - 20.0
         tash = sdf.ellipse(lobe, mv + 16.0 + gap - 0.0065 * mu * mu - 0.10 * lobe, 25.0, 11.0)
-        cover = torch.maximum(cover, sdf.cover(tash, min(soft, 5.0)))
+        cover = torch.maximum(cover, sdf.cover(tash, min(soft, 3.5)))
     tone = 0.5 - 0.004 * u - 0.002 * v
     if brush.gradients:
         tone = tone + 0.06 * torch.cos((u + 0.25 * v * torch.sign(u)) / 3.2)

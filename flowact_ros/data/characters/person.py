@@ -33,11 +33,12 @@ class Person:
         hair.paint_hanging(brush, canvas, identity, pose)
         head.paint_ears(brush, canvas, identity, pose)
         head.paint_skin(brush, canvas, identity, pose)
+        # The upper lip of a mouth wide open comes before the nose.
+        head.paint_nose(brush, canvas, identity, pose)
         head.paint_beard(brush, canvas, identity, pose)
         mouth.paint_mouth(brush, canvas, identity, pose)
         for side in (-1, 1):
             eyes.paint_eye(brush, canvas, identity, pose, side)
-        head.paint_nose(brush, canvas, identity, pose)
         hair.paint_front(brush, canvas, identity, pose)
         for side in (-1, 1):
             eyes.paint_brow(brush, canvas, identity, pose, side)

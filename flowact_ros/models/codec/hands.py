@@ -37,8 +37,8 @@ class Hands(nn.Module):
             frames[n] = over(frames[n], layer, x, y)
         return torch.stack(frames)
 
-    def lay_bytes(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> np.ndarray:
-        """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`; in place, if any hand is shown."""
+    def lay(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> None:
+        """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`, in place."""
         size = frames.shape[1]
         for n, layer, x, y in self._layers(identity.expand(len(frames), -1), motion, size):
             box = overlap(size, layer.shape[-1], layer.shape[-2], x, y)
@@ -46,13 +46,9 @@ class Hands(nn.Module):
                 continue
             (left, right), (top, bottom) = box
             part = layer[:, top - y : bottom - y, left - x : right - x].permute(1, 2, 0).numpy()
-            colour, cover = part[..., :3] * 127.5 + 127.5, part[..., 3:]
+            colour, cover = np.clip(part[..., :3] * 127.5 + 127.5, 0, 255), part[..., 3:]
             below = frames[n, top:bottom, left:right].astype(np.float32)
-            mixed = below + cover * (np.clip(colour, 0, 255) - below)
-            if not frames.flags.writeable:
-                frames = frames.copy()
-            frames[n, top:bottom, left:right] = (mixed + 0.5).astype(np.uint8)
-        return frames
+            frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
 
     def _layers(self, identity: Tensor, motion: Tensor, size: int) -> list[tuple[int, Tensor, int, int]]:
         """Frame, layer `[4, h, w]` (colour and coverage) and its corner, from bottom to top: forearm, then hand."""

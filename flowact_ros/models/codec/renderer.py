@@ -19,6 +19,7 @@ from flowact_ros.models.codec.motion import CONTROLS
 from flowact_ros.models.codec.painters import CropPainter
 from flowact_ros.models.config import RendererConfig
 
+PAINT_STRIDE = 8
 RESERVE = 3.0  # paint begins nearly transparent: what is there moves, and only what is missing is painted
 _AFFINE = 6  # numbers of a part's own movement: a 2 x 2 matrix and a shift
 
@@ -35,7 +36,7 @@ class Warp(nn.Module):
         nn.init.zeros_(self.affine.bias)
         self.code = nn.Linear(c.hidden, c.parts * c.part_code)
         self.enter16 = nn.Conv2d(c.coarse_width + c.part_code, c.coarse_width, 1)
-        self.blocks16 = nn.ModuleList(Residual(c.coarse_width, c.hidden) for _ in range(2))
+        self.block16 = Residual(c.coarse_width, c.hidden)
         self.up = Up(c.coarse_width, c.fine_width)
         self.enter8 = nn.Conv2d(2 * c.fine_width + c.part_code, c.fine_width, 1)
         self.block8 = Residual(c.fine_width, c.hidden)
@@ -46,31 +47,24 @@ class Warp(nn.Module):
 
     def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """picture `[N, 3, H, W]`: the reference with this frame's face -> moved picture, its warped part, the flow."""
-        return self.move(picture, who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+        flow, paint = self.plan(who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+        colour, mask = spread(paint, PAINT_STRIDE).split([3, 1], 1)
+        moved = warp(picture, F.interpolate(flow, scale_factor=float(PAINT_STRIDE), mode="bilinear"))
+        return moved + torch.sigmoid(mask - RESERVE) * (colour - moved), moved, flow
 
-    def move(
-        self,
-        picture: Tensor,
-        masks: Tensor,
-        fine: Tensor,
-        coarse: Tensor,
-        own: Tensor,
-        identity: Tensor,
-        motion: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same with the fields of the appearance one by one, as a compiled graph takes them."""
+    def plan(
+        self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/8, W/8]`, and paint
+        with its cover, to be spread to `[N, 4, H, W]`.
+        """
         vector = self.vector(torch.cat([motion, own, identity], 1))
         flow, code = self._parts(masks, vector)
         h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
-        h = self.enter16(h)
-        for block in self.blocks16:
-            h = block(h, vector)
+        h = self.block16(self.enter16(h), vector)
         h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
         h = self.block8(h, vector)
-        flow = flow + bounded(self.flow(h), 0.1)
-        paint, mask = spread(self.paint(F.silu(h)), 8).split([3, 1], 1)
-        moved = warp(picture, F.interpolate(flow, scale_factor=8.0, mode="bilinear"))
-        return moved + torch.sigmoid(mask - RESERVE) * (paint - moved), moved, flow
+        return flow + bounded(self.flow(h), 0.1), self.paint(F.silu(h))
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
