@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -143,7 +144,7 @@ def behaviour_clips(count: int, size: int, split: str = "heldout") -> list[Clip]
 
 def long_clips(minutes: float, size: int, split: str = "heldout", seconds: float = 24.0) -> list[Clip]:
     """Dialogue-like performances for rates of events."""
-    count = max(1, round(60 * minutes / seconds))
+    count = math.ceil(60 * minutes / seconds)
     clips = []
     for number in range(FIRST_LONG, FIRST_LONG + count):
         name, identity = _character(number, split)

@@ -43,6 +43,12 @@ def test_true_lips_meet_every_target_and_controls_miss_theirs():
     assert not found["closure_ratio"].passing_controls
 
 
+def test_a_poor_ceiling_does_not_lower_the_target():
+    assert figures.least_correlation(0.9, 0.99) == 0.9
+    assert figures.least_correlation(0.9, 0.9) == 0.855
+    assert figures.least_correlation(0.9, -0.1) == 0.9
+
+
 def test_lips_to_other_sound_miss_their_targets():
     wrong = [changed(t, opening=np.roll(t.series[:, 0], 60), width=0.0, round=0.0) for t in SPOKEN[:2]]
     found = lips_report(wrong, SPOKEN[:2])
