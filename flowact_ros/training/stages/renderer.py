@@ -91,17 +91,18 @@ class RendererStage:
         still, moved = given.still, ~given.still
         at_rest, moving = (type(who)(*(f[chosen] for f in who)) for chosen in (still, moved))
         loss_parts = part_loss(net, at_rest, motion[still], given.picture[still], given.weight[still])
-        warped, carried, flow = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
+        warped, carried, flow, cover = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
         drawn = net.hands(warped, moving.identity, motion[moved])
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
         followed = anchor_loss(flow, given.anchors[moved], net.config.size)
-        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
+        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.02 * cover.mean() + 0.1 * landmark + 0.05 * own
         parts = {
             "parts": loss_parts,
             "moved": loss_moved,
             "carried": loss_carried,
             "followed": followed,
+            "cover": cover.mean(),
             "landmark": landmark,
             "own": own,
         }
