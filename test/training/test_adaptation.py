@@ -55,7 +55,7 @@ def test_it_learns_to_hear(tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
     column = lines[0].split(",").index("loss")
     curve = [float(line.split(",")[column]) for line in lines[1:]]
-    assert curve[-1] < 0.7 * curve[0]
+    assert curve[-1] < 0.8 * curve[0]
     method.module.load_state_dict(trainer.ema)
     jaw = control_index("jaw")
     made, truth = free_running(method.module.eval(), method.heldout, 4, 3)

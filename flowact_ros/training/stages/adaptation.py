@@ -43,10 +43,8 @@ WHOLE = 0.85  # share of the other batches whose chunks have all three latents
 DIAGONAL = 0.25  # share of rows with a window of several chunks as well
 CHANGES = 0.3  # weight of the error of changes from frame to frame, in units of the changes
 SLOWEST = 0.055  # [deviations a frame] slower controls count like those that change by this
-MEMORY_NOISE = (
-    0.75  # deviation of the strongest noise on memory, in units of the changes, and at most MOST_NOISE
-)
-MOST_NOISE = 0.25
+MEMORY_NOISE = 0.75  # deviation of the strongest noise on memory, in units of the changes
+MOST_NOISE = 0.25  # the same in deviations of the control: fast ones have no more
 DROPPED = 0.1  # share of rows without sound, and of rows without text
 NEUTRAL = 0.5  # share of rows, in the middle of a stream, whose reference is the neutral pose
 QUICK_CLIPS = 16  # clips of the evaluation during training
@@ -115,7 +113,7 @@ class Adaptation:
         condition = Condition(
             condition.audio * kept[0, :, None, None, None], condition.text * kept[1, :, None, None, None]
         )
-        strongest = (MEMORY_NOISE * self.pace.clamp_min(SLOWEST)).clamp_max(MOST_NOISE)
+        strongest = (MEMORY_NOISE * self.pace).clamp_max(MOST_NOISE)
         strength = strongest * torch.rand(self.batch_size, 1, 1, 1, generator=generator)
         disturbance = strength * torch.randn(motion.shape, generator=generator)
         news = sizes[history:]
