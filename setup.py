@@ -26,7 +26,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=[PACKAGE, PACKAGE + ".*"]),
-    package_data={PACKAGE: ["weights/**/*", "kiosk/static/**/*", "assets/**/*", "**/py.typed"]},
+    package_data={PACKAGE: ["weights/**/*", "evaluation/*.json", "kiosk/static/**/*", "assets/**/*", "**/py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + PACKAGE]),
         ("share/" + PACKAGE, ["package.xml"]),

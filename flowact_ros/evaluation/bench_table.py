@@ -48,7 +48,12 @@ def result_table(
         "weights": "random" if args.random_weights or args.preset == "debug" else args.weights or "shipped",
         "character": character,
         "size": list(size),
-        "machine": {**machine(), "vectors": vectors, "threads": args.threads, "load_before": round(load_before, 2)},
+        "machine": {
+            **machine(),
+            "vectors": vectors,
+            "threads": args.threads,
+            "load_before": round(load_before, 2),
+        },
         "seconds": round(seconds, 1),
         "real_time_factor": {"median": round(real_time_factor[0], 3), "p95": round(real_time_factor[1], 3)},
         "load": round(load, 3),

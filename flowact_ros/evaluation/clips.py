@@ -141,14 +141,14 @@ def behaviour_clips(count: int, size: int, split: str = "heldout") -> list[Clip]
     return clips
 
 
-def long_clips(minutes: float, split: str = "heldout", seconds: float = 24.0) -> list[Clip]:
-    """Dialogue-like performances for rates of events: nobody looks at them, so the size does not matter."""
+def long_clips(minutes: float, size: int, split: str = "heldout", seconds: float = 24.0) -> list[Clip]:
+    """Dialogue-like performances for rates of events."""
     count = max(1, round(60 * minutes / seconds))
     clips = []
     for number in range(FIRST_LONG, FIRST_LONG + count):
         name, identity = _character(number, split)
         performance = make_performance(number, split, seconds, speaking=DIALOGUE).performance
-        clips.append(Clip(name, identity, _whole(performance), 256))
+        clips.append(Clip(name, identity, _whole(performance), size))
     return clips
 
 

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from flowact_ros.evaluation import rig_metrics as rig
-from flowact_ros.evaluation.intervals import Ratio
+from flowact_ros.evaluation.intervals import Ratio, rate
 from flowact_ros.evaluation.metrics import correlation
 from flowact_ros.evaluation.report import Report
 from flowact_ros.evaluation.rig_metrics import Take, Takes
+from flowact_ros.evaluation.rig_readout import column
 
 LIPS = {"opening": 0.90, "width": 0.80, "rounding": 0.80}  # least correlations; or 0.95 of the ceiling
 COLUMNS = {"opening": "opening", "width": "width", "rounding": "round"}
@@ -100,18 +101,21 @@ def event_figures(
 ) -> None:
     """Rates of events over long motion (made, truth, script), and what of them the pixels of clips show (seen)."""
 
-    def add(
-        key: str, name: str, figure: Callable[[Takes, Takes], Any], low: float = 0.8, high: float = 1.2
-    ) -> None:
+    def add(key: str, name: str, figure: Callable[[Takes, Takes], Any], drifts: bool = False) -> None:
         value, pixels = figure(made, truth), figure(seen, seen_truth)
         more: dict[str, Any] = {"pixels": round(_number(pixels), 4)}
         interval: dict[str, Any] = {}
         if isinstance(value, Ratio):
             interval = {"low": value.low, "high": value.high, "n": value.n}
             more |= {"pixels_n": pixels.n, "truth_n": value.n_truth}
+            minutes = sum(t.minutes for t in made)
+            more["per_minute"] = {k: round(v, 2) for k, v in asdict(rate(value.n, minutes)).items()}
+        controls = {"no denoiser": _number(figure(rig.mean_motion(truth), truth))}
+        if drifts:
+            controls["drift"] = _number(figure(rig.drifting(made), truth))
         report.add(
-            key, name, _number(value), least=low, most=high, ceiling=_number(figure(script, truth)), **interval,
-            controls={"frozen": _number(figure(rig.frozen(made), truth))}, more=more,
+            key, name, _number(value), least=0.8, most=1.2, ceiling=_number(figure(script, truth)), **interval,
+            controls=controls, more=more,
         )  # fmt: skip
 
     report.facts["event_minutes"] = round(sum(t.minutes for t in made), 1)
@@ -127,13 +131,13 @@ def event_figures(
     add("viewer_share_ratio", "time with the eyes on the viewer ÷ truth", rig.viewer_ratio)
     for axis in ("yaw", "pitch", "roll"):
         add(f"head_spread_ratio.{axis}", f"spread of the head's {axis} ÷ truth",
-            lambda a, b, axis=axis: rig.spread_ratio(a, b, axis))  # fmt: skip
+            lambda a, b, axis=axis: rig.spread_ratio(a, b, axis), drifts=True)  # fmt: skip
 
 
 def one_eyed(take: Take) -> Take:
     """A control: the eye on the picture's right never shuts."""
     series = take.series.copy()
-    series[:, rig.column("lid_right")] = 0.0
+    series[:, column("lid_right")] = 0.0
     return Take(series, take.phonemes, take.kinds)
 
 

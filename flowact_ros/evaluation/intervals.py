@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import beta, chi2
 
 
@@ -59,14 +58,3 @@ def rate_ratio(events: int, minutes: float, own: int, own_minutes: float, level:
 
     value = events / minutes / (own / own_minutes) if own else float("inf")
     return Ratio(value, odds(low), odds(high), events, own)
-
-
-def bootstrap(
-    values: np.ndarray, level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of the mean of `values` (one a clip), by drawing clips with replacement."""
-    values = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
-    tail = 100 * (1 - level) / 2
-    return float(np.percentile(means, tail)), float(np.percentile(means, 100 - tail))

@@ -29,7 +29,7 @@ from flowact_ros.evaluation.generate import draw, generate
 from flowact_ros.evaluation.metrics import loudness
 from flowact_ros.evaluation.recognition import Recogniser, behaviour_of
 from flowact_ros.evaluation.report import Report, load_baseline
-from flowact_ros.evaluation.rig_metrics import Take, frozen
+from flowact_ros.evaluation.rig_metrics import Take, mean_motion
 from flowact_ros.evaluation.rig_readout import LINES, Readout, read
 from flowact_ros.evaluation.sheets import SHEET_COLUMNS, curves, sheet, small
 from flowact_ros.models.codec.motion import clamp, denormalise, normalise
@@ -114,6 +114,13 @@ class Quick:
         self._pictures(seen + shown)
         if s.wavs:
             self._recorded(seen)
+        else:
+            self.report.facts["recorded_speech"] = {
+                "value": None,
+                "truth": None,
+                "shuffled": None,
+                "why": "no --wav",
+            }
         self.report.facts["seconds"] = round(time.monotonic() - began, 1)
         if s.out is not None:
             self._draw(seen, shown)
@@ -176,7 +183,7 @@ class Quick:
 
     def _events(self, seen: Sequence[Seen]) -> None:
         """Long motion for rates and smoothness."""
-        clips = long_clips(self.settings.minutes, self.settings.split)
+        clips = long_clips(self.settings.minutes, self.pipeline.height, self.settings.split)
         self._step(0.0, f"{self.settings.minutes:g} minutes of motion")
         made = [clip.of_motion(self._motion(clip)) for clip in clips]
         truth = [clip.true() for clip in clips]
@@ -195,7 +202,7 @@ class Quick:
         wrong = [s.clip.of_motion(self._motion(s.clip.with_texts_of_others())) for s in shown]
         figures.behaviour_figure(
             self.report, recogniser.accuracy(made), recogniser.accuracy(truth), recogniser.accuracy(again)[0],
-            {"other text": recogniser.accuracy(wrong)[0], "frozen": recogniser.accuracy(frozen(made))[0]},
+            {"other text": recogniser.accuracy(wrong)[0], "no denoiser": recogniser.accuracy(mean_motion(truth))[0]},
         )  # fmt: skip
 
     def _pictures(self, seen: Sequence[Seen]) -> None:

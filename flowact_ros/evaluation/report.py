@@ -80,7 +80,14 @@ class Figure:
                 out[name] = plain(getattr(self, name))
         if self.controls:
             out["controls"] = {name: plain(value) for name, value in self.controls.items()}
-        return out | dict(self.more)
+        return out | clean(dict(self.more))
+
+
+def clean(value: Any) -> Any:
+    """The same with null for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: clean(item) for key, item in value.items()}
+    return plain(value) if isinstance(value, float) else value
 
 
 def plain(value: float) -> float | None:

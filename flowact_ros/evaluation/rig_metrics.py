@@ -18,7 +18,7 @@ from flowact_ros.evaluation import events
 from flowact_ros.evaluation.events import get
 from flowact_ros.evaluation.intervals import Ratio, rate_ratio
 from flowact_ros.evaluation.metrics import MetricError, best_lag, correlation, settled
-from flowact_ros.evaluation.rig_readout import FACE, UNITS, column
+from flowact_ros.evaluation.rig_readout import FACE, UNITS
 from flowact_ros.timebase import FRAME_RATE
 
 CHUNK = 12  # frames
@@ -249,23 +249,18 @@ def frozen(takes: Takes) -> list[Take]:
     return [Take(np.repeat(t.series[:1], t.frames, 0), t.phonemes, t.kinds) for t in takes]
 
 
-def drifting(takes: Takes, amount: float = 2.0) -> list[Take]:
+def mean_motion(takes: Takes) -> list[Take]:
+    """A control: no denoiser at all, its mean in every frame."""
+    mean = np.concatenate([t.series for t in takes]).mean(0, keepdims=True)
+    return [Take(np.repeat(mean, t.frames, 0), t.phonemes, t.kinds) for t in takes]
+
+
+def drifting(takes: Takes, amount: float = 4.0) -> list[Take]:
     """A control: every column walks away by `amount` of its units over the clip."""
     out = []
     for t in takes:
         ramp = np.linspace(0, amount, t.frames)[:, None] * np.asarray(UNITS)
         series = t.series.copy()
         series[:, : len(FACE)] += ramp.astype(series.dtype)
-        out.append(Take(series, t.phonemes, t.kinds))
-    return out
-
-
-def slipped(takes: Takes) -> list[Take]:
-    """A control: the lips of every clip with the sound of the next one."""
-    out = []
-    for k, t in enumerate(takes):
-        series = t.series.copy()
-        i = column("opening")
-        series[:, : i + 4] = np.resize(takes[(k + 1) % len(takes)].series[:, : i + 4], (t.frames, i + 4))
         out.append(Take(series, t.phonemes, t.kinds))
     return out

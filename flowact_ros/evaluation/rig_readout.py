@@ -32,7 +32,7 @@ READ: tuple[str, ...] = (
 FACE = READ[:16]  # everything but hands
 #: A usual distance from neutral of each column of FACE: the networks learn in these units.
 UNITS = (0.03, 0.27, 0.23, 0.27, 0.3, 0.2, 0.2, 0.2, 0.23, 0.2, 0.28, 0.28, 0.16, 0.08, 0.055, 0.045)
-LANDMARKS = ("eye_left", "eye_right", "mouth")
+LANDMARKS = ("eye_left", "eye_right", "mouth", "head")  # the last is the middle of the face's outline
 
 LINES = 192  # frames are brought to this size
 SMALL = 96  # side of the whole picture as the first network sees it
@@ -53,7 +53,7 @@ def column(name: str) -> int:
 
 
 class Finder(nn.Module):
-    """float `[B, 3, 96, 96]` in -1 .. 1 -> places `[B, 3, 2]` of LANDMARKS (x, y; 0 is the middle), the head's turn
+    """float `[B, 3, 96, 96]` in -1 .. 1 -> places `[B, 4, 2]` of LANDMARKS (x, y; 0 is the middle), the head's turn
     `[B, 3]` in UNITS, hands `[B, 2, 3]`: in the picture (logit), x, y."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Finder(nn.Module):
         self.second = nn.Conv2d(16, 32, 3, stride=2, padding=1)
         self.third = nn.Conv2d(32, 32, 3, padding=1)
         self.maps = nn.Conv2d(32, MAPS, 1)
-        self.turn = nn.Sequential(nn.Linear(MAPS * (2 + 32), 96), nn.SiLU(), nn.Linear(96, 3))
+        self.turn = nn.Sequential(nn.Linear(5 + MAPS * (2 + 32), 96), nn.SiLU(), nn.Linear(96, 3))
         self.hands = nn.Sequential(
             nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.SiLU(), nn.Conv2d(48, 16, 1), nn.SiLU(), nn.Flatten(),
             nn.Linear(16 * 12 * 12, 64), nn.SiLU(), nn.Linear(64, 6),
@@ -71,12 +71,12 @@ class Finder(nn.Module):
     def forward(self, small: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = F.silu(self.second(F.silu(self.first(_contrast(small)))))
         x = F.silu(x + self.third(x))
-        where = self.maps(x).flatten(2).softmax(2)  # [B, MAPS, 24 * 24]
+        where = (4 * self.maps(x)).flatten(2).softmax(2)  # [B, MAPS, 24 * 24]
         side = torch.linspace(-0.5, 0.5, 2 * x.shape[-1] + 1, device=x.device)[1::2]
         grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), 2).flatten(0, 1)  # [24 * 24, 2]: x, y
         places = where @ grid
         seen = where @ x.flatten(2).transpose(1, 2)  # what lies at those places
-        turn = self.turn(torch.cat([8 * places.flatten(1), seen.flatten(1)], 1))
+        turn = self.turn(torch.cat([_geometry(places), 20 * places.flatten(1), seen.flatten(1)], 1))
         return places[:, : len(LANDMARKS)], turn, self.hands(x).view(-1, 2, 3)
 
 
@@ -94,6 +94,22 @@ class Look(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(_contrast(x))
+
+
+def _geometry(places: Tensor) -> Tensor:
+    """What the places `[B, 4, 2]` of the landmarks say of the head's turn, `[B, 5]`, of about unit size: the tilt of
+    the line between the eyes, and where eyes and mouth lie against the outline, along that line and across."""
+    left, right, mouth, head = places[:, :4].unbind(1)
+    across = right - left
+    length = across.norm(dim=1, keepdim=True).clamp_min(0.02)
+    along = across / length
+    below = torch.stack([-along[:, 1], along[:, 0]], 1)
+    parts = [along[:, 1:] / 0.045]
+    for point, usual in (((left + right) / 2, -0.12), (mouth, 0.57)):
+        offset = (point - head) / length
+        parts += [(offset * along).sum(1, keepdim=True) / 0.08]
+        parts += [((offset * below).sum(1, keepdim=True) - usual) / 0.08]
+    return torch.cat(parts, 1)
 
 
 def _contrast(x: Tensor) -> Tensor:
@@ -120,7 +136,7 @@ class Readout(nn.Module):
         return torch.cat([face * face.new_tensor(UNITS), hands.flatten(1)], 1)
 
     def face(self, frames: Tensor, places: Tensor) -> Tensor:
-        """Mouth and eyes `[B, 13]` in UNITS of frames whose landmarks `[B, 3, 2]` are known."""
+        """Mouth and eyes `[B, 13]` in UNITS of frames whose landmarks `[B, 4, 2]` are known."""
         across = places[:, 1] - places[:, 0]
         mouth = self.mouth(look(frames, places[:, 2], across, *MOUTH_LOOK))
         # A mouth twice as near opens twice as far.

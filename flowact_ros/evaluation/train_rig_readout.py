@@ -22,7 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowact_ros.data.characters import Identity, identity_from_seed, landmarks, mouth_opening, render
+from flowact_ros.data.characters import (
+    Identity,
+    feature_boxes,
+    identity_from_seed,
+    landmarks,
+    mouth_opening,
+    render,
+)
 from flowact_ros.data.clips import make_performance
 from flowact_ros.evaluation.events import of_motion
 from flowact_ros.evaluation.rig_readout import (
@@ -44,7 +51,7 @@ from flowact_ros.models.codec.motion import RIG, clamp, control_index, neutral
 LEARN_SEEDS = range(8_000_000, 9_000_000)
 TEST_SEEDS = range(9_000_000, 9_000_096)
 BATCH = 32
-FRESH = 4  # frames of a new character a step
+FRESH = 3  # frames of a new character a step
 FIRST = 60  # characters painted before the first step
 KEPT = 12_000  # frames in memory
 BANK = 32  # performances whose poses are used
@@ -118,7 +125,7 @@ def _bank(path: Path) -> Tensor:
 
 @dataclass
 class Painted:
-    """Frames uint8 `[N, 3, 192, 192]`, what is to be read of them `[N, R]`, where landmarks lie `[N, 3, 2]`."""
+    """Frames uint8 `[N, 3, 192, 192]`, what is to be read of them `[N, R]`, where landmarks lie `[N, 4, 2]`."""
 
     frames: Tensor
     read: Tensor
@@ -133,6 +140,8 @@ class Painted:
 
 def paint(identity: Identity, controls: Tensor) -> Painted:
     found = landmarks(identity, controls, LINES)
+    face = feature_boxes(identity, controls, LINES)["face"]
+    found["head"] = (face[:, :2] + face[:, 2:]) / 2
     places = torch.stack([found[name] for name in LANDMARKS], 1) / LINES - 0.5
     return Painted(render(identity, controls, size=LINES), targets(identity, controls), places)
 
@@ -187,7 +196,7 @@ def loss_of(readout: Readout, part: Painted, rng: np.random.Generator) -> Tensor
     frames, read, places = part.frames.float() / 127.5 - 1.0, part.read, part.places
     if rng.random() < 0.5:
         frames, read = frames.flip(3), flipped(read)
-        places = places[:, [1, 0, 2]] * torch.tensor([-1.0, 1.0])
+        places = places[:, [1, 0, 2, 3]] * torch.tensor([-1.0, 1.0])
     frames = disturb(frames, rng)
     found, turn, hands = readout.finder(
         F.interpolate(frames, (SMALL, SMALL), mode="bilinear", antialias=True)
