@@ -96,7 +96,8 @@ class RendererStage:
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
         followed = anchor_loss(flow, given.anchors[moved], net.config.size)
-        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.02 * cover.mean() + 0.1 * landmark + 0.05 * own
+        found_out = 0.1 * followed + 0.1 * landmark + 0.05 * own
+        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.02 * cover.mean() + found_out
         parts = {
             "parts": loss_parts,
             "moved": loss_moved,
