@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowact_ros.models.codec.appearance import Appearance, crop
+from flowact_ros.models.codec.appearance import Appearance, crop, heat_near
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
 
@@ -82,7 +82,8 @@ class RendererStage:
     def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
         given, net = Batch(*batch), self.module
         found, landmarks = net.encoder(given.reference, net.mouth, net.eyes)
-        landmark = (landmarks.places - given.landmarks).abs().mean() / 10
+        near = heat_near(landmarks.heat, given.landmarks / (net.config.size / 2) - 1)
+        landmark = (landmarks.places - given.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
         own = (found.own - given.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
         mixed = torch.where(torch.rand(len(given.own), 1) < 0.5, given.own, found.own.detach())
