@@ -35,7 +35,8 @@ def main() -> None:
         told.append((sum(len(p) for p in parts) * FRAME_RATE // SAMPLE_RATE, text))
         parts.append(np.zeros(round(seconds * SAMPLE_RATE), np.float32))
     frames, _ = generate(build_pipeline(), load_character(args.character), np.concatenate(parts), told, args.seed)
-    pictures = [Image.fromarray(f).resize((SIZE, SIZE), Image.Resampling.BOX) for i, f in enumerate(frames) if i % EVERY == 0]
+    shown = [Image.fromarray(frame) for i, frame in enumerate(frames) if i % EVERY == 0]
+    pictures = [picture.resize((SIZE, SIZE), Image.Resampling.BOX) for picture in shown]
     pictures[0].save(
         args.out, save_all=True, append_images=pictures[1:], duration=1000 * EVERY // FRAME_RATE, loop=0, quality=70
     )
