@@ -173,7 +173,7 @@ def _renderer(args: argparse.Namespace) -> int:
     stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
     about = {"references": args.batch, "data_seed": args.seed}
     intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
-    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.998, about=about, **intervals)
+    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.99, about=about, **intervals)
     trainer = Trainer(stage, config)
     _take_shipped(trainer, args, "renderer", preset(args.preset).renderer)
     trainer.run()
