@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowact_ros.engine.runtime import best_threads
 from flowact_ros.models import codec
 from flowact_ros.models.codec.live import Compile, Graph, eager
 
@@ -32,9 +32,10 @@ def compiler(runtime: str) -> Compile:
 
 
 def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-    """`module` compiled for inputs of exactly these shapes, in float32: what moves pixels must not be rounded.
+    """`module` compiled for inputs of these shapes, in float32 (what moves pixels must not be rounded), for one thread:
+    face and body of a frame run beside each other.
 
-    Converting takes seconds, so the graph is kept in the user's cache folder, by a hash of weights, sources and versions.
+    Converting takes seconds, so the graph is kept in the user's cache folder by a hash of weights, sources, versions.
     """
     import openvino as ov
 
@@ -46,22 +47,32 @@ def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
         with torch.inference_mode():
             traced = torch.jit.trace(module.eval(), example, check_trace=False)
             graph = ov.convert_model(traced, example_input=example)
+        graph.reshape({i: tuple(x.shape) for i, x in enumerate(example)})  # without, twice as slow
         _keep(graph, path)
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": best_threads(),
+        "INFERENCE_NUM_THREADS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # else both graphs would share the first core
     }
     request = core.compile_model(graph, "CPU", options).create_infer_request()
     outputs = range(len(graph.outputs))
     lock = threading.Lock()  # a request serves one call at a time; references are checked beside the stream
 
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        with lock:
-            request.infer([np.ascontiguousarray(x.numpy()) for x in inputs])
-            return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs)
+    def begin(*inputs: Tensor) -> Callable[[], tuple[np.ndarray, ...]]:
+        lock.acquire()
+        request.start_async([np.ascontiguousarray(x.numpy()) for x in inputs])
 
-    return run
+        def wait() -> tuple[np.ndarray, ...]:
+            try:
+                request.wait()
+                return tuple(request.get_output_tensor(i).data.copy() for i in outputs)
+            finally:
+                lock.release()
+
+        return wait
+
+    return begin
 
 
 def cache_folder() -> Path:

@@ -31,7 +31,7 @@ from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.dit import Condition, DiT
-from flowact_ros.models.precision import check_device
+from flowact_ros.models.precision import check_device, has_int8, use_int8
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -72,6 +72,9 @@ class AvatarPipeline:
         self.config, self.device = config, torch.device(device)
         self.codec = codec
         self.denoiser = denoiser.to(self.device).eval().requires_grad_(False)
+        if device == "cpu" and has_int8():
+            use_int8(self.denoiser.double_blocks)
+            use_int8(self.denoiser.single_blocks)
         self.text_encoder = text_encoder
         self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
         self.context_samples = self.window.context_samples
@@ -181,7 +184,7 @@ def build_pipeline(
         renderer, denoiser = Renderer(config.renderer), DiT(config)
         if config.name == "debug":
             parts = EmbeddedAudioEncoder(), EmbeddedTextEncoder()
-            codec = LiveCodec(renderer, compiler(runtime))
+            codec = LiveCodec(renderer, compiler("eager" if runtime == "auto" else runtime))  # converting takes longer
             return AvatarPipeline(config, codec, denoiser, *parts, device=device, check_references=False)
     folder = Path(weights) if weights else weights_dir() / config.name
     if (folder / "mmdit.safetensors").exists() and not (folder / "denoiser.safetensors").exists():

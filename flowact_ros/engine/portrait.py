@@ -14,7 +14,7 @@ from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
-LEAST_PSNR = {"picture": 24.0, "mouth": 20.0, "eye_left": 20.0, "eye_right": 20.0}  # [dB] of the reference drawn anew
+LEAST_PSNR = {"picture": 20.0, "mouth": 16.0, "eye_left": 16.0, "eye_right": 16.0}  # [dB] of the reference drawn anew
 LEAST_CERTAINTY = 0.5  # of a landmark
 EYE_DISTANCE = (0.08, 0.45)  # picture widths
 ADVICE = "use a picture in the style of the shipped characters, face to the front, eyes in the upper half"

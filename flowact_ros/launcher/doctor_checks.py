@@ -35,8 +35,8 @@ SHM_NEEDED_MB = SEGMENT_MB + PARTICIPANT_MB * (PARTICIPANTS - 1)
 
 # Below the weights folder; `*` stands for the preset. The cards beside them list the further shards of each.
 WEIGHTS = (
-    "*/vae.safetensors",
-    "*/mmdit.safetensors",
+    "*/renderer.safetensors",
+    "*/denoiser.safetensors",
     "audio_encoder.safetensors",
     "text_encoder.safetensors",
 )

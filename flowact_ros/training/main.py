@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import preset
 from flowact_ros.models.precision import best_dtype, check_device
 from flowact_ros.training.trainer import OPTIMIZERS, Trainer, TrainerConfig
@@ -83,6 +84,9 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     stage.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default=optimizer)
     stage.add_argument("--batch", type=int, default=batch)
+    stage.add_argument(
+        "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
+    )
     stage.add_argument("--device", default="cpu", help="cpu or cuda")
     stage.add_argument("--threads", type=int, default=1)
     stage.add_argument("--seed", type=int, default=0)
@@ -122,6 +126,14 @@ def _trainer_config(args: argparse.Namespace, **more: object) -> TrainerConfig:
     )
 
 
+def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contract: object) -> None:
+    """Raises CheckpointError for weights that are missing or of other sizes."""
+    if args.from_shipped and trainer.fresh:
+        module = trainer.method.module
+        card = load_weights(weights_dir() / args.preset / f"{name}.safetensors", module, kind=name, config=contract)
+        trainer.take_over(module.state_dict(), card)
+
+
 def _motion(args: argparse.Namespace) -> int:
     from flowact_ros.data.performances import describe
     from flowact_ros.training.stages.adaptation import Adaptation, evaluate
@@ -135,6 +147,7 @@ def _motion(args: argparse.Namespace) -> int:
         args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
     )
     trainer = Trainer(method, config)
+    _take_shipped(trainer, args, "denoiser", preset(args.preset).denoiser_contract())
     if args.evaluate:  # at these numbers of evaluations a chunk
         method.module.load_state_dict(trainer.ema)
         print(evaluate(method.module.eval(), method.heldout, args.clips, args.evaluate))
@@ -160,9 +173,10 @@ def _renderer(args: argparse.Namespace) -> int:
     stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
     about = {"references": args.batch, "data_seed": args.seed}
     intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
-    Trainer(
-        stage, _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.998, about=about, **intervals)
-    ).run()
+    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.99, about=about, **intervals)
+    trainer = Trainer(stage, config)
+    _take_shipped(trainer, args, "renderer", preset(args.preset).renderer)
+    trainer.run()
     return 0
 
 

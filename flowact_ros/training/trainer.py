@@ -91,9 +91,22 @@ class Trainer:
         self.iteration = 0
         self.seconds = 0.0
         self.slices: list[dict[str, Any]] = []  # what was trained on what, for the card
+        self.warm_from = 0  # the step from which the learning rate was last warmed up
         config.run.mkdir(parents=True, exist_ok=True)
         if (config.run / "state.pt").exists():
             self._resume()
+
+    @property
+    def fresh(self) -> bool:
+        """Nothing was trained or taken over in this run folder yet."""
+        return self.iteration == 0
+
+    def take_over(self, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
+        """Go on from exported weights and their card: steps are counted on, the learning rate warms up again."""
+        self.method.module.load_state_dict(weights)
+        self.ema = {name: t.detach().clone() for name, t in self.method.module.state_dict().items()}
+        self.iteration = self.warm_from = int(card["steps"])
+        self.seconds, self.slices = float(card["train_seconds"]), list(card["slices"])
 
     def _resume(self) -> None:
         """Raises ValueError for a damaged file, RuntimeError for another network's."""
@@ -105,7 +118,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         self.ema = moved(state["ema"], torch.device(self.config.device))
         self.iteration, self.seconds = state["iteration"], state["seconds"]
-        self.slices = state.get("slices", [])
+        self.slices, self.warm_from = state.get("slices", []), state.get("warm_from", 0)
 
     def save(self) -> None:
         partial = self.config.run / "state.partial"
@@ -117,6 +130,7 @@ class Trainer:
                 "iteration": self.iteration,
                 "seconds": self.seconds,
                 "slices": self.slices,
+                "warm_from": self.warm_from,
             },
             partial,
         )
@@ -124,8 +138,8 @@ class Trainer:
 
     def learning_rate(self) -> float:
         config, i = self.config, self.iteration
-        if i < config.warmup:
-            return config.learning_rate * (i + 1) / config.warmup
+        if i - self.warm_from < config.warmup:
+            return config.learning_rate * (i - self.warm_from + 1) / config.warmup
         fall = config.cooldown * (config.steps - config.warmup)
         progress = min(1.0, max(0.0, 1 - (config.steps - i) / max(1.0, fall)))
         return config.learning_rate * (

@@ -130,7 +130,7 @@ def test_audio() -> None:
 def safetensors(path: Path, values: int = 4) -> None:
     header = json.dumps(
         {
-            "__metadata__": {"kind": "vae"},
+            "__metadata__": {"kind": "renderer"},
             "w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]},
         }
     ).encode()
@@ -156,7 +156,7 @@ def test_truncated_weights(tmp_path: Path, length: int) -> None:
     path = shipped(tmp_path)[1]
     path.write_bytes(path.read_bytes()[:length])
     check = doctor_checks.check_weights(tmp_path)
-    assert check.level == ERROR and "avatar_cpu/mmdit.safetensors is damaged" in check.found
+    assert check.level == ERROR and "avatar_cpu/denoiser.safetensors is damaged" in check.found
     assert "git checkout" in check.remedy
 
 
@@ -165,11 +165,11 @@ def test_weights_that_are_missing_or_no_weights(tmp_path: Path) -> None:
     paths[3].with_suffix(".json").unlink()
     assert "no readable card" in doctor_checks.check_weights(tmp_path).found
     paths[0].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "vae.safetensors is damaged" in doctor_checks.check_weights(tmp_path).found
+    assert "renderer.safetensors is damaged" in doctor_checks.check_weights(tmp_path).found
     paths[0].unlink()
-    assert "vae.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
+    assert "renderer.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
     paths[0].with_suffix(".json").unlink()
-    assert "vae.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
+    assert "renderer.safetensors is missing" in doctor_checks.check_weights(tmp_path).found
 
 
 def test_every_shard_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +177,8 @@ def test_every_shard_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = shipped(tmp_path)[0]
     monkeypatch.setattr(checkpoint, "SHARD_BYTES", 1000)
     module = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
-    checkpoint.save_weights(first, module, kind="vae", config={}, card={})
-    pieces = sorted(first.parent.glob("vae*.safetensors"))
+    checkpoint.save_weights(first, module, kind="renderer", config={}, card={})
+    pieces = sorted(first.parent.glob("renderer*.safetensors"))
     assert len(pieces) > 2
     check = doctor_checks.check_weights(tmp_path)
     assert check.level == OK and f"{len(pieces) + 3} files" in check.found
@@ -189,14 +189,14 @@ def test_every_shard_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     check = doctor_checks.check_weights(tmp_path)
     assert check.level == ERROR and f"avatar_cpu/{pieces[0].name} is missing" in check.found
     with pytest.raises(checkpoint.CheckpointError, match=pieces[0].name):
-        checkpoint.load_weights(first, module, kind="vae", config={})
+        checkpoint.load_weights(first, module, kind="renderer", config={})
 
 
 @pytest.mark.parametrize("card", ["", "[]", '{"shards": 3}', '{"shards": [3]}', '{"shards": [""]}'])
 def test_a_card_that_lists_no_shards(tmp_path: Path, card: str) -> None:
     shipped(tmp_path)[0].with_suffix(".json").write_text(card)
     check = doctor_checks.check_weights(tmp_path)
-    assert check.level == ERROR and "vae.safetensors has no readable card" in check.found
+    assert check.level == ERROR and "renderer.safetensors has no readable card" in check.found
 
 
 def test_weights_without_torch(tmp_path: Path) -> None:

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from flowact_ros.models.vae import VAE
 
 from flowact_ros.models import checkpoint
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
-from flowact_ros.models.config import PRESETS, ConfigError, preset
+from flowact_ros.models.codec.video_vae import VideoVAE
+from flowact_ros.models.config import PRESETS, ConfigError, VAEConfig, preset
+
+SMALL = VAEConfig(
+    latent_channels=8,
+    encoder_widths=(8, 8, 16, 16),
+    decoder_widths=(8, 8, 16, 16),
+    encoder_depths=(1, 1, 1, 1),
+    decoder_depths=(1, 1, 1, 1),
+)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -21,12 +29,12 @@ def test_presets_are_consistent(name: str) -> None:
     config = preset(name)
     assert config.name == name
     assert sum(config.dit.rope_axes) == config.dit.head_dim
-    assert config.published_size[0] == config.lines and config.published_size[1] % 2 == 0
+    assert config.renderer.size % 32 == 0 and max(config.renderer.crop_sizes) <= config.renderer.size
 
 
 def test_avatar_cpu_is_the_canvas_of_the_design() -> None:
     config = preset("avatar_cpu")
-    assert config.published_size == (480, 480)
+    assert config.renderer.size == 480
     assert config.dit.latent_shape == (4, 40) and config.memory.long_term == 3
     assert 3 <= config.schedule.steps <= 8
 
@@ -45,7 +53,8 @@ def test_overrides_reach_nested_fields() -> None:
         ({"schedule": 3}, "holds a group of keys"),
         ({"schedule": {"steps": "three"}}, "expected a int"),
         ({"schedule": {"steps": 0}}, "schedule.steps is 0; the range is 1 to 50"),
-        ({"lines": 481}, "lines is 481; use an even 16 to 2160"),
+        ({"renderer": {"size": 470}}, "renderer.size is 470; it must be a multiple of 32"),
+        ({"renderer": {"mouth_size": 100}}, "renderer.mouth_size is 100; use a multiple of 8, at most 480"),
         ({"schedule": {"in_flight": 4}}, "schedule.in_flight is 4; use 2 or 3"),
         ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
         ({"schedule": {"order": "sideways"}}, "'sideways'"),
@@ -66,17 +75,17 @@ def test_unknown_preset_is_named() -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "vae.safetensors"
-    config = preset("debug").vae
-    save_weights(path, VAE(config), kind="vae", config=config, card={"steps": 7})
+    config = SMALL
+    save_weights(path, VideoVAE(config), kind="vae", config=config, card={"steps": 7})
     return path
 
 
 def test_round_trip_in_bf16(saved: Path) -> None:
-    config = preset("debug").vae
-    other = VAE(config)
+    config = SMALL
+    other = VideoVAE(config)
     card = load_weights(saved, other, kind="vae", config=config)
     assert card["steps"] == 7 and card["parameters"] == sum(t.numel() for t in other.state_dict().values())
-    again = VAE(config)
+    again = VideoVAE(config)
     load_weights(saved, again, kind="vae", config=config)
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), again.state_dict().values()))
     weight = other.decoder.head.weight
@@ -84,13 +93,13 @@ def test_round_trip_in_bf16(saved: Path) -> None:
 
 
 def test_damage_and_mismatch_are_refused(saved: Path, tmp_path: Path) -> None:
-    config = preset("debug").vae
-    model = VAE(config)
+    config = SMALL
+    model = VideoVAE(config)
     with pytest.raises(CheckpointError, match="holds 'vae' weights; 'denoiser' is needed"):
         load_weights(saved, model, kind="denoiser", config=config)
     larger = dataclasses.replace(config, latent_channels=16)
     with pytest.raises(CheckpointError, match="latent_channels = 8; this preset has 16"):
-        load_weights(saved, VAE(larger), kind="vae", config=larger)
+        load_weights(saved, VideoVAE(larger), kind="vae", config=larger)
     with pytest.raises(CheckpointError, match="missing"):
         load_weights(tmp_path / "none.safetensors", model, kind="vae", config=config)
     whole = saved.read_bytes()

@@ -57,10 +57,20 @@ class Appearance(NamedTuple):
 
 
 class Landmarks(NamedTuple):
-    """Where `PARTS` are: places `[N, 3, 2]` (x, y) in pixels, and how sure that is, `[N, 3]` in 0 .. 1."""
+    """Where `PARTS` are: places `[N, 3, 2]` (x, y) in pixels, how sure that is, `[N, 3]` in 0 .. 1, and the heat map
+    `[N, 3, cells]` that says so.
+    """
 
     places: Tensor
     certainty: Tensor
+    heat: Tensor
+
+
+def heat_near(heat: Tensor, places: Tensor) -> Tensor:
+    """Share `[N, 3]` of heat maps `[N, 3, cells]` of square pictures around `places` `[N, 3, 2]` in [-1, 1]."""
+    side = round(heat.shape[-1] ** 0.5)
+    cells = positions(side, side, heat.device).flatten(1)
+    return (heat * ((cells - places[..., None]).square().sum(2) < CERTAIN**2)).sum(-1)
 
 
 def squares(picture: Tensor, corners: Tensor, size: int) -> Tensor:
@@ -144,10 +154,8 @@ class AppearanceEncoder(nn.Module):
 
     def _landmarks(self, features: Tensor) -> Landmarks:
         heat = torch.softmax(self.heat(features).flatten(2), -1)  # [N, 3, cells]
-        cells = positions(*features.shape[2:], features.device).flatten(1)
-        middle = heat @ cells.T
-        near = (cells - middle[..., None]).square().sum(2) < CERTAIN**2
-        return Landmarks((middle + 1) * (self.config.size / 2), (heat * near).sum(-1))
+        middle = heat @ positions(*features.shape[2:], features.device).flatten(1).T
+        return Landmarks((middle + 1) * (self.config.size / 2), heat_near(heat, middle), heat)
 
     def corners(self, landmarks: Tensor) -> Tensor:
         """Whole pixels, inside the picture, at which the crops around landmarks `[N, 3, 2]` begin: int `[N, 3, 2]`."""

@@ -20,14 +20,16 @@ from flowact_ros.models.codec.blocks import positions
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
-Graph = Callable[..., tuple[Tensor, ...]]
+#: Begins to compute; what it returns waits for the outputs. So the two graphs run beside each other on two cores.
+Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
+FAINTEST = 1 / 255  # paint that covers less changes no byte
 
 
 def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-    """The module itself."""
-    return module
+    """The module itself, computed when it is waited for."""
+    return lambda *inputs: lambda: tuple(x.numpy() for x in module(*inputs))
 
 
 class Face(nn.Module):
@@ -123,23 +125,29 @@ class LiveCodec:
             self._graphs = (
                 self._compile(Face(self.renderer), to_face), self._compile(Body(self.renderer), to_body),
             )  # fmt: skip
-        face, body = self._graphs
-        added = [x.numpy() for x in face(*to_face)]
-        flow, paint, cover = (x.numpy() for x in body(*to_body))
+        face, body = (graph(*inputs) for graph, inputs in zip(self._graphs, (to_face, to_body)))
+        added, (flow, paint, cover) = face(), body()
         reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
+        whole = reference.clip(0, 255).astype(np.uint8)
+        corners = who.corners[0].numpy()
+        (left, top), (right, bottom) = corners.min(0), (corners + np.array(sizes)[:, None]).max(0)
         for i, frame in enumerate(out):
-            picture = reference.copy()
-            for (x, y), size, part in zip(who.corners[0].tolist(), sizes, added):
-                picture[y : y + size, x : x + size] += 127.5 * part[i]
-            picture = np.clip(picture, 0, 255, out=picture).astype(np.uint8)
-            places = self._places + cv2.resize(flow[i], (self.size, self.size)) * (self.size / 2)
-            moved = cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            over = spread_out(cover[i, :, :, None])[..., 0]
-            frame[...] = cv2.blendLinear(spread_out(paint[i]), moved, over, 1.0 - over)
+            drawn = reference[top:bottom, left:right].copy()
+            for (x, y), size, part in zip(corners - (left, top), sizes, added):
+                drawn[y : y + size, x : x + size] += 127.5 * part[i]
+            whole[top:bottom, left:right] = drawn.clip(0, 255)
+            places = cv2.resize(flow[i], (self.size, self.size)) * np.float32(self.size / 2)
+            places += self._places
+            frame[...] = cv2.remap(whole, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            lay_paint(frame, paint[i], cover[i])
         self.renderer.hands.lay(out, who.identity, motion)
 
 
-def spread_out(patches: np.ndarray) -> np.ndarray:
-    """Patches `[h, w, C, p, p]` -> the picture `[p h, p w, C]` that they make up."""
-    rows, columns, channels, side, _ = patches.shape
-    return np.ascontiguousarray(patches.transpose(0, 3, 1, 4, 2)).reshape(rows * side, columns * side, channels)
+def lay_paint(frame: np.ndarray, paint: np.ndarray, cover: np.ndarray) -> None:
+    """Blend paint `[h, w, 3, p, p]` over `frame` `[p h, p w, 3]`, in place, by its cover `[h, w, p, p]`."""
+    rows, columns, _, side, _ = paint.shape
+    patches = frame.reshape(rows, side, columns, side, 3).swapaxes(1, 2)  # a view
+    row, column = np.nonzero(cover.max((2, 3)) > FAINTEST)
+    below = patches[row, column].astype(np.float32)
+    over = paint[row, column].transpose(0, 2, 3, 1) - below
+    patches[row, column] = (below + cover[row, column][..., None] * over + 0.5).astype(np.uint8)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from flowact_ros.models.codec.blocks import Down, Residual, Up, bounded, mlp, spread, warp
 
 STEM = 4  # pixels a side that become one feature
+UNSEEN = 3.0  # a part that was not learned yet begins nearly transparent
 FEATHER = 8  # [px] over which a painted crop goes over into the picture around it
 
 
@@ -91,4 +92,4 @@ class SpritePainter(nn.Module):
             h = block(h, vector)
         h = self.draw(self.up(h), vector)
         colour, cover = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
-        return torch.cat([colour, torch.sigmoid(cover)], 1)
+        return torch.cat([colour, torch.sigmoid(cover - UNSEEN)], 1)

@@ -39,18 +39,20 @@ class Warp(nn.Module):
         self.block16 = Residual(c.coarse_width, c.hidden)
         self.up = Up(c.coarse_width, c.fine_width)
         self.enter8 = nn.Conv2d(2 * c.fine_width + c.part_code, c.fine_width, 1)
-        self.block8 = Residual(c.fine_width, c.hidden)
         self.flow = nn.Conv2d(c.fine_width, 2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
         nn.init.zeros_(self.flow.bias)
         self.paint = nn.Conv2d(c.fine_width, 4 * 64, 1)
 
-    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """picture `[N, 3, H, W]`: the reference with this frame's face -> moved picture, its warped part, the flow."""
+    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture; its warped part, the flow
+        and the cover of what is painted over it.
+        """
         flow, paint = self.plan(who.masks, who.fine, who.coarse, who.own, who.identity, motion)
         colour, mask = spread(paint, PAINT_STRIDE).split([3, 1], 1)
         moved = warp(picture, F.interpolate(flow, scale_factor=float(PAINT_STRIDE), mode="bilinear"))
-        return moved + torch.sigmoid(mask - RESERVE) * (colour - moved), moved, flow
+        cover = torch.sigmoid(mask - RESERVE)
+        return moved + cover * (colour - moved), moved, flow, cover
 
     def plan(
         self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
@@ -63,7 +65,6 @@ class Warp(nn.Module):
         h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
         h = self.block16(self.enter16(h), vector)
         h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
-        h = self.block8(h, vector)
         return flow + bounded(self.flow(h), 0.1), self.paint(F.silu(h))
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,5 +134,5 @@ class Renderer(nn.Module):
 
     def forward(self, who: Appearance, motion: Tensor) -> Tensor:
         """Frames `[N, 3, H, W]` in about [-1, 1] of N appearances with motions `[N, K]`, normalised."""
-        moved, _, _ = self.warp(self.face(who, motion), who, motion)
+        moved, *_ = self.warp(self.face(who, motion), who, motion)
         return self.hands(moved, who.identity, motion)

@@ -10,6 +10,10 @@ before it, made of the true motion: the last latent of each of up to four chunks
 live it is the model's own. The keys and values of a row's entries are made once and read by all of its windows, by the
 same functions as live. A window holds one chunk (the sequential order) or, on some rows, the next chunks too at rising
 noise (the diagonal order). A share of the batches begins a stream: the first chunk knows the reference alone.
+
+The error of changes from frame to frame counts beside that of the frames, in units of how much each control changes. A
+head turns by a hundredth of its range a frame: an error that is small beside its range makes it tremble. The best
+prediction stays the mean, but what is still wrong is wrong smoothly, and does not jump where chunks meet.
 """
 
 from __future__ import annotations
@@ -37,7 +41,10 @@ STARTS = 0.2  # share of batches that begin a stream
 MIXED = 0.15  # share of batches whose chunks differ in size: a cut may end a chunk after one or two latents
 WHOLE = 0.85  # share of the other batches whose chunks have all three latents
 DIAGONAL = 0.25  # share of rows with a window of several chunks as well
-MEMORY_NOISE = 0.25  # deviation of the strongest noise on memory
+CHANGES = 0.3  # weight of the error of changes from frame to frame, in units of the changes
+SLOWEST = 0.055  # [deviations a frame] slower controls count like those that change by this
+MEMORY_NOISE = 0.75  # deviation of the strongest noise on memory, in units of the changes
+MOST_NOISE = 0.25  # the same in deviations of the control: fast ones have no more
 DROPPED = 0.1  # share of rows without sound, and of rows without text
 NEUTRAL = 0.5  # share of rows, in the middle of a stream, whose reference is the neutral pose
 QUICK_CLIPS = 16  # clips of the evaluation during training
@@ -83,6 +90,8 @@ class Adaptation:
         self.data = read_performances(*data)
         self.heldout = read_performances(heldout)
         self.table = torch.from_numpy(self.data.vectors.astype(np.float32))
+        self.pace = pace(self.data)
+        self.change_weight = CHANGES / (self.pace.square() + SLOWEST**2)
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -104,7 +113,8 @@ class Adaptation:
         condition = Condition(
             condition.audio * kept[0, :, None, None, None], condition.text * kept[1, :, None, None, None]
         )
-        strength = MEMORY_NOISE * torch.rand(self.batch_size, 1, 1, 1, generator=generator)
+        strongest = (MEMORY_NOISE * self.pace).clamp_max(MOST_NOISE)
+        strength = strongest * torch.rand(self.batch_size, 1, 1, 1, generator=generator)
         disturbance = strength * torch.randn(motion.shape, generator=generator)
         news = sizes[history:]
         several = news[: self.config.schedule.in_flight]
@@ -142,8 +152,10 @@ class Adaptation:
             windows = stream_windows(self.module, layouts[0].ages, clean.shape[1], clean.device)
             noisy = add_noise(clean, noise, sigma)
             predicted, _ = self.module(noisy, sigma, Condition(audio, text), windows, past)
-            squared = (predicted.float() - clean).square()
-            loss = loss + (squared * velocity_weight(sigma)[..., None, None]).sum()
+            off = predicted.float() - clean
+            squared = off.square()
+            costs = squared + self.change_weight.to(off.device) * changes(off).square()
+            loss = loss + (costs * velocity_weight(sigma)[..., None, None]).sum()
             error, still = error + squared.detach().sum(), still + clean.square().sum()
             count += clean.numel()
         return {"loss": loss / count, "error": error / count, "still": still / count}
@@ -201,6 +213,18 @@ class Adaptation:
         made, truth = free_running(module, self.heldout, QUICK_CLIPS, self.config.schedule.steps)
         np.savez(path.with_suffix(".npz"), made=made.numpy(), truth=truth.numpy())
         return figures(made, truth, self.config.schedule.chunk_latents * FRAMES_PER_LATENT)
+
+
+def pace(data: Performances) -> Tensor:
+    """By how much each control changes from frame to frame, `[K]`: the root of the mean square of normalised motion."""
+    some = normalise(torch.from_numpy(data.controls[:100].astype(np.float32)))
+    return some.diff(dim=1).square().mean((0, 1)).sqrt()
+
+
+def changes(off: Tensor) -> Tensor:
+    """Errors `[B, S, P, K]` -> those of the change to each frame from the one before, of which the first is known."""
+    frames = off.flatten(1, 2)
+    return (frames - torch.cat([torch.zeros_like(frames[:, :1]), frames[:, :-1]], 1)).view_as(off)
 
 
 def cut(

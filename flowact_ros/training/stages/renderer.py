@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowact_ros.models.codec.appearance import Appearance, crop
+from flowact_ros.models.codec.appearance import Appearance, crop, heat_near
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
 
@@ -82,7 +82,8 @@ class RendererStage:
     def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
         given, net = Batch(*batch), self.module
         found, landmarks = net.encoder(given.reference, net.mouth, net.eyes)
-        landmark = (landmarks.places - given.landmarks).abs().mean() / 10
+        near = heat_near(landmarks.heat, given.landmarks / (net.config.size / 2) - 1)
+        landmark = (landmarks.places - given.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
         own = (found.own - given.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
         mixed = torch.where(torch.rand(len(given.own), 1) < 0.5, given.own, found.own.detach())
@@ -91,17 +92,19 @@ class RendererStage:
         still, moved = given.still, ~given.still
         at_rest, moving = (type(who)(*(f[chosen] for f in who)) for chosen in (still, moved))
         loss_parts = part_loss(net, at_rest, motion[still], given.picture[still], given.weight[still])
-        warped, carried, flow = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
+        warped, carried, flow, cover = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
         drawn = net.hands(warped, moving.identity, motion[moved])
         loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
         loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
         followed = anchor_loss(flow, given.anchors[moved], net.config.size)
-        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.1 * followed + 0.1 * landmark + 0.05 * own
+        found_out = 0.1 * followed + 0.1 * landmark + 0.05 * own
+        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.02 * cover.mean() + found_out
         parts = {
             "parts": loss_parts,
             "moved": loss_moved,
             "carried": loss_carried,
             "followed": followed,
+            "cover": cover.mean(),
             "landmark": landmark,
             "own": own,
         }

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run on a new machine goes on from exported weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from flowact_ros.training.trainer import Trainer, TrainerConfig
+
+
+class Line:
+    """A method whose loss is a distance of one weight from 3."""
+
+    def __init__(self) -> None:
+        self.module = nn.Linear(1, 1, bias=False)
+        self.seen: list[int] = []
+
+    def batch(self, generator: torch.Generator) -> torch.Tensor:
+        self.seen.append(int(torch.randint(1 << 30, (1,), generator=generator)))
+        return torch.ones(1, 1)
+
+    def step(self, batch: torch.Tensor, iteration: int) -> dict[str, torch.Tensor]:
+        return {"loss": (self.module(batch) - 3).square().mean()}
+
+
+def config(run: Path, steps: int) -> TrainerConfig:
+    return TrainerConfig(
+        run=run, steps=steps, learning_rate=0.1, warmup=10, optimizer="adamw", bf16=False, sheet_every=10**9
+    )
+
+
+def test_steps_slices_and_material_go_on_and_the_rate_warms_up_again(tmp_path: Path) -> None:
+    card = {"steps": 100, "train_seconds": 7, "slices": [{"first_step": 0, "steps": 100}]}
+    method = Line()
+    trainer = Trainer(method, config(tmp_path / "new", 104))
+    assert trainer.fresh
+    trainer.take_over({"weight": torch.tensor([[2.0]])}, card)
+    assert not trainer.fresh and trainer.learning_rate() == pytest.approx(0.01)
+    trainer.run()
+    assert trainer.iteration == 104 and trainer.seconds >= 7
+    assert [s["first_step"] for s in trainer.slices] == [0, 100]
+    other = Line()
+    Trainer(other, config(tmp_path / "nothing", 4)).run()
+    assert not set(method.seen) & set(other.seen)
+    again = Trainer(Line(), config(tmp_path / "new", 120))
+    assert again.learning_rate() == pytest.approx(0.05)  # the fifth step of the warm-up
