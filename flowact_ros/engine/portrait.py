@@ -14,7 +14,8 @@ from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
-LEAST_PSNR = {"picture": 20.0, "mouth": 16.0, "eye_left": 16.0, "eye_right": 16.0}  # [dB] of the reference drawn anew
+LEAST_PSNR = {"picture": 20.0, "mouth": 14.0, "eye_left": 14.0, "eye_right": 14.0}  # [dB] of the reference drawn anew
+LEAST_CONTRAST = 0.1  # deviation of pixels, of 2, where mouth and eyes are: skin alone has less
 LEAST_CERTAINTY = 0.5  # of a landmark
 EYE_DISTANCE = (0.08, 0.45)  # picture widths
 ADVICE = "use a picture in the style of the shipped characters, face to the front, eyes in the upper half"
@@ -51,9 +52,14 @@ def check_drawn(codec: LiveCodec, who: Appearance, landmarks: Landmarks) -> None
     for name, least in LEAST_PSNR.items():
         part = error
         if name in PARTS:
-            x, y = who.corners[0, PARTS.index(name)].tolist()
-            side = sizes.mouth_size if name == "mouth" else sizes.eye_size
+            (x, y), side = who.corners[0, PARTS.index(name)].tolist(), sizes.crop_sizes[PARTS.index(name)]
             part = error[:, y : y + side, x : x + side]
+            contrast = float(who.picture[0, :, y : y + side, x : x + side].std((1, 2)).max())
+            if contrast < LEAST_CONTRAST:
+                raise ReferenceError_(
+                    f"this image shows nothing where its {name.replace('_', ' ')} should be (contrast {contrast:.2f}, "
+                    f"{LEAST_CONTRAST} is needed); {ADVICE}"
+                )
         psnr = float(10 * torch.log10(4.0 / part.mean().clamp_min(1e-10)))
         if psnr < least:
             raise ReferenceError_(

@@ -113,7 +113,7 @@ def draw_batch(
         own = reference_motion(rng, motions)
         motion = motions.draw(rng, still + moved)
         face = own.expand(still, -1).clone()
-        face[:, FACE] = motion[:still, FACE]
+        face[1:, FACE] = motion[1:still, FACE]  # the first is the reference itself: what is there may stay
         raw = clamp_controls(torch.cat([own[None], face, motion[still:]]))
         rows.append(_drawn(who, raw, size))
     pictures, weights, raws, places, points = (torch.stack(part) for part in zip(*rows))
