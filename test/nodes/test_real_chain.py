@@ -127,7 +127,7 @@ def test_the_whole_chain_into_a_file(reference: Path, python_path: str, tmp_path
     finally:
         watcher.close()
     clip = read_mp4(out)
-    assert clip.frames.shape[1:] == (120, 120, 3)
+    assert clip.frames.shape[1:] == (128, 128, 3)
     assert len(clip.pcm) == pytest.approx(len(clip.frames) * 960, abs=2)
     # The same course of loudness, frame by frame, in the file as on the topic.
     filed = [np.abs(clip.pcm[i * 960 : (i + 1) * 960]).mean() for i in range(len(clip.frames))]

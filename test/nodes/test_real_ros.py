@@ -54,7 +54,7 @@ def test_frames_and_samples(watcher: Watcher) -> None:
         (24000, 1, "S16LE", 1920)
     }
     assert {(m.width, m.height, m.encoding, m.step, len(m.data)) for m in images} == {
-        (120, 120, "rgb8", 360, 43200)
+        (128, 128, "rgb8", 384, 49152)
     }
     # One clock: sample s is stamped t0 + s/24000, with the same t0 as the frames.
     epochs = {stamp - message.first_sample * 125_000 // 3 for stamp, message in zip(stamps(audio), audio)}
@@ -120,7 +120,7 @@ def test_jpegs_come_when_asked_for(watcher: Watcher) -> None:
     pairs = [(images[s], m) for s, m in zip(stamps(jpegs), jpegs) if s in images]
     assert pairs
     raw, jpeg = pairs[-1]
-    drawn = np.frombuffer(raw.data, np.uint8).reshape(120, 120, 3).astype(int)
+    drawn = np.frombuffer(raw.data, np.uint8).reshape(128, 128, 3).astype(int)
     assert np.abs(decode_jpeg(bytes(jpeg.data)).astype(int) - drawn).mean() < 12
 
 
