@@ -72,7 +72,7 @@ class Puppet:
     """Answers for `generate` and `draw` with the performance that the sound belongs to."""
 
     def __init__(self, monkeypatch, still: bool) -> None:
-        self.still, self.known = still, {}
+        self.still, self.known, self.pictures = still, {}, {}
         for name in ("speech_clips", "long_clips"):
             monkeypatch.setattr(quick, name, self._noting(getattr(material, name)))
         monkeypatch.setattr(quick, "generate", self.generate)
@@ -81,14 +81,14 @@ class Puppet:
     def _noting(self, make):
         def made(*args, **how):
             found = make(*args, **how)
-            self.known |= {clip.pcm.tobytes(): clip for clip in found}
-            self.pictures = {clip.picture().tobytes(): clip for clip in self.known.values()}
+            self.pictures |= {clip.picture().tobytes(): clip for clip in found}
+            self.known |= {(clip.pcm.tobytes(), clip.picture().tobytes()): clip for clip in found}
             return found
 
         return made
 
     def generate(self, pipeline, picture, pcm, instructions, seed, tell=lambda frames: None):
-        clip = self.known.get(pcm.tobytes()) or next(iter(self.known.values()))
+        clip = self.known.get((pcm.tobytes(), picture.tobytes())) or next(iter(self.known.values()))
         motion = clip.controls.numpy()[: len(pcm) // 960]
         if self.still:
             motion = np.repeat(motion[:1], len(motion), 0)
