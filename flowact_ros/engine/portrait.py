@@ -16,7 +16,7 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 MINIMUM_SIDE = 32  # [px] a smaller reference image holds no face
 LEAST_PSNR = {"picture": 20.0, "mouth": 14.0, "eye_left": 14.0, "eye_right": 14.0}  # [dB] of the reference drawn anew
 LEAST_CONTRAST = 0.14  # deviation of pixels, of 2, where mouth and eyes are: skin alone has less
-LEAST_CERTAINTY = 0.5  # of a landmark
+LEAST_CERTAINTY = 0.65  # of a landmark
 EYE_DISTANCE = (0.08, 0.45)  # picture widths
 ADVICE = "use a picture in the style of the shipped characters, face to the front, eyes in the upper half"
 

@@ -24,7 +24,7 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
-FAINTEST = 1 / 255  # paint that covers less changes no byte
+FAINTEST = 0.03  # paint that covers less is not laid: it would change a level or two, and cost a quarter of the frame
 
 
 def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
