@@ -61,15 +61,6 @@ class StoredClip:
     def frames(self) -> int:
         return int(self.info["frames"])
 
-    def instruction_at(self, frame: int) -> str:
-        """The instruction text in force at `frame`."""
-        text = ""
-        for start, words in self.info["instruction"]:
-            if start <= frame:
-                text = words
-        return text
-
-
 def write_clip(
     path: Path, arrays: dict[str, np.ndarray], info: dict[str, Any], *, jpeg: bool = False
 ) -> None:

@@ -11,7 +11,6 @@ not seen is on their card (`weights/evaluation/rig_readout.json`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -177,21 +176,6 @@ def as_input(frames: Tensor) -> Tensor:
 def read(readout: Readout, frames: Tensor) -> np.ndarray:
     """Readings float32 `[T, R]` of square uint8 frames `[T, 3, H, H]`."""
     return torch.cat([readout(as_input(part)) for part in frames.split(16)]).numpy()
-
-
-@torch.inference_mode()
-def read_stream(readout: Readout, frames: Iterable[np.ndarray]) -> np.ndarray:
-    """The same of frames uint8 `[H, H, 3]` that come one after the other."""
-    rows: list[Tensor] = []
-    waiting: list[Tensor] = []
-    for frame in frames:
-        waiting.append(as_input(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None]))
-        if len(waiting) == 16:
-            rows.append(readout(torch.cat(waiting)))
-            waiting.clear()
-    if waiting:
-        rows.append(readout(torch.cat(waiting)))
-    return torch.cat(rows).numpy() if rows else np.zeros((0, len(READ)), np.float32)
 
 
 def default_path() -> Path:

@@ -12,7 +12,6 @@ import math
 import pickle
 import signal
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -239,8 +238,3 @@ def read_state(path: Path, needed: set[str]) -> dict[str, Any]:
     if not isinstance(state, dict) or not needed <= state.keys():
         raise ValueError(f"{path} is no state of a training run; it must hold {', '.join(sorted(needed))}")
     return state
-
-
-def mean_of(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / max(1, len(values))
