@@ -26,7 +26,6 @@ RANGES = {  # option -> what it must lie in
     "warmup": (0, 10_000_000),
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
-    "still": (0, 64),
     "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
@@ -53,9 +52,6 @@ def parser() -> argparse.ArgumentParser:
 
     renderer = stages.add_parser(
         "renderer", help="the codec, on characters that are drawn as they are needed"
-    )
-    renderer.add_argument(
-        "--still", type=int, default=6, help="frames of a reference whose head does not move"
     )
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 
@@ -170,10 +166,10 @@ def _renderer(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     check_device(args.device)
     torch.manual_seed(args.seed)
-    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, still=args.still)
+    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch)
     about = {"references": args.batch, "data_seed": args.seed}
-    intervals = {"log_every": 10, "sheet_every": 200, "save_every": 100}
-    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.99, about=about, **intervals)
+    intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
+    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.995, about=about, **intervals)
     trainer = Trainer(stage, config)
     _take_shipped(trainer, args, "renderer", preset(args.preset).renderer)
     trainer.run()

@@ -29,7 +29,7 @@ class Method(Protocol):
 
     module: nn.Module  # what is trained
 
-    def batch(self, generator: torch.Generator) -> Any: ...
+    def batch(self, generator: torch.Generator, iteration: int) -> Any: ...
 
     def step(self, batch: Any, iteration: int) -> dict[str, Tensor]:
         """Return at least "loss"; other entries are logged."""
@@ -151,8 +151,7 @@ class Trainer:
         began, last = time.monotonic(), time.monotonic()
         now = {"learning_rate": config.learning_rate, "optimizer": config.optimizer, **config.about}
         self.slices.append({"first_step": self.iteration, "steps": 0, **now})
-        totals: dict[str, float] = {}
-        count = 0
+        seen: dict[str, list[float]] = {}  # values since the last row of the log; a step need not return all of them
         device = next(method.module.parameters()).device
         stopped = []  # a polite stop (SIGTERM) ends the slice and saves
         previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
@@ -163,7 +162,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate()
-            batch = moved(method.batch(generator), device)
+            batch = moved(method.batch(generator, self.iteration), device)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
                 losses = method.step(batch, self.iteration)
             losses["loss"].backward()
@@ -174,16 +173,15 @@ class Trainer:
             self._update_ema()
             self.iteration += 1
             self.slices[-1]["steps"] += 1
-            count += 1
             for name, value in {**losses, "grad_norm": norm}.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach())
+                seen.setdefault(name, []).append(float(value.detach()))
             if self.iteration % config.log_every == 0:
                 now = time.monotonic()
                 self.seconds += now - last
                 row = {"step": self.iteration, "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
-                row |= {name: total / count for name, total in totals.items()}
+                row |= {name: sum(values) / len(values) for name, values in seen.items()}
                 self._log("log.csv", row)
-                totals, count, last = {}, 0, now
+                seen, last = {}, now
             if self.iteration % config.save_every == 0:
                 self.save()
             if self.iteration % config.sheet_every == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from flowact_ros.data.characters import (
     NAMED,
     STYLES,
     CharacterError,
+    View,
     clamp_controls,
     control_index,
     feature_boxes,
@@ -24,6 +26,7 @@ from flowact_ros.data.characters import (
     render,
 )
 from flowact_ros.data.characters.styles import STYLES as STYLES_OF
+from flowact_ros.data.poses import random_movement
 
 PERSON, ROBOT = NAMED["mia"], NAMED["coral"]
 #: One character of every style.
@@ -165,6 +168,17 @@ def test_render_is_deterministic_and_frames_do_not_affect_each_other():
         alone = torch.cat([render(who, row[None], size=192) for row in controls])
         # Vectorised square roots differ in their last bit from those of the odd pixels at a row's end.
         assert int((together.int() - alone.int()).abs().max()) <= 1
+
+
+def test_a_view_shows_what_the_whole_picture_has_there():
+    controls = random_movement(np.random.default_rng(2), 3)
+    view = View(40, 70, 96, 72)
+    for who in (PERSON, ROBOT, *NAMED.values()):
+        whole = render(who, controls, size=192)[..., 70:142, 40:136]
+        # Boxes that are cut begin at other places, and vectorised square roots differ in their last bit.
+        assert int((whole.int() - render(who, controls, 192, view).int()).abs().max()) <= 1, who
+    with pytest.raises(CharacterError, match="not inside"):
+        render(PERSON, controls, 192, View(100, 0, 96, 72))
 
 
 # Where each control must act: at least this share of the change falls into the boxes named.

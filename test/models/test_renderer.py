@@ -94,7 +94,7 @@ def test_layers_are_cut_at_the_picture_and_left_out_beyond_it() -> None:
     picture = torch.zeros(3, 16, 16)
     assert hands.over(picture, layer, -4, 12).sum() == 3 * 4 * 4
     assert torch.equal(hands.over(picture, layer, 16, 0), picture)
-    assert hands.overlap(16, 8, 8, -8, 0) is None
+    assert hands.overlap((16, 16), (8, 8), -8, 0) is None
 
 
 def test_crops_are_pasted_where_they_were_cut() -> None:

@@ -44,7 +44,7 @@ def config(run: Path, steps: int, **changes: object) -> TrainerConfig:
 
 def batch_of(method: Adaptation, kind) -> object:  # type: ignore[no-untyped-def]
     """The first batch that is of the wanted kind."""
-    return next(b for b in (method.batch(torch.Generator().manual_seed(i)) for i in range(200)) if kind(b))
+    return next(b for b in (method.batch(torch.Generator().manual_seed(i), 0) for i in range(200)) if kind(b))
 
 
 def test_it_learns_to_hear(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_training_sees_what_the_live_stream_sees(tmp_path: Path) -> None:
 
 def test_batches_hold_both_orders_and_starts(tmp_path: Path) -> None:
     method = stage(performances(tmp_path / "data"), batch=8, windows=3)
-    batches = [method.batch(torch.Generator().manual_seed(i)) for i in range(60)]
+    batches = [method.batch(torch.Generator().manual_seed(i), 0) for i in range(60)]
     assert all(len(b.levels) == len(b.sizes) - b.history + 1 for b in batches)
     assert all(b.levels[-1].shape == (2, 3) and bool((b.levels[-1].diff(dim=1) >= 0).all()) for b in batches)
     starts = [b for b in batches if b.history == 0]
@@ -144,7 +144,7 @@ def test_a_step_keeps_to_its_device(tmp_path: Path) -> None:
     method = stage(performances(tmp_path / "data"))
     method.module.to(meta)
     for seed in range(5):
-        batch = method.batch(torch.Generator().manual_seed(seed))
+        batch = method.batch(torch.Generator().manual_seed(seed), 0)
         loss = method.step(moved(batch, meta), 0)["loss"]
         assert loss.device == meta
     with pytest.raises(RuntimeError):
@@ -217,7 +217,7 @@ def test_slow_controls_are_held_to_their_own_pace(tmp_path: Path) -> None:
     assert float(method.pace[jaw]) == pytest.approx(1.4, abs=0.1)  # white noise of deviation 1
     assert float(method.pace[gaze]) == pytest.approx(0.14, abs=0.01)
     assert method.change_weight[gaze] > 50 * method.change_weight[jaw]
-    batch = method.batch(torch.Generator().manual_seed(3))
+    batch = method.batch(torch.Generator().manual_seed(3), 0)
     noise = batch.disturbance.std((0, 1, 2))
     assert noise[gaze] < 0.6 * noise[jaw]
 

@@ -19,7 +19,7 @@ class Line:
         self.module = nn.Linear(1, 1, bias=False)
         self.seen: list[int] = []
 
-    def batch(self, generator: torch.Generator) -> torch.Tensor:
+    def batch(self, generator: torch.Generator, iteration: int) -> torch.Tensor:
         self.seen.append(int(torch.randint(1 << 30, (1,), generator=generator)))
         return torch.ones(1, 1)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic characters: a procedural, resolution-free renderer of busts with hands, in four styles."""
 
+from .canvas import View
 from .controls import CONTROL_LIMITS, CONTROL_NAMES, CharacterError, clamp_controls, control_index, neutral
 from .identity import STYLES, Identity
 from .names import NAMED
@@ -14,6 +15,7 @@ __all__ = [
     "STYLES",
     "CharacterError",
     "Identity",
+    "View",
     "clamp_controls",
     "control_index",
     "feature_boxes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,13 +61,13 @@ class Window:
     """A box of the canvas, the same size in every frame but placed freely; paints into the canvas."""
 
     def __init__(self, canvas: Canvas, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor) -> None:
-        size, scale = canvas.size, canvas.scale
+        view, scale = canvas.view, canvas.scale
         edges = torch.stack([x0, y0, x1, y1]).mul(scale).tolist()
         self.canvas = canvas
-        self.width = min(size, int(max(b - a for a, b in zip(edges[0], edges[2]))) + 3)
-        self.height = min(size, int(max(b - a for a, b in zip(edges[1], edges[3]))) + 3)
-        self.left = [min(max(int(a) - 1, 0), size - self.width) for a in edges[0]]
-        self.top = [min(max(int(a) - 1, 0), size - self.height) for a in edges[1]]
+        self.width = min(view.width, int(max(b - a for a, b in zip(edges[0], edges[2]))) + 3)
+        self.height = min(view.height, int(max(b - a for a, b in zip(edges[1], edges[3]))) + 3)
+        self.left = [min(max(int(a) - 1, view.x), view.x + view.width - self.width) for a in edges[0]]
+        self.top = [min(max(int(a) - 1, view.y), view.y + view.height - self.height) for a in edges[1]]
         device = canvas.pixels.device
         left = torch.tensor(self.left, dtype=torch.float32, device=device)
         top = torch.tensor(self.top, dtype=torch.float32, device=device)
@@ -86,11 +87,12 @@ class Window:
 
     def paint(self, alpha: Tensor, colour: Sequence[float] | Gradient) -> None:
         """Lay a colour or a gradient over the canvas where ``alpha`` [B, h, w] covers."""
-        pixels = self.canvas.pixels
+        pixels, view = self.canvas.pixels, self.canvas.view
         alpha = alpha.expand(len(self.left), self.height, self.width)
         flat = None if isinstance(colour, Gradient) else pixels.new_tensor(colour).view(3, 1, 1)
         # Frame by frame: the boxes differ, and one frame's box stays in the processor's cache.
-        for i, (x, y) in enumerate(zip(self.left, self.top)):
+        for i, (left, top) in enumerate(zip(self.left, self.top)):
+            x, y = left - view.x, top - view.y
             target = pixels[i, :, y : y + self.height, x : x + self.width]
             target.lerp_(colour.of(i) if flat is None else flat, alpha[i])
 
@@ -104,13 +106,23 @@ class Window:
         )
 
 
-class Canvas:
-    """Float pictures [B, 3, size, size] in 0..1, started from a background [3, size, size]."""
+class View(NamedTuple):
+    """A part of a picture, in pixels: what is painted of it."""
 
-    def __init__(self, background: Tensor, frames: int) -> None:
-        self.size = background.shape[-1]
-        self.scale = self.size / UNITS
-        self.pixels = background[None].repeat(frames, 1, 1, 1)
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Canvas:
+    """Float pictures [B, 3, height, width] in 0..1 of a view of a background [3, size, size]."""
+
+    def __init__(self, background: Tensor, frames: int, view: View) -> None:
+        self.view = view
+        self.scale = background.shape[-1] / UNITS
+        seen = background[:, view.y : view.y + view.height, view.x : view.x + view.width]
+        self.pixels = seen[None].repeat(frames, 1, 1, 1)
         #: Width of an antialiased edge in canvas units.
         self.edge = 1.5 / self.scale
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import eyes, hands
-from .canvas import Canvas, Placement
+from .canvas import Canvas, Placement, View
 from .controls import CharacterError, Controls, check_controls, neutral
 from .identity import Identity, check_identity
 from .pose import FACE_H, Pose
@@ -27,24 +27,28 @@ def _background(identity: Identity, size: int, device: torch.device) -> Tensor:
     return STYLES[identity.style].background(identity, size, device)
 
 
-def render(identity: Identity, controls: Tensor, size: int = 512) -> Tensor:
-    """Paint a character.
+def render(identity: Identity, controls: Tensor, size: int = 512, view: View | None = None) -> Tensor:
+    """Paint a character, or what a `view` of the picture shows of it, which takes less time.
 
-    controls: float [T, K] in the order of ``CONTROL_NAMES``, on any device. Returns uint8 [T, 3, size, size] (RGB)
-    on the same device. Raises CharacterError for controls of a wrong shape, not finite or out of limits, for an
-    identity that cannot be drawn, and for a size outside 32..4096 pixels.
+    controls: float [T, K] in the order of ``CONTROL_NAMES``, on any device. Returns uint8 [T, 3, size, size] (RGB), or
+    [T, 3, view.height, view.width], on the same device. Raises CharacterError for controls of a wrong shape, not
+    finite or out of limits, for an identity that cannot be drawn, for a size outside 32..4096 pixels, and for a view
+    that is not inside the picture.
     """
     values = _checked(identity, controls, size)
+    view = view or View(0, 0, size, size)
+    if not (0 <= view.x < view.x + view.width <= size and 0 <= view.y < view.y + view.height <= size):
+        raise CharacterError(f"{view} is not inside a picture of {size} pixels")
     style = STYLES[identity.style]
-    frames = torch.empty(len(values), 3, size, size, dtype=torch.uint8, device=values.device)
+    frames = torch.empty(len(values), 3, view.height, view.width, dtype=torch.uint8, device=values.device)
     batch = LARGEST_BATCH
     if values.device.type == "cpu":
-        batch = min(LARGEST_BATCH, max(BATCH, round(BATCH * (512.0 / size) ** 2)))
+        batch = min(LARGEST_BATCH, max(BATCH, round(BATCH * 512.0**2 / (view.width * view.height))))
     with torch.inference_mode():
         backdrop = _background(identity, size, values.device)
         for start in range(0, len(values), batch):
             part = values[start : start + batch]
-            canvas = Canvas(backdrop, len(part))
+            canvas = Canvas(backdrop, len(part), view)
             style.paint(canvas, identity, Pose(identity, Controls(part)))
             frames[start : start + batch] = canvas.pixels.mul_(255.0).add_(0.5).clamp_(0.0, 255.0)
     return frames

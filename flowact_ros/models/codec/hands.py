@@ -30,18 +30,23 @@ class Hands(nn.Module):
         self.hand = SpritePainter(config.hand_size, inputs, config.hand_widths, config.hidden)
         self.arm = SpritePainter(config.arm_size, inputs, config.arm_widths, config.hidden)
 
-    def forward(self, picture: Tensor, identity: Tensor, motion: Tensor) -> Tensor:
-        """picture `[N, 3, H, W]` with hands over it; identity `[N, D]`, motion `[N, K]` normalised."""
+    def forward(
+        self, picture: Tensor, identity: Tensor, motion: Tensor, corners: list[tuple[int, int]] | None = None
+    ) -> Tensor:
+        """Pictures `[N, 3, h, w]` with hands over them; identity `[N, D]`, motion `[N, K]` normalised.
+
+        corners: (x, y) of the pictures in the whole frame, when they are parts of it
+        """
         frames = list(picture.unbind(0))
-        for n, layer, x, y in self._layers(identity, motion, picture.shape[-1]):
-            frames[n] = over(frames[n], layer, x, y)
+        for n, layer, x, y in self._layers(identity, motion):
+            left, top = corners[n] if corners else (0, 0)
+            frames[n] = over(frames[n], layer, x - left, y - top)
         return torch.stack(frames)
 
     def lay(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> None:
         """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`, in place."""
-        size = frames.shape[1]
-        for n, layer, x, y in self._layers(identity.expand(len(frames), -1), motion, size):
-            box = overlap(size, layer.shape[-1], layer.shape[-2], x, y)
+        for n, layer, x, y in self._layers(identity.expand(len(frames), -1), motion):
+            box = overlap(frames.shape[1:3], layer.shape[-2:], x, y)
             if box is None:
                 continue
             (left, right), (top, bottom) = box
@@ -50,7 +55,7 @@ class Hands(nn.Module):
             below = frames[n, top:bottom, left:right].astype(np.float32)
             frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
 
-    def _layers(self, identity: Tensor, motion: Tensor, size: int) -> list[tuple[int, Tensor, int, int]]:
+    def _layers(self, identity: Tensor, motion: Tensor) -> list[tuple[int, Tensor, int, int]]:
         """Frame, layer `[4, h, w]` (colour and coverage) and its corner, from bottom to top: forearm, then hand."""
         raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
         shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
@@ -62,7 +67,7 @@ class Hands(nn.Module):
         hands, arms = self._turned(self.hand(inputs), pose[:, 2]), self.arm(inputs)
         half = self.config.hand_window // 2
         out = []
-        for (n, _), hand, arm, place in zip(shown, hands, arms, (pose[:, :2] * size).round().int().tolist()):
+        for (n, _), hand, arm, place in zip(shown, hands, arms, (pose[:, :2] * self.config.size).round().int().tolist()):
             x, y = place
             out += [(n, arm, x - arm.shape[-1] // 2, y), (n, hand, x - half, y - half)]
         return out
@@ -82,17 +87,20 @@ class Hands(nn.Module):
 
 
 def overlap(
-    size: int, width: int, height: int, x: int, y: int
+    picture: tuple[int, int], layer: tuple[int, int], x: int, y: int
 ) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Columns and rows of a picture of `size` under a layer with its corner at (x, y); None when it is outside."""
+    """Columns and rows of a picture under a layer with its corner at (x, y); None when it is outside.
+
+    picture, layer: their (height, width)
+    """
     left, top = max(0, x), max(0, y)
-    right, bottom = min(size, x + width), min(size, y + height)
+    right, bottom = min(picture[1], x + layer[1]), min(picture[0], y + layer[0])
     return None if left >= right or top >= bottom else ((left, right), (top, bottom))
 
 
 def over(picture: Tensor, layer: Tensor, x: int, y: int) -> Tensor:
     """`picture` `[3, H, W]` under `layer` `[4, h, w]` (colour and coverage) whose corner is at (x, y)."""
-    box = overlap(picture.shape[-1], layer.shape[-1], layer.shape[-2], x, y)
+    box = overlap(picture.shape[1:], layer.shape[1:], x, y)
     if box is None:
         return picture
     (left, right), (top, bottom) = box

@@ -107,21 +107,22 @@ class Renderer(nn.Module):
 
     def parts(self, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Crops of mouth, left and right eye with the motion `[N, K]`, the head where it was: `[N, 3, s, s]` each."""
-        c = self.config
-        mouth = self.mouth(
-            crop(who.picture, who.corners[:, 0], c.mouth_size),
-            who.mouth_fine,
-            who.mouth_coarse,
-            torch.cat([motion[:, MOUTH], who.own[:, MOUTH]], 1),
-        )
+        sizes = self.config.crop_sizes
+        mouth, *eyes = (crop(who.picture, who.corners[:, i], size) for i, size in enumerate(sizes))
+        left, right = ((eye, who.eyes_fine[:, i], who.eyes_coarse[:, i]) for i, eye in enumerate(eyes))
+        return self.paint((mouth, who.mouth_fine, who.mouth_coarse), left, right, who.own, motion)
+
+    def paint(
+        self, mouth: tuple[Tensor, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...], own: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same from crops of references `[N, 3, s, s]` and their painters' features; own `[N, K]`."""
+        painted = self.mouth(*mouth, torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1))
         controls = [
-            torch.cat([motion[:, k], who.own[:, k], motion.new_full((len(motion), 1), side)], 1)
+            torch.cat([motion[:, k], own[:, k], motion.new_full((len(motion), 1), side)], 1)
             for side, k in zip((-1.0, 1.0), EYES)
         ]
-        sides = torch.cat([crop(who.picture, who.corners[:, i], c.eye_size) for i in (1, 2)])
-        fine, coarse = (f.transpose(0, 1).flatten(0, 1) for f in (who.eyes_fine, who.eyes_coarse))
-        left, right = self.eyes(sides, fine, coarse, torch.cat(controls)).chunk(2)
-        return mouth, left, right
+        both = (torch.cat(pair) for pair in zip(left, right))
+        return (painted, *self.eyes(*both, torch.cat(controls)).chunk(2))
 
     def face(self, who: Appearance, motion: Tensor) -> Tensor:
         """The reference with the mouth and eyes of `motion` `[N, K]`, its head where it was: `[N, 3, H, W]`."""

@@ -95,7 +95,7 @@ class Adaptation:
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
-    def batch(self, generator: torch.Generator) -> Batch:
+    def batch(self, generator: torch.Generator, iteration: int) -> Batch:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         sizes, history = self._sizes(rng)
         count = sum(sizes)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The renderer's training: `flowact train renderer --run runs/renderer --minutes 60`.
 
-Frames whose head stays where the reference has it train the painters of mouth and eyes in the reference's own place;
-frames of any motion train everything. Motion of one clip, picture of any character: a procedural world gives
-cross-identity targets for nothing, so identity does not leak into motion.
+Steps of three kinds take turns. Crops of faces whose head stays where the reference has it train the painters of mouth
+and eyes, views of raised hands those of hands, and whole frames of any motion everything: of these a third as many fit
+into an hour. Motion of one clip, picture of any character: a procedural world gives cross-identity targets for nothing,
+so identity does not leak into motion.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowact_ros.models.codec.appearance import Appearance, crop, heat_near
+from flowact_ros.models.codec.appearance import heat_near
 from flowact_ros.models.codec.renderer import Renderer
+from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces, draw_hands
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
 
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
+TURNS = (Faces, Batch, Faces, RaisedHands, Faces, Batch, Faces, RaisedHands, Faces, Batch)  # kinds of steps
+FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
 
 
 def edges(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,55 +58,85 @@ def anchor_loss(flow: Tensor, anchors: Tensor, size: int) -> Tensor:
     return (found * (size / 2) - (before - now)).abs().mean() / 10
 
 
-def part_loss(net: Renderer, who: Appearance, motion: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Of painted mouths and eyes in frames whose head is where the reference's is, without the rest of the picture."""
-    losses = []
-    for i, part in enumerate(net.parts(who, motion)):
-        corners, size = who.corners[:, i], part.shape[-1]
-        losses.append(picture_loss(part, crop(truth, corners, size), crop(weight, corners, size)))
-    return torch.stack(losses).mean()
+def disturbed(motion: Tensor) -> Tensor:
+    """Motion `[N, K]` with noise on half of its frames: frames must stay sharp under a denoiser's noise."""
+    amount = NOISE * torch.rand(len(motion), 1) * (torch.rand(len(motion), 1) < 0.5)
+    return motion + amount * torch.randn_like(motion)
+
+
+def paint(net: Renderer, batch: Faces, own: Tensor, motion: Tensor) -> tuple[Tensor, ...]:
+    """Mouths, left and right eyes `[N, 3, s, s]` of a batch, with motion `[N, K]`; own `[R, K]` of its references."""
+    mouth, *eyes = batch.references
+    of_mouth, of_eyes = net.mouth.features(mouth), net.eyes.features(torch.cat(eyes))
+    inputs = [(mouth, *of_mouth)]
+    for i, eye in enumerate(eyes):
+        inputs.append((eye, *(features.chunk(2)[i] for features in of_eyes)))
+    return net.paint(*([x[batch.whose] for x in part] for part in inputs), own[batch.whose], motion)
 
 
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2, still: int = 6, moved: int = 2) -> None:
+    def __init__(self, renderer: Renderer, *, references: int = 2) -> None:
         self.module = renderer
-        self.counts = {"references": references, "still": still, "moved": moved}
+        self.references = references
         self.motions = Motions("train", pool=48)
-        self._held: Batch | None = None
+        self._held: tuple[Batch, Faces] | None = None
 
-    def batch(self, generator: torch.Generator) -> list[Tensor]:
+    def batch(self, generator: torch.Generator, iteration: int) -> Batch | Faces | RaisedHands:
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        return list(
-            draw_batch(
-                rng, self.motions, self.module.config.size, characters=range(CHARACTERS), **self.counts
-            )
-        )
+        kind = TURNS[iteration % len(TURNS)]
+        return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], range(CHARACTERS))
 
-    def step(self, batch: list[Tensor], iteration: int) -> dict[str, Tensor]:
-        given, net = Batch(*batch), self.module
-        found, landmarks = net.encoder(given.reference, net.mouth, net.eyes)
-        near = heat_near(landmarks.heat, given.landmarks / (net.config.size / 2) - 1)
-        landmark = (landmarks.places - given.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
-        own = (found.own - given.own).abs().mean()
+    def _draw(
+        self, kind: type, rng: np.random.Generator, motions: Motions, references: int, frames: int, characters: range
+    ) -> Batch | Faces | RaisedHands:
+        config = self.module.config
+        of = {"references": references, "frames": frames, "characters": characters}
+        if kind is Faces:
+            return draw_faces(rng, motions, config, self.module.encoder.corners, **of)
+        if kind is RaisedHands:
+            return draw_hands(rng, motions, config, **of)
+        return draw_batch(rng, motions, config.size, **of)
+
+    def step(self, batch: Batch | Faces | RaisedHands, iteration: int) -> dict[str, Tensor]:
+        if isinstance(batch, Faces):
+            return self._faces(batch)
+        return self._hands(batch) if isinstance(batch, RaisedHands) else self._whole(batch)
+
+    def _faces(self, batch: Faces) -> dict[str, Tensor]:
+        painted = paint(self.module, batch, disturbed(batch.own), disturbed(batch.motion))
+        losses = [picture_loss(*part) for part in zip(painted, batch.pictures, batch.weights)]
+        loss = torch.stack(losses).mean()
+        return {"loss": loss, "mouth": losses[0].detach(), "eyes": (losses[1] + losses[2]).detach() / 2}
+
+    def _hands(self, batch: RaisedHands) -> dict[str, Tensor]:
+        net = self.module
+        with torch.no_grad():
+            identity = net.appearance(batch.reference).identity[batch.whose]
+        drawn = net.hands(batch.behind, identity, disturbed(batch.motion), batch.corners)
+        loss = picture_loss(drawn, batch.picture, torch.ones_like(drawn[:, :1]))
+        return {"loss": loss, "hands": loss.detach()}
+
+    def _whole(self, batch: Batch) -> dict[str, Tensor]:
+        net = self.module
+        found, landmarks = net.encoder(batch.reference, net.mouth, net.eyes)
+        near = heat_near(landmarks.heat, batch.landmarks / (net.config.size / 2) - 1)
+        landmark = (landmarks.places - batch.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
+        own = (found.own - batch.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
-        mixed = torch.where(torch.rand(len(given.own), 1) < 0.5, given.own, found.own.detach())
-        who = found._replace(own=mixed.to(found.own)).select(given.whose)
-        motion = given.motion + NOISE * torch.rand(len(given.motion), 1) * torch.randn_like(given.motion)
-        still, moved = given.still, ~given.still
-        at_rest, moving = (type(who)(*(f[chosen] for f in who)) for chosen in (still, moved))
-        loss_parts = part_loss(net, at_rest, motion[still], given.picture[still], given.weight[still])
-        warped, carried, flow, cover = net.warp(net.face(moving, motion[moved]), moving, motion[moved])
-        drawn = net.hands(warped, moving.identity, motion[moved])
-        loss_moved = picture_loss(drawn, given.picture[moved], given.weight[moved])
-        loss_carried = ((carried - given.picture[moved]).abs() * given.weight[moved]).mean()
-        followed = anchor_loss(flow, given.anchors[moved], net.config.size)
+        mixed = torch.where(torch.rand(len(batch.own), 1) < 0.5, batch.own, found.own.detach())
+        who = found._replace(own=mixed.to(found.own)).select(batch.whose)
+        motion = disturbed(batch.motion)
+        warped, carried, flow, cover = net.warp(net.face(who, motion), who, motion)
+        drawn = net.hands(warped, who.identity, motion)
+        loss_drawn = picture_loss(drawn, batch.picture, batch.weight)
+        loss_carried = ((carried - batch.picture).abs() * batch.weight).mean()
+        followed = anchor_loss(flow, batch.anchors, net.config.size)
         found_out = 0.1 * followed + 0.1 * landmark + 0.05 * own
-        loss = 0.3 * loss_parts + loss_moved + 0.2 * loss_carried + 0.02 * cover.mean() + found_out
+        loss = loss_drawn + 0.2 * loss_carried + 0.02 * cover.mean() + found_out
         parts = {
-            "parts": loss_parts,
-            "moved": loss_moved,
+            "drawn": loss_drawn,
             "carried": loss_carried,
             "followed": followed,
             "cover": cover.mean(),
@@ -111,24 +146,10 @@ class RendererStage:
         return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
     def sheet(self, module: Renderer, path: Path) -> dict[str, float]:
-        """Rows of an unseen character: reference, then truth and drawn in turn; PSNR whole, in eyes and in mouths."""
+        """Rows of an unseen character: reference, then truth and drawn in turn; PSNR whole and of its parts."""
         if self._held is None:
-            rng = np.random.default_rng(5)
-            motions = Motions("validation", pool=8)
-            rows = [
-                draw_batch(
-                    rng,
-                    motions,
-                    module.config.size,
-                    references=1,
-                    still=1,
-                    moved=4,
-                    characters=range(seed, seed + 1),
-                )
-                for seed in HELDOUT
-            ]
-            self._held = Batch(*(torch.cat(part) for part in zip(*rows)))
-        held = self._held
+            self._held = self._draw_held()
+        held, faces = self._held
         each = len(held.motion) // len(held.reference)
         drawn = []
         for i, reference in enumerate(held.reference):
@@ -139,7 +160,36 @@ class RendererStage:
             for i in range(len(drawn))
         ]
         save_sheet(sheet, path)
-        return figures(torch.cat(drawn), held)
+        mouth, left, right = paint(module, faces, faces.own, faces.motion)
+        still = {
+            "psnr_still_mouth": psnr(mouth, faces.pictures[0], torch.ones_like(mouth[:, :1])),
+            "psnr_still_eyes": psnr(
+                torch.cat([left, right]), torch.cat(faces.pictures[1:]), torch.ones_like(left[:1, :1])
+            ),
+        }
+        return {**figures(torch.cat(drawn), held), **still}
+
+    def _draw_held(self) -> tuple[Batch, Faces]:
+        rng, motions = np.random.default_rng(5), Motions("validation", pool=8)
+        rows = [
+            [self._draw(kind, rng, motions, 1, 4, range(seed, seed + 1)) for seed in HELDOUT]
+            for kind in (Batch, Faces)
+        ]
+        return _together(rows[0]), _together(rows[1])
+
+
+def _together(batches: list) -> Batch | Faces:
+    """One batch of batches of one reference each."""
+    joined = {}
+    for field in fields(batches[0]):
+        parts = [getattr(batch, field.name) for batch in batches]
+        if field.name == "whose":
+            joined[field.name] = torch.cat([part + i for i, part in enumerate(parts)])
+        elif isinstance(parts[0], Tensor):
+            joined[field.name] = torch.cat(parts)
+        else:
+            joined[field.name] = tuple(torch.cat(part) for part in zip(*parts))
+    return type(batches[0])(**joined)
 
 
 def save_sheet(rows: list[list[Tensor]], path: Path) -> None:
@@ -149,24 +199,23 @@ def save_sheet(rows: list[list[Tensor]], path: Path) -> None:
     picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX).save(path)
 
 
+def psnr(drawn: Tensor, truth: Tensor, mask: Tensor) -> float:
+    """[dB] of pictures in [-1, 1] where `mask` `[N, 1, H, W]` is 1."""
+    error = (drawn.clamp(-1, 1) - truth).square()
+    return 10 * math.log10(4 / float((error * mask).sum() / mask.expand_as(error).sum()))
+
+
 def figures(drawn: Tensor, held: Batch) -> dict[str, float]:
-    """PSNR [dB] of the whole picture, of eyes, mouths, hands and still heads; gradients in the face against truth."""
-    error = (drawn - held.picture).square()
-
-    def psnr(mask: Tensor) -> float:
-        return 10 * math.log10(4 / float((error * mask).sum() / (3 * mask.sum())))
-
-    ones = torch.ones_like(held.weight)
+    """PSNR [dB] of the whole picture, of eyes, mouths and hands; gradients in the face against truth."""
     face = (held.weight >= 2).float()
     sharp = [
         sum(float((e.abs() * face[..., : e.shape[2], : e.shape[3]]).sum()) for e in edges(x))
         for x in (drawn, held.picture)
     ]
     return {
-        "psnr": psnr(ones),
-        "psnr_eyes": psnr((held.weight == 5).float()),
-        "psnr_mouth": psnr((held.weight == 6).float()),
-        "psnr_hands": psnr((held.weight == 3).float()),
-        "psnr_still": psnr(ones * held.still[:, None, None, None]),
+        "psnr": psnr(drawn, held.picture, torch.ones_like(held.weight)),
+        "psnr_eyes": psnr(drawn, held.picture, (held.weight == 5).float()),
+        "psnr_mouth": psnr(drawn, held.picture, (held.weight == 6).float()),
+        "psnr_hands": psnr(drawn, held.picture, (held.weight == 3).float()),
         "edges": sharp[0] / sharp[1],
     }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches for the renderer: a character's reference picture, and the character with other motions, drawn on demand."""
+"""Whole frames for the renderer: a character's reference picture, and the character with other motions, drawn on demand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from flowact_ros.data.characters import (
     NAMED,
     Identity,
+    View,
     clamp_controls,
     feature_boxes,
     identity_from_seed,
@@ -21,12 +22,10 @@ from flowact_ros.data.characters import (
 from flowact_ros.data.characters.anchors import anchors
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
-from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS
-from flowact_ros.models.codec.motion import CONTROL_NAMES, indices, neutral, normalise
+from flowact_ros.models.codec.appearance import PARTS
+from flowact_ros.models.codec.motion import CONTROL_NAMES, neutral, normalise
 
-FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
-_HAND_Y = indices("hand_left_y", "hand_right_y")
 WEIGHTS = (
     ("face", 2.0),
     ("hand_left", 3.0),
@@ -44,8 +43,8 @@ class Batch:
     """R references and N frames of them. Pictures in [-1, 1], motion normalised.
 
     reference `[R, 3, H, W]`, own `[R, K]`, landmarks `[R, 3, 2]` in pixels; of a frame: whose int `[N]`, motion
-    `[N, K]`, picture `[N, 3, H, W]`, weight `[N, 1, H, W]`, still bool `[N]`: its head is where the reference's is;
-    anchors `[N, P, 2, 2]`: points in the reference and where they are in the frame, (x, y) in pixels
+    `[N, K]`, picture `[N, 3, H, W]`, weight `[N, 1, H, W]`, anchors `[N, P, 2, 2]`: points in the reference and where
+    they are in the frame, (x, y) in pixels
     """
 
     reference: Tensor
@@ -55,11 +54,7 @@ class Batch:
     motion: Tensor
     picture: Tensor
     weight: Tensor
-    still: Tensor
     anchors: Tensor
-
-    def __iter__(self):
-        return (getattr(self, field.name) for field in fields(self))
 
 
 class Motions:
@@ -97,53 +92,51 @@ def reference_motion(rng: np.random.Generator, motions: Motions) -> Tensor:
 
 
 def draw_batch(
-    rng: np.random.Generator,
-    motions: Motions,
-    size: int,
-    *,
-    references: int,
-    still: int,
-    moved: int,
-    characters: range,
+    rng: np.random.Generator, motions: Motions, size: int, *, references: int, frames: int, characters: range
 ) -> Batch:
-    """References with `still` frames whose head does not move and `moved` frames of any motion each."""
+    """References with `frames` frames of any motion each."""
     rows = []
     for _ in range(references):
-        who = _character(rng, characters)
-        own = reference_motion(rng, motions)
-        motion = motions.draw(rng, still + moved)
-        face = own.expand(still, -1).clone()
-        face[1:, FACE] = motion[1:still, FACE]  # the first is the reference itself: what is there may stay
-        raw = clamp_controls(torch.cat([own[None], face, motion[still:]]))
+        who = draw_character(rng, characters)
+        raw = clamp_controls(torch.cat([reference_motion(rng, motions)[None], motions.draw(rng, frames)]))
         rows.append(_drawn(who, raw, size))
     pictures, weights, raws, places, points = (torch.stack(part) for part in zip(*rows))
-    each = still + moved
     return Batch(
         reference=pictures[:, 0],
         own=normalise(raws[:, 0]),
         landmarks=places,
-        whose=torch.arange(references).repeat_interleave(each),
+        whose=torch.arange(references).repeat_interleave(frames),
         motion=normalise(raws[:, 1:]).flatten(0, 1),
         picture=pictures[:, 1:].flatten(0, 1),
         weight=weights[:, 1:].flatten(0, 1),
-        still=(torch.arange(each) < still).repeat(references),
-        anchors=torch.stack([points[:, :1].expand(-1, each, -1, -1), points[:, 1:]], 3).flatten(0, 1),
+        anchors=torch.stack([points[:, :1].expand(-1, frames, -1, -1), points[:, 1:]], 3).flatten(0, 1),
     )
 
 
-def _character(rng: np.random.Generator, seeds: range) -> Identity:
+def draw_character(rng: np.random.Generator, seeds: range) -> Identity:
+    """One of these seeds, or, where they are those of training, often a named one."""
     if seeds.stop <= CHARACTERS and rng.random() < NAMED_SHARE:
         return NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
     return identity_from_seed(int(rng.integers(seeds.start, seeds.stop)))
 
 
+def levels(who: Identity, raw: Tensor, size: int, view: View | None = None) -> Tensor:
+    """Pictures in [-1, 1] of a character with motion in its own units."""
+    return render(who, raw, size, view).float() / 127.5 - 1
+
+
 def _drawn(who: Identity, raw: Tensor, size: int) -> tuple[Tensor, ...]:
-    pictures = render(who, raw, size=size).float() / 127.5 - 1
+    pictures = levels(who, raw, size)
     boxes = feature_boxes(who, raw, size)
     weight = torch.ones(len(raw), 1, size, size)
     for name, value in WEIGHTS:
         for i, (x0, y0, x1, y1) in enumerate(boxes[name].tolist()):
             part = weight[i, :, int(y0) : int(y1) + 1, int(x0) : int(x1) + 1]
             part.clamp_(min=value)
-    found = landmarks(who, raw[:1], size)
-    return pictures, weight, raw, torch.stack([found[name][0] for name in PARTS]), anchors(who, raw, size)
+    return pictures, weight, raw, places_of(who, raw[:1], size), anchors(who, raw, size)
+
+
+def places_of(who: Identity, raw: Tensor, size: int) -> Tensor:
+    """Centres (x, y) of `PARTS` in pixels, `[3, 2]`, in the picture with motion `[1, K]` in its own units."""
+    found = landmarks(who, raw, size)
+    return torch.stack([found[name][0] for name in PARTS])
