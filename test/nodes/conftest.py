@@ -62,9 +62,28 @@ def python_path() -> str:
 @pytest.fixture(scope="module")
 def domain() -> Iterator[None]:
     """A domain of this module's own: nodes of other tests and robots are not heard."""
-    before = {name: os.environ.get(name) for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    yield from _environment(ROS_DOMAIN_ID=_any_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+
+
+@pytest.fixture(scope="module")
+def within() -> Iterator[None]:
+    """For nodes that only talk to nodes of the same context: nothing is shared with other processes.
+
+    Fast DDS waits for ever, in C code that no time limit of a test reaches, for a file in /dev/shm whose maker was
+    killed before it was filled; and these tests run beside processes that are killed. Without discovery it makes none.
+    """
+    yield from _environment(
+        ROS_DOMAIN_ID=_any_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="OFF", FASTDDS_BUILTIN_TRANSPORTS="UDPv4"
+    )
+
+
+def _any_domain() -> str:
+    return str(random.SystemRandom().randint(1, 101))  # the ports of greater ones are those of any program
+
+
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     yield
     for name, value in before.items():
         if value is None:

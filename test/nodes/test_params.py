@@ -30,10 +30,10 @@ Make = Callable[..., FlowactNode]
 
 
 @pytest.fixture
-def make() -> Iterator[Make]:
+def make(within: None) -> Iterator[Make]:
     """Makes nodes that are destroyed afterwards; parameters by name."""
     context = rclpy.Context()
-    rclpy.init(args=[], context=context, domain_id=102)
+    rclpy.init(args=[], context=context)
     nodes: list[FlowactNode] = []
 
     def create(kind: type[FlowactNode], **parameters: Any) -> FlowactNode:

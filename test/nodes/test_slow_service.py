@@ -38,7 +38,7 @@ class Busy(FlowactNode):
 
 
 @pytest.fixture
-def spun():
+def spun(within):
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
