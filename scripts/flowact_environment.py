@@ -24,8 +24,21 @@ def _prepend(name: str, paths: list[str]) -> bool:
     return bool(missing)
 
 
+def _leave_current_folder_out() -> None:
+    """An empty part of PYTHONPATH means the current folder, where somebody's `queue.py` would take Python's place."""
+    parts = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = [part for part in parts if part not in ("", ".")]
+    if len(kept) == len(parts):
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    if os.getcwd() not in kept:
+        sys.path[:] = [path for path in sys.path if path not in ("", ".", os.getcwd())]
+
+
 def activate(root: str) -> None:
     """Prepares this interpreter for the packages built under `root`/install; may replace the process by itself."""
+    if os.environ.get("PYTHONPATH"):
+        _leave_current_folder_out()
     prefixes = [
         path for path in (os.path.join(root, "install", name) for name in PACKAGES) if os.path.isdir(path)
     ]

@@ -7,6 +7,7 @@ import configparser
 import ctypes.util
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -160,6 +161,18 @@ def explain(log: str) -> str:
         if match:
             return text.format(*match.groups())
     return ""
+
+
+def broken(report: str, *, without_torch: bool) -> str:
+    """The errors of `flowact doctor --json` in one line, with what to do; "" if there are none."""
+    try:
+        checks = json.loads(report)["checks"]
+    except (ValueError, KeyError, TypeError):
+        return "`flowact doctor` gave no answer: run `.venv/bin/flowact doctor` to see why"
+    errors = [check for check in checks if check["level"] == "error"]
+    if without_torch:  # as it was asked for
+        errors = [check for check in errors if check["name"] != "torch"]
+    return "; ".join(f"{check['name']}: {check['found']} ({check['remedy']})" for check in errors)
 
 
 def digest(paths: list[Path], *words: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from setup_checks import (
     SetupError,
+    broken,
     cuda_packages,
     digest,
     disk_problem,
@@ -163,6 +164,8 @@ class Setup:
             ROOT / "scripts" / "flowact_environment.py",
         ]
         self.step("flowact_ros", digest(files, *names), "flowact_ros", self.build_package)
+        built = [self.stamps[name] for name in ("environment", "torch", "packages", "flowact_msgs", "flowact_ros")]
+        self.step("tried", digest([], *built), "a first try", self.try_out)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -327,6 +330,22 @@ class Setup:
         command = VENV / "bin" / "flowact"
         command.unlink(missing_ok=True)
         command.symlink_to(ROOT / "install" / "flowact_ros" / "lib" / "flowact_ros" / "flowact")
+
+
+    def try_out(self) -> None:
+        """Runs what was built, as a person would. Raises SetupError with what does not work."""
+        report = VENV / "doctor.json"
+        with report.open("w", encoding="utf-8") as out:
+            command = [str(VENV / "bin" / "flowact"), "doctor", "--json"]
+            try:
+                done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+            except OSError as error:  # an interpreter line that the system does not take
+                raise SetupError(f".venv/bin/flowact cannot be started: {error}") from None
+        problem = broken(report.read_text(encoding="utf-8"), without_torch=self.wish == "skip")
+        if problem:
+            with LOG.open("a", encoding="utf-8") as log:
+                log.write(f"\n$ {' '.join(command)}\n{done.stderr}")
+            raise SetupError(f"what was built does not work: {problem}")
 
 
 def check_machine() -> None:

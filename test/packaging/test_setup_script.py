@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def setup(checkout: Path, *arguments: str, **environ: str) -> subprocess.Complet
     }
     command = ["/bin/sh", str(checkout / "scripts" / "setup"), *arguments]
     return subprocess.run(
-        command, env={**env, **environ}, capture_output=True, text=True, check=False, timeout=60
+        command, env={**env, **environ}, capture_output=True, text=True, check=False, timeout=200
     )
 
 
@@ -126,8 +127,9 @@ class Tools:
 
     def __init__(self, venv: Path) -> None:
         self.venv, self.calls, self.failing = venv, [], ""
+        self.findings: list[dict[str, str]] = []  # of `flowact doctor`
 
-    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         line = " ".join(command)
         self.calls.append(line)
         out = ""
@@ -141,6 +143,8 @@ class Tools:
             out = f"{site}\n" * line.count("print(")
         elif "distributions" in line:
             out = "2.13.0\n"
+        elif "doctor" in line:
+            options["stdout"].write(json.dumps({"checks": self.findings}))
         return subprocess.CompletedProcess(
             command, int(bool(self.failing) and self.failing in line), out, None
         )
@@ -207,7 +211,34 @@ def test_only_what_changed_is_done_again(steps: Callable[..., int], tools: Tools
     message = next((checkout / "flowact_msgs" / "msg").glob("*.msg"))
     message.write_text(message.read_text() + "# more\n")
     assert steps() == 0
-    assert [call.partition("--packages-select ")[2].split()[0] for call in tools.took()] == ["flowact_msgs"]
+    built, tried = tools.took()
+    assert built.partition("--packages-select ")[2].split()[0] == "flowact_msgs" and "doctor" in tried
+
+
+def test_what_was_built_is_tried_before_it_is_said_to_be_ready(
+    steps: Callable[..., int], tools: Tools, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"name": "ros", "level": "error", "found": "rclpy cannot be imported", "remedy": "unset PYTHONPATH"}
+    torch = {"name": "torch", "level": "error", "found": "not there", "remedy": "make setup"}
+    tools.findings = [wrong]
+    for _ in range(2):  # the second call does not take it for done
+        assert steps() == 1
+        out, err = capsys.readouterr()
+        assert "ready" not in out
+        assert err == "setup: what was built does not work: ros: rclpy cannot be imported (unset PYTHONPATH)\n"
+    tools.findings = [torch]
+    assert steps(FLOWACT_TORCH="skip") == 0  # left out as it was asked for
+    assert "ready in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["my robot", "gäste", "a;b", "a:b", "it's", "$HOME", "x" * 220])
+def test_a_path_that_build_tools_break_at(checkout: Path, name: str) -> None:
+    """Refused before anything is made; such a path used to cost two minutes, or was called ready."""
+    odd = checkout / "odd" / name
+    shutil.copytree(checkout / "scripts", odd / "scripts")
+    line = one_line(setup(odd))
+    assert name in line and "clone to a path of ASCII letters" in line
+    assert not (odd / ".venv").exists()
 
 
 def test_another_torch_replaces_the_one_that_is_there(steps: Callable[..., int], tools: Tools) -> None:
