@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -104,19 +105,28 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 failed, 2 a command line that cannot be carried out, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in _PASSED_ON:
-        return _pass_on(arguments[0], arguments[1:])
-    options = _parser().parse_args(arguments)
+    """The exit status: 0 done, 1 failed, 2 a command line or an environment that cannot be, 130 interrupted."""
+    from flowact_ros.launcher.streams import lasting_streams
+
+    with lasting_streams():
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        if arguments and arguments[0] in _PASSED_ON:
+            return _pass_on(arguments[0], arguments[1:])
+        options = _parser().parse_args(arguments)
+        return _carry_out(options)
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    from flowact_ros.launcher.environment import EnvironmentProblem
+
     try:
         return {"demo": _demo, "up": _up, "say": _say}[options.verb](options)
-    except (UsageError, FileNotFoundError) as error:
+    except (UsageError, FileNotFoundError, EnvironmentProblem) as error:
         print(f"flowact {options.verb}: {error}", file=sys.stderr)
         return 2
-    except ModuleNotFoundError as error:
-        print(f"flowact {options.verb}: {error}; `make setup` installs what is needed", file=sys.stderr)
-        return 1
+    except ImportError as error:
+        print(f"flowact {options.verb}: {_broken_package(error)}", file=sys.stderr)
+        return 2
     except (ValueError, RuntimeError) as error:
         print(f"flowact {options.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -130,13 +140,21 @@ def _pass_on(verb: str, arguments: list[str]) -> int:
 
     try:
         entry: Callable[[list[str]], int | None] = importlib.import_module(_PASSED_ON[verb][0]).main
-    except ModuleNotFoundError as error:
-        print(f"flowact {verb}: {error}; `make setup` installs what is needed", file=sys.stderr)
-        return 1
+    except ImportError as error:
+        print(f"flowact {verb}: {_broken_package(error)}", file=sys.stderr)
+        return 2
     try:
         return int(entry(arguments) or 0)
     except KeyboardInterrupt:
         return 130
+
+
+def _broken_package(error: ImportError) -> str:
+    """One line on a package that is missing, or there and not usable."""
+    from flowact_ros.launcher.environment import import_advice
+
+    advice = import_advice((error.name or "").partition(".")[0] or "rclpy", os.environ)
+    return f"{' '.join(str(error).split())}; {advice}"
 
 
 def _check_common(options: argparse.Namespace) -> None:
@@ -146,8 +164,7 @@ def _check_common(options: argparse.Namespace) -> None:
         raise UsageError(f"--params-file: there is no file {options.params_file}")
     if options.port is not None and not 0 <= options.port <= 65535:
         raise UsageError(f"--port: {options.port} is not 0 … 65535")
-    if not options.namespace.strip("/"):
-        raise UsageError("--namespace: must not be empty")
+    _check_environment(options)
     if options.character:
         from flowact_ros.engine.characters import list_characters
 
@@ -155,6 +172,17 @@ def _check_common(options: argparse.Namespace) -> None:
             raise UsageError(
                 f"--character: {options.character!r} is not one of {', '.join(list_characters())}"
             )
+
+
+def _check_environment(options: argparse.Namespace) -> None:
+    """Before anything is started or read. Raises UsageError or EnvironmentProblem."""
+    from flowact_ros.launcher import environment
+
+    try:
+        options.namespace = environment.checked_namespace(options.namespace)
+    except environment.EnvironmentProblem as problem:
+        raise UsageError(f"--namespace: {problem}") from None
+    environment.check(os.environ)
 
 
 def _check_sound(path: str) -> str:
@@ -233,8 +261,11 @@ def _say(options: argparse.Namespace) -> int:
 
     if not 0 <= options.priority <= 255:
         raise UsageError(f"--priority: {options.priority} is not 0 … 255")
+    if not options.timeout > 0:
+        raise UsageError(f"--timeout: {options.timeout:g} is not above 0")
+    _check_environment(options)
     pcm, rate = read_audio(_check_sound(options.wav))
-    from flowact_ros.nodes.say_client import say
+    say = _import_say()
 
     return say(
         pcm,
@@ -245,6 +276,17 @@ def _say(options: argparse.Namespace) -> int:
         priority=options.priority,
         timeout_s=options.timeout,
     )
+
+
+def _import_say() -> Callable[..., int]:
+    """Raises ImportError, whatever a broken ROS raises."""
+    try:
+        from flowact_ros.nodes.say_client import say
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ImportError(f"ROS 2 cannot be used ({type(error).__name__}: {error})", name="rclpy") from error
+    return say
 
 
 if __name__ == "__main__":

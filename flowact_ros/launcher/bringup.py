@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from flowact_ros.kiosk.browser import open_page
+from flowact_ros.launcher.environment import log_folder
 from flowact_ros.launcher.resources import config_file
-from flowact_ros.launcher.supervisor import NodeSpec, Supervisor, SupervisorError, file_log
+from flowact_ros.launcher.supervisor import (
+    EXIT_BAD_SETUP,
+    BadSetup,
+    NodeSpec,
+    Supervisor,
+    SupervisorError,
+    file_log,
+)
 
 START_TIMEOUT_S = 180.0  # a cold disk and a slow board included
 SPEECH_DELAY_S = 1.0  # the face is seen before it speaks
-_NOTABLE = re.compile(r"\[(WARN|ERROR|FATAL)\]|Traceback|^\S+ ended|error:")
+# Errors that end a node are told by `run_up` and `run_demo`, in the node's name.
+_NOTABLE = re.compile(r"\[(WARN|ERROR|FATAL)\]|Traceback|^\S+ ended|^error:")
 
 
 @dataclass(frozen=True)
@@ -117,19 +126,41 @@ def say(text: str) -> None:
 
 
 def run_up(options: Options) -> int:
-    """Runs the nodes until SIGINT or SIGTERM. A node that cannot configure stays up and says why."""
+    """Runs the nodes until SIGINT or SIGTERM. A node that cannot configure stays up and says why; without any node
+    that works there is nothing to wait for. Returns the exit status."""
     stop = _stop_on_signals()
     log, path = _log(options)
-    with Supervisor(node_specs(options), environment=environment(private=False), log=log) as supervisor:
+    specs = node_specs(options)
+    with Supervisor(specs, environment=environment(private=False), log=log) as supervisor:
         say(f"starting; log: {path}")
         try:
             _wait_active(supervisor, stop)
-            say(f"all nodes are active{_page_line(supervisor)}")
+            if not stop.is_set():
+                say(f"all nodes are active{_page_line(supervisor)}")
         except SupervisorError as error:
-            say(f"error: {error} (the other nodes stay up; end with Ctrl-C)")
-        stop.wait()
+            if not supervisor.failed():
+                say(f"error: {error}")
+        told: list[str] = []
+        while not stop.wait(0.2):
+            failed = supervisor.failed()
+            for name in (name for name in failed if name not in told):
+                others = "" if len(failed) == len(specs) else " (the other nodes stay up; end with Ctrl-C)"
+                print(f"error: {supervisor.failure(name)}{others}", file=sys.stderr, flush=True)
+            for name in (name for name in told if supervisor.state(name) == "active"):
+                say(f"{name} is active{_page_line(supervisor) if name == 'kiosk_bridge' else ''}")
+            told = failed + [name for name in told if name not in failed and supervisor.state(name) != "active"]
+            if len(failed) == len(specs):
+                return _failed(SupervisorError("no node is left that works"), supervisor)
         say("stopping")
     return 0
+
+
+def _failed(error: SupervisorError, supervisor: Supervisor) -> int:
+    """Says why it ends; the exit status: of a bad setup if that is what all failures were."""
+    print(f"error: {error}", file=sys.stderr)
+    failures = [supervisor.failure(name) for name in supervisor.failed()]
+    bad_setup = bool(failures) and all(isinstance(failure, BadSetup) for failure in failures)
+    return EXIT_BAD_SETUP if bad_setup else 1
 
 
 def run_demo(options: Options) -> int:
@@ -152,8 +183,7 @@ def run_demo(options: Options) -> int:
                 browser = open_page(url, kiosk=False)
             return _run_demo_until_end(supervisor, options, stop)
         except SupervisorError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return _failed(error, supervisor)
         finally:
             if browser is not None and hasattr(browser, "close"):
                 browser.close()
@@ -183,8 +213,9 @@ def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threadin
 
 
 def _fail_if_stuck(supervisor: Supervisor) -> None:
-    if supervisor.state("avatar_generator") == "failed":
-        raise SupervisorError("the avatar_generator cannot go on: see the log")
+    """A demo without one of its nodes is none. Raises SupervisorError."""
+    for name in supervisor.failed():
+        raise supervisor.failure(name)
 
 
 def _wait_active(supervisor: Supervisor, stop: threading.Event) -> None:
@@ -220,10 +251,7 @@ def _log(options: Options) -> tuple[Callable[[str], None], Path]:
     if options.log_file:
         path = Path(options.log_file).expanduser()
     else:
-        folder = Path(
-            os.environ.get("ROS_LOG_DIR") or Path(os.environ.get("ROS_HOME") or "~/.ros").expanduser() / "log"
-        )
-        path = folder / f"flowact-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        path = log_folder(os.environ) / f"flowact-{time.strftime('%Y%m%d-%H%M%S')}.log"
     try:
         return file_log(path, show)[0], path
     except OSError:

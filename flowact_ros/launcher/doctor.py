@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import json as json_module
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from flowact_ros.launcher.doctor_checks import ERROR, OK, WARNING, Check, checks
+from flowact_ros.launcher.isolation import isolated
 
 
-def run(json: bool = False, found: Iterator[Check] | None = None) -> int:
+def run(json: bool = False, found: Iterable[Check] | None = None) -> int:
     """Prints the checks as lines, or as one JSON object; 1 if one of them is an error."""
     results = []
-    for check in found if found is not None else checks():
+    for check in found if found is not None else isolated(checks()):
         results.append(check)
         if not json:
             mark = {OK: "ok     ", WARNING: "WARNING", ERROR: "ERROR  "}[check.level]

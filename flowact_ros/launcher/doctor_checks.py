@@ -15,7 +15,7 @@ import shutil
 import struct
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,10 @@ from types import ModuleType
 from typing import Any
 
 from flowact_ros.kiosk.browser import find_browser
+from flowact_ros.launcher import environment
+from flowact_ros.launcher.environment import EnvironmentProblem, import_advice, origin_of
 from flowact_ros.launcher.resources import config_file
+from flowact_ros.launcher.shared_memory import leftovers
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 SETUP = "run `make setup` in the repository"
@@ -78,8 +81,8 @@ def check_torch(load: Callable[[str], ModuleType] = importlib.import_module) -> 
     """torch imports, with its number of threads."""
     try:
         torch = load("torch")
-    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
-        return Check("torch", ERROR, f"cannot be imported: {_line(error)}", SETUP)
+    except Exception as error:  # a shared library of it is missing; another package in its place
+        return _not_imported("torch", "torch", error)
     return Check("torch", OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
 
 
@@ -90,8 +93,8 @@ def check_gpu(
     """A GPU that torch can use; none at all is well, too."""
     try:
         cuda = load("torch").cuda
-    except (ImportError, OSError):
-        return Check("gpu", WARNING, "not looked for without torch", SETUP)
+    except Exception:  # told by the check of torch
+        return Check("gpu", WARNING, "not looked for without torch", "see torch")
     if cuda.is_available():
         free, total = cuda.mem_get_info()
         return Check(
@@ -107,25 +110,43 @@ def check_gpu(
     return Check("gpu", OK, "none: the avatar runs on the CPU")
 
 
+def check_environment(environ: Mapping[str, str]) -> Check:
+    """What every node reads from the environment; see environment.py."""
+    copy = dict(environ)
+    try:
+        environment.check(copy)
+    except EnvironmentProblem as problem:
+        return Check("environment", ERROR, problem.found, problem.remedy)
+    folders = ("ROS_LOG_DIR", "XDG_CACHE_HOME")
+    moved = [f"{name}={copy[name]}" for name in folders if copy.get(name) != environ.get(name)]
+    if moved:
+        home = environ.get("HOME") or "not set"
+        found = f"HOME is {home}, where nothing can be written: {', '.join(moved)} instead"
+        return Check("environment", WARNING, found, "set HOME to a folder of this user, or these variables yourself")
+    domain = environ.get("ROS_DOMAIN_ID") or "0"
+    return Check("environment", OK, f"domain {domain}, logs in {environment.log_folder(copy)}")
+
+
 def check_ros(
     environ: Mapping[str, str], load: Callable[[str], ModuleType] = importlib.import_module
 ) -> Check:
     """rclpy imports; from where."""
     try:
         load("rclpy")
-    except ImportError as error:
-        return Check("ros", ERROR, f"rclpy cannot be imported: {_line(error)}", SETUP)
+    except Exception as error:  # one of another ROS or another Python raises anything
+        return _not_imported("ros", "rclpy", error)
     distro = environ.get("ROS_DISTRO")
     kind = f"ROS 2 {distro}, sourced" if distro else "ROS 2 Jazzy from Python wheels"
-    domain = environ.get("ROS_DOMAIN_ID") or "0"
-    return Check("ros", OK, f"{kind}, rclpy {_version('rclpy')}, domain {domain}")
+    return Check("ros", OK, f"{kind}, rclpy {_version('rclpy')}")
 
 
 def check_rmw(identifier: Callable[[], str] | None = None) -> Check:
     """The middleware; our profile for large images is one for Fast DDS."""
     try:
         name = (identifier or _rmw_identifier)()
-    except (ImportError, RuntimeError) as error:
+    except ImportError:
+        return Check("rmw", WARNING, "not looked for without rclpy", "see ros")
+    except Exception as error:
         remedy = "unset RMW_IMPLEMENTATION, or install what it names"
         return Check("rmw", ERROR, f"no middleware can be loaded: {_line(error)}", remedy)
     if name.startswith("rmw_fastrtps"):
@@ -146,29 +167,30 @@ def check_interfaces(load: Callable[[str], ModuleType] = importlib.import_module
             interface = getattr(load(f"flowact_msgs.{module}"), name)
             interface.__class__.__import_type_support__()
     # Beside the repository's root, an unbuilt flowact_msgs imports as an empty namespace: AttributeError.
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        return Check("flowact_msgs", ERROR, f"not usable: {_line(error)}", SETUP)
+    except Exception as error:
+        return Check("flowact_msgs", ERROR, f"not usable: {_line(error)}", import_advice("flowact_msgs", os.environ))
     return Check("flowact_msgs", OK, "messages, services and actions load")
 
 
-def check_shared_memory(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> Check:
+def check_shared_memory(
+    folder: Path,
+    usage: Callable[[Path], Any] = shutil.disk_usage,
+    left: Callable[[Path], int] = leftovers,
+) -> Check:
     """Room for the segments of Fast DDS. Without it the images go through UDP: ten times the delay, some are lost."""
     if not folder.is_dir():
         return Check("shared memory", OK, f"no {folder} on this system: images go through UDP")
     space = usage(folder)
-    total, free = space.total / 1e6, space.free / 1e6
+    total, free, dead = space.total / 1e6, space.free / 1e6, left(folder) / 1e6
     found = f"{free:.0f} of {total:.0f} MB free in {folder}"
-    if free >= SHM_NEEDED_MB:
+    if dead >= 1:
+        found += f", {dead:.0f} MB left by processes that ended (the next start removes them)"
+    if free + dead >= SHM_NEEDED_MB:
         return Check("shared memory", OK, found)
     found += f", {SHM_NEEDED_MB} MB are needed"
-    stale = sum(1 for _ in folder.glob("fastrtps_*"))
-    if total >= SHM_NEEDED_MB and stale:
-        return Check(
-            "shared memory",
-            WARNING,
-            f"{found}; {stale} files of Fast DDS lie there",
-            f"end other ROS 2 programs; when none runs: rm {folder}/*fastrtps_*",
-        )
+    if total >= SHM_NEEDED_MB:
+        remedy = f"end other programs that use it: ls -lS {folder}, lsof {folder}"
+        return Check("shared memory", WARNING, found, remedy)
     remedy = (
         f"give it more: docker run --shm-size=256m (or --ipc=host), else mount -o remount,size=256m {folder}"
     )
@@ -193,7 +215,8 @@ def check_audio(load: Callable[[str], ModuleType] = importlib.import_module) -> 
         sounddevice = load("sounddevice")
         devices = list(sounddevice.query_devices())
     except ImportError as error:
-        return Check("microphone", WARNING, f"sounddevice cannot be imported: {_line(error)}", SETUP)
+        remedy = import_advice("sounddevice", os.environ)
+        return Check("microphone", WARNING, f"sounddevice cannot be imported: {_line(error)}", remedy)
     except OSError:
         remedy = "sudo apt-get install libportaudio2"
         return Check("microphone", WARNING, "the PortAudio library is missing; sound files work", remedy)
@@ -219,8 +242,8 @@ def check_weights(
     """The shipped weights are there, whole, with all shards that their cards list."""
     try:
         checkpoint = load("flowact_ros.models.checkpoint")  # the loader's own module, which needs torch
-    except (ImportError, OSError):
-        return Check("weights", WARNING, "not looked at without torch", SETUP)
+    except Exception:  # told by the check of torch
+        return Check("weights", WARNING, "not looked at without torch", "see torch")
     remedy = "git checkout -- flowact_ros/weights (or `flowact train`)"
     files: list[Path] = []
     for pattern in WEIGHTS:
@@ -296,28 +319,45 @@ def check_cpu(cores: int | None, flags: str) -> Check:
     return Check("cpu", OK, found)
 
 
-def checks() -> Iterator[Check]:
-    """All checks of this machine, one after the other."""
-    yield check_cpu(
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), _cpu_flags()
-    )
-    yield check_python(sys.version_info[:3])
-    yield check_torch()
-    for name in ("numpy", "safetensors", "aiohttp", "av", "soxr", "soundfile", "simplejpeg"):
-        yield check_package(name)
-    yield check_gpu()
-    yield check_ros(os.environ)
-    yield check_rmw()
-    yield check_interfaces()
-    yield check_profile(os.environ)
-    yield check_shared_memory(Path("/dev/shm"))
-    yield check_audio()
-    yield check_browser()
-    yield check_weights(Path(__file__).resolve().parents[1] / "weights")
-    yield check_disk(Path.cwd())
+def checks() -> list[tuple[str, Callable[[], Check]]]:
+    """All checks of this machine with their names, to be made one after the other."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ("numpy", "safetensors", "aiohttp", "av", "soxr", "soundfile", "simplejpeg")
+    return [
+        ("cpu", lambda: check_cpu(cores, _cpu_flags())),
+        ("python", lambda: check_python(sys.version_info[:3])),
+        ("environment", lambda: check_environment(os.environ)),
+        ("torch", lambda: check_torch()),
+        *((name, lambda name=name: check_package(name)) for name in packages),
+        ("gpu", lambda: check_gpu()),
+        ("ros", lambda: check_ros(os.environ)),
+        ("rmw", lambda: check_rmw()),
+        ("flowact_msgs", lambda: check_interfaces()),
+        ("dds profile", lambda: check_profile(os.environ)),
+        ("shared memory", lambda: check_shared_memory(Path("/dev/shm"))),
+        ("microphone", lambda: check_audio()),
+        ("browser", lambda: check_browser()),
+        ("weights", lambda: check_weights(Path(__file__).resolve().parents[1] / "weights")),
+        ("disk", lambda: check_disk(Path.cwd())),
+    ]
+
+
+def _not_imported(name: str, package: str, error: Exception) -> Check:
+    """Another one in its place is named, since that is what must go."""
+    origin = origin_of(package)
+    found = f"{package}{f' of {origin}' if origin else ''} cannot be imported: {_line(error)}"
+    return Check(name, ERROR, found, import_advice(package, os.environ))
 
 
 def _rmw_identifier() -> str:
+    """Of a middleware that has been started and ended once. Raises ImportError if rclpy is broken."""
+    try:
+        rclpy = importlib.import_module("rclpy")
+    except Exception as error:  # told by the check of ROS
+        raise ImportError(str(error)) from error
+    environment.put_right(os.environ)
+    rclpy.init(args=[])
+    rclpy.shutdown()
     return importlib.import_module("rclpy.utilities").get_rmw_implementation_identifier()
 
 
@@ -329,8 +369,9 @@ def _version(name: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error, short enough for a line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error in one line that is short enough; its kind is told where its text alone says little."""
+    kind = "" if isinstance(error, (ImportError, OSError, RuntimeError)) else f"{type(error).__name__}: "
+    text = kind + (" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= 160 else text[:157] + "..."
 
 

@@ -9,6 +9,7 @@ transition is logged and becomes FAILURE (rclpy would swallow it); one in a call
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -28,7 +29,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP, STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
+from flowact_ros.launcher import environment
+from flowact_ros.launcher.environment import EXIT_BAD_SETUP
+from flowact_ros.launcher.supervisor import STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.params import Param, ParameterError, Params
 
@@ -322,6 +325,7 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
     """Runs one node until SIGINT, SIGTERM, its supervisor's end or `rclpy.shutdown`. Returns the exit status."""
     stop = threading.Event()
     try:
+        environment.check(os.environ, sys.argv if args is None else args)
         # Our own handlers: with rclpy's the context is gone before topics and threads are closed.
         rclpy.init(
             args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
@@ -335,10 +339,20 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
     except (ParameterError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         rclpy.try_shutdown()
         return _bad_setup(error)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
     if os.environ.get(SUPERVISED_VARIABLE):
         threading.Thread(target=_watch_supervisor, args=(stop,), name="supervisor-watch", daemon=True).start()
+    try:
+        _live(node, stop)
+    finally:
+        del node
+        close_participant()
+    return 0
+
+
+def _live(node: FlowactNode, stop: threading.Event) -> None:
+    """From its autostart to its end, which leaves nothing of it."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
     try:
         node.autostart()
         _spin(node, executor, stop)
@@ -350,8 +364,18 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
         node.stop()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+
+
+def close_participant() -> None:
+    """Ends this process's part in DDS, with its shared memory: 17 MB of /dev/shm where images are sent.
+
+    rcl closes it with the last object that knows the context, and rclpy's objects know each other in circles.
+    """
+    rclpy.try_shutdown()
+    context = rclpy.utilities.get_default_context()
+    context.destroy()
+    gc.unfreeze()
+    gc.collect()
 
 
 def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.Event) -> None:

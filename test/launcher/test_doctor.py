@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
+import time
 from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +16,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from flowact_ros.launcher import doctor, doctor_checks
+from flowact_ros.launcher import doctor, doctor_checks, environment
 from flowact_ros.launcher.doctor_checks import ERROR, OK, WARNING, Check
+from flowact_ros.launcher.isolation import isolated
 from flowact_ros.models import checkpoint
 
 Usage = namedtuple("Usage", "total used free")
@@ -38,6 +42,75 @@ def test_python() -> None:
     assert doctor_checks.check_python((3, 13, 9)).level == OK
     assert doctor_checks.check_python((3, 9, 18)).level == ERROR
     assert doctor_checks.check_python((3, 15, 0)).level == WARNING
+
+
+def raising() -> Check:
+    raise AttributeError("a library of another\nversion")
+
+
+def ending() -> Check:
+    os.write(2, b"[ERROR] expected another middleware\n")  # as a library does
+    os._exit(102)
+
+
+def crashing() -> Check:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it had ended")
+
+
+def hanging() -> Check:
+    time.sleep(60)
+    return Check("device", OK, "answers after all")
+
+
+def test_no_check_takes_the_others_along() -> None:
+    """An exception, an exit out of a library, a signal, silence: each is a finding, and all others are made."""
+
+    def well(name: str) -> Check:
+        return Check(name, OK, "fine")
+
+    parts = [("ros", ending), ("torch", crashing), ("device", hanging), ("av", raising), ("rmw", ending)]
+    checks = [("first", lambda: well("first"))]
+    for name, check in parts:
+        checks += [(name, check), (f"after {name}", lambda name=name: well(f"after {name}"))]
+    found = list(isolated(checks, patience_s=1.0))
+    assert [check.name for check in found] == [name for name, _ in checks]
+    assert all(check.level == OK for check in found if check.name.startswith(("first", "after")))
+    by_name = {check.name: check for check in found}
+    assert by_name["ros"].found == "the check ended the process with status 102: [ERROR] expected another middleware"
+    assert "RMW_IMPLEMENTATION" in by_name["ros"].remedy
+    assert by_name["torch"].found == "the check was ended by SIGKILL"
+    assert by_name["device"].found == "the check did not answer within 1 s" and "unplug" in by_name["device"].remedy
+    assert by_name["av"].found == "cannot be looked at: AttributeError: a library of another version"
+    assert all(check.remedy for check in found if check.level == ERROR)
+
+
+def test_the_environment(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert doctor_checks.check_environment(home).level == OK
+    check = doctor_checks.check_environment({**home, "ROS_DOMAIN_ID": "300"})
+    assert check.level == ERROR and "300" in check.found and "0 … 232" in check.remedy
+    check = doctor_checks.check_environment({**home, "RMW_IMPLEMENTATION": "rmw_none"})
+    assert check.level == ERROR and "unset it" in check.remedy
+    check = doctor_checks.check_environment({})
+    assert check.level == WARNING and "HOME is not set" in check.found and "ROS_LOG_DIR=" in check.found
+
+
+def test_what_is_advised_fits_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package in the place of ours is not mended by `make setup`."""
+
+    def broken(name: str) -> ModuleType:
+        raise AttributeError("made for another numpy")
+
+    other = tmp_path / "rclpy"
+    monkeypatch.setattr(doctor_checks, "origin_of", lambda name: str(other))
+    monkeypatch.setattr(environment, "origin_of", lambda name: str(other))
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere:{tmp_path}")
+    check = doctor_checks.check_ros({}, broken)
+    assert check.level == ERROR and f"rclpy of {other} cannot be imported: AttributeError" in check.found
+    assert f"take {tmp_path} out" in check.remedy
+    monkeypatch.delenv("PYTHONPATH")
+    assert "make setup" in doctor_checks.check_ros({}, broken).remedy
 
 
 def test_packages() -> None:
@@ -76,24 +149,19 @@ def test_the_interfaces_of_this_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "free", "files", "level", "words"),
+    ("total", "free", "left", "level", "words"),
     [
         (25e9, 20e9, 0, OK, "20000 of 25000 MB"),
-        (
-            67e6,
-            60e6,
-            0,
-            OK,
-            "60 of 67 MB",
-        ),  # a plain container: enough, since only the generator has a large segment
+        (67e6, 60e6, 0, OK, "60 of 67 MB"),  # a plain container: only the generator has a large segment
         (16e6, 16e6, 0, WARNING, "--shm-size=256m"),
-        (67e6, 5e6, 3, WARNING, "fastrtps_"),
+        (67e6, 5e6, 53e6, OK, "53 MB left by processes that ended"),  # the next start has that room
+        (67e6, 5e6, 0, WARNING, "lsof"),
     ],
 )
-def test_shared_memory(tmp_path: Path, total: float, free: float, files: int, level: str, words: str) -> None:
-    for number in range(files):
-        (tmp_path / f"fastrtps_{number}").write_text("")
-    check = doctor_checks.check_shared_memory(tmp_path, lambda path: Usage(total, total - free, free))
+def test_shared_memory(tmp_path: Path, total: float, free: float, left: float, level: str, words: str) -> None:
+    check = doctor_checks.check_shared_memory(
+        tmp_path, lambda path: Usage(total, total - free, free), lambda path: int(left)
+    )
     assert check.level == level
     assert words in check.found + check.remedy
 
@@ -231,9 +299,10 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_problem_on_this_machine_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_checks, "check_torch", lambda: Check("torch", OK, "not loaded here"))
     monkeypatch.setattr(doctor_checks, "check_gpu", lambda: Check("gpu", OK, "not looked for here"))
-    found = list(doctor_checks.checks())
+    found = list(isolated(doctor_checks.checks()))
     assert {
         "python",
+        "environment",
         "ros",
         "rmw",
         "flowact_msgs",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowact_ros.launcher import bringup
 from flowact_ros.launcher.supervisor import NodeSpec, Supervisor, SupervisorError
 
 PRELUDE = """
@@ -44,6 +45,16 @@ tell(event="active"); tell(event="recorded", frames=25); sys.exit(0)
     "loading": """
 print("loading")
 while True: time.sleep(0.05)
+""",
+    "hopeless": """
+print("cannot open shared object file"); sys.exit(77)
+""",
+    "beating": """
+from pathlib import Path
+mark = Path(os.environ["FLOWACT_STATE_FOLDER"], "kept")
+print("found", mark.exists()); mark.touch()
+tell(event="active")
+while True: tell(event="alive"); time.sleep(0.1)
 """,
     "orphan": """
 tell(event="active"); os.read(0, 1); open(sys.argv[-1].split(":=")[1].strip('"'), "w").write("ended")
@@ -129,6 +140,62 @@ def test_what_failed_is_said(programs: Path, name: str, says: str) -> None:
             supervisor.wait_active(20)
         time.sleep(0.5)
         assert supervisor.restarts(name) == 0 and supervisor.failed() == [name]
+
+
+def test_a_node_that_never_gets_ready_is_given_up(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its last line, which is the reason as far as anybody knows it."""
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.BACKOFF_S", (0.05,))
+    with supervise(programs, "hopeless", "good") as supervisor:
+        until(lambda: supervisor.failed() == ["hopeless"])
+        assert supervisor.restarts("hopeless") == 2
+        reason = str(supervisor.failure("hopeless"))
+        assert "exit code 77" in reason and reason.endswith("cannot open shared object file")
+        until(lambda: supervisor.state("good") == "active")
+
+
+def test_a_node_that_hangs_is_told_and_restarted(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.SILENT_S", 1.0)
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.HUNG_S", 3.0)
+    lines: list[str] = []
+    with supervise(programs, "beating", lines=lines) as supervisor:
+        supervisor.wait_active(20)
+        first = supervisor.pid("beating")
+        os.kill(first, signal.SIGSTOP)
+        until(lambda: supervisor.state("beating") == "silent")
+        assert supervisor.restarts("beating") == 0
+        until(lambda: supervisor.restarts("beating") == 1 and supervisor.state("beating") == "active")
+        assert supervisor.pid("beating") != first
+        # What a node keeps for itself is there after a restart, and gone with the supervisor.
+        assert [line.split("| ")[1] for line in lines if "| found" in line] == ["found False", "found True"]
+        folder = supervisor._state_folder
+    assert any("beating hangs" in line for line in lines) and any("signal 9" in line for line in lines)
+    assert not os.path.exists(folder)
+
+
+def test_a_short_silence_is_no_reason(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.SILENT_S", 0.6)
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.HUNG_S", 60.0)
+    with supervise(programs, "beating") as supervisor:
+        supervisor.wait_active(20)
+        os.kill(supervisor.pid("beating"), signal.SIGSTOP)
+        until(lambda: supervisor.state("beating") == "silent")
+        os.kill(supervisor.pid("beating"), signal.SIGCONT)
+        until(lambda: supervisor.state("beating") == "active")
+        assert supervisor.restarts("beating") == 0
+
+
+@pytest.mark.parametrize(("name", "status"), [("misconfigured", 2), ("failing", 1)])
+def test_up_without_a_working_node_ends(
+    programs: Path, name: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(programs))
+    monkeypatch.setattr(bringup, "node_specs", lambda options: [NodeSpec("lonely", f"prog_{name}")])
+    monkeypatch.setattr(bringup, "_stop_on_signals", threading.Event)
+    assert bringup.run_up(bringup.Options(log_file=str(programs / "log"))) == status
+    out, err = capsys.readouterr()
+    first, last = err.splitlines()
+    assert first.startswith("error: lonely: ") and last == "error: no node is left that works"
+    assert "active" not in out
 
 
 def test_a_oneshot_node_ends_and_stays_ended(programs: Path) -> None:
