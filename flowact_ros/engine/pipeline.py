@@ -27,7 +27,7 @@ from flowact_ros.engine.portrait import check_drawn, fit_picture
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.codec import motion as rig
-from flowact_ros.models.codec.live import LiveCodec
+from flowact_ros.models.codec.live import LiveCodec, eager
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ConfigError, ModelConfig, preset
 from flowact_ros.models.dit import Condition, DiT
@@ -189,11 +189,13 @@ def build_pipeline(
     folder = Path(weights) if weights else weights_dir() / config.name
     if (folder / "mmdit.safetensors").exists() and not (folder / "denoiser.safetensors").exists():
         raise CheckpointError(f"{folder} holds weights of version 1, which denoised pictures; restore or train new")
-    load_weights(folder / "renderer.safetensors", renderer, kind="renderer", config=config.renderer)
+    card = load_weights(folder / "renderer.safetensors", renderer, kind="renderer", config=config.renderer)
     load_weights(folder / "denoiser.safetensors", denoiser, kind="denoiser", config=config.denoiser_contract())
+    compile = compiler(runtime)
+    ranges = card["activations"] if compile is not eager and has_int8() else None
     return AvatarPipeline(
         config,
-        LiveCodec(renderer, compiler(runtime)),
+        LiveCodec(renderer, compile, ranges),
         denoiser,
         load_audio_encoder(audio_backend, audio_path),
         load_text_encoder(text_backend, text_path),

@@ -108,15 +108,20 @@ def _pipeline(args: argparse.Namespace) -> Any:
     if not args.random_weights:
         return build_pipeline(args.preset, args.device, weights=args.weights or None, runtime=args.runtime)
 
+    import torch
+
     from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder
     from flowact_ros.models.codec.live import LiveCodec
     from flowact_ros.models.codec.renderer import Renderer
     from flowact_ros.models.config import preset
     from flowact_ros.models.dit import DiT
+    from flowact_ros.models.precision import has_int8
     from flowact_ros.models.text_encoder import EmbeddedTextEncoder
 
     config = preset(args.preset)
-    codec = LiveCodec(Renderer(config.renderer), compiler(args.runtime))
+    renderer = Renderer(config.renderer)
+    ranges = {name: (-4.0, 4.0) for name, m in renderer.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    codec = LiveCodec(renderer, compiler(args.runtime), ranges if has_int8() else None)
     parts = DiT(config), EmbeddedAudioEncoder(), EmbeddedTextEncoder()
     return AvatarPipeline(config, codec, *parts, device=args.device, check_references=False)
 

@@ -38,14 +38,14 @@ class Hands(nn.Module):
         corners: (x, y) of the pictures in the whole frame, when they are parts of it
         """
         frames = list(picture.unbind(0))
-        for n, layer, x, y in self._layers(identity, motion):
+        for n, layer, x, y in self.layers(identity, motion):
             left, top = corners[n] if corners else (0, 0)
             frames[n] = over(frames[n], layer, x - left, y - top)
         return torch.stack(frames)
 
     def lay(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> None:
         """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`, in place."""
-        for n, layer, x, y in self._layers(identity.expand(len(frames), -1), motion):
+        for n, layer, x, y in self.layers(identity.expand(len(frames), -1), motion):
             box = overlap(frames.shape[1:3], layer.shape[-2:], x, y)
             if box is None:
                 continue
@@ -55,7 +55,7 @@ class Hands(nn.Module):
             below = frames[n, top:bottom, left:right].astype(np.float32)
             frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
 
-    def _layers(self, identity: Tensor, motion: Tensor) -> list[tuple[int, Tensor, int, int]]:
+    def layers(self, identity: Tensor, motion: Tensor) -> list[tuple[int, Tensor, int, int]]:
         """Frame, layer `[4, h, w]` (colour and coverage) and its corner, from bottom to top: forearm, then hand."""
         raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
         shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
@@ -99,7 +99,7 @@ def overlap(
 
 
 def over(picture: Tensor, layer: Tensor, x: int, y: int) -> Tensor:
-    """`picture` `[3, H, W]` under `layer` `[4, h, w]` (colour and coverage) whose corner is at (x, y)."""
+    """`picture` `[C, H, W]` under `layer` `[C + 1, h, w]` (colour and coverage) whose corner is at (x, y)."""
     box = overlap(picture.shape[1:], layer.shape[1:], x, y)
     if box is None:
         return picture
@@ -107,5 +107,5 @@ def over(picture: Tensor, layer: Tensor, x: int, y: int) -> Tensor:
     part = layer[:, top - y : bottom - y, left - x : right - x]
     below = picture[:, top:bottom, left:right]
     out = picture.clone()
-    out[:, top:bottom, left:right] = below + part[3:] * (part[:3] - below)
+    out[:, top:bottom, left:right] = below + part[-1:] * (part[:-1] - below)
     return out

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks, crop
 from flowact_ros.models.codec.blocks import positions
+from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -24,7 +26,8 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
-FAINTEST = 0.03  # paint that covers less is not laid: it would change a level or two, and cost a quarter of the frame
+COLOURS = 3 * PAINT_STRIDE**2  # of the paint's channels; the others are its cover
+FAINTEST = RESERVE - 3.476  # logit; paint that covers less than 3 % is not laid: it would change a level or two
 
 
 def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
@@ -64,7 +67,7 @@ class Face(nn.Module):
 
 
 class Body(nn.Module):
-    """Where the pixels of a frame come from, and what is painted over them."""
+    """Where the pixels of a frame come from, and where how much is painted over them."""
 
     def __init__(self, renderer: Renderer) -> None:
         super().__init__()
@@ -73,27 +76,30 @@ class Body(nn.Module):
     def forward(
         self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the reference, each `[1, ...]`, and motion `[N, K]` -> flow `[N, h, w, 2]`, paint as levels of bytes
-        `[N, h, w, 3, 8, 8]` and its cover `[N, h, w, 8, 8]`.
+        """Of the reference, each `[1, ...]`, and motion `[N, K]` -> flow `[N, h, w, 2]`, what colours are made of
+        `[N, h, w, fine_width]`, and the logits of their cover `[N, h, w, 64]`.
         """
         frames = motion.shape[0]
         masks, fine, coarse = (x.expand(frames, -1, -1, -1) for x in (masks, fine, coarse))
-        flow, paint = self.warp.plan(masks, fine, coarse, own.expand(frames, -1), identity.expand(frames, -1), motion)
-        paint = paint.permute(0, 2, 3, 1).unflatten(3, (4, PAINT_STRIDE, PAINT_STRIDE))
-        levels = (paint[..., :3, :, :] * 127.5 + 128.0).clamp(0.0, 255.0).to(torch.uint8)
-        return flow.permute(0, 2, 3, 1), levels, torch.sigmoid(paint[..., 3, :, :] - RESERVE)
+        flow, plan = self.warp.plan(masks, fine, coarse, own.expand(frames, -1), identity.expand(frames, -1), motion)
+        weight, bias = self.warp.paint.weight, self.warp.paint.bias
+        cover = F.conv2d(plan, weight[COLOURS:], bias[COLOURS:])
+        return flow.permute(0, 2, 3, 1), plan.permute(0, 2, 3, 1), cover.permute(0, 2, 3, 1)
 
 
 class LiveCodec:
     """`encode` a reference once, `render` latents. Stateless apart from the compiled graphs."""
 
-    def __init__(self, renderer: Renderer, compile: Compile = eager) -> None:
+    def __init__(self, renderer: Renderer, compile: Compile = eager, ranges: Ranges | None = None) -> None:
+        """ranges: of the convolutions' inputs, for a runtime that computes them in int8"""
         self.renderer = renderer.eval().requires_grad_(False)
         self.size = renderer.config.size
-        self._compile = compile
+        self._compile, self._ranges = compile, ranges
         self._graphs: tuple[Graph, Graph] | None = None
         half = self.size / 2
         self._places = (positions(self.size, self.size).permute(1, 2, 0).numpy() + 1) * half - 0.5  # [H, W, (x, y)]
+        paint = renderer.warp.paint
+        self._colours = paint.weight[:COLOURS, :, 0, 0].T.contiguous().numpy(), paint.bias[:COLOURS].numpy()
 
     @torch.inference_mode()
     def encode(self, picture: Tensor) -> tuple[Appearance, Landmarks]:
@@ -109,45 +115,62 @@ class LiveCodec:
         if len(motion) % FRAMES_PER_LATENT:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
         frames = np.empty((len(motion), self.size, self.size, 3), np.uint8)
-        for first in range(0, len(motion), FRAMES_PER_LATENT):
-            self._latent(who, motion[first : first + FRAMES_PER_LATENT], frames[first : first + FRAMES_PER_LATENT])
+        reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
+        whole = reference.clip(0, 255).astype(np.uint8)
+        latents = motion.split(FRAMES_PER_LATENT)
+        pending = self._begin(who, latents[0])
+        for i, latent in enumerate(latents):
+            added, (flow, plan, cover) = (wait() for wait in pending)
+            if i + 1 < len(latents):  # the graphs compute the next latent while this one's pixels are moved
+                pending = self._begin(who, latents[i + 1])
+            out = frames[i * FRAMES_PER_LATENT :][:FRAMES_PER_LATENT]
+            for frame, flow, plan, cover, *parts in zip(out, flow, plan, cover, *added):
+                self._paste(whole, reference, who, parts)
+                places = cv2.resize(flow, (self.size, self.size)) * np.float32(self.size / 2)
+                places += self._places
+                cv2.remap(whole, places, None, cv2.INTER_LINEAR, dst=frame, borderMode=cv2.BORDER_REPLICATE)
+                lay_paint(frame, plan, cover, *self._colours)
+            self.renderer.hands.lay(out, who.identity, latent)
         return frames
 
-    def _latent(self, who: Appearance, motion: Tensor, out: np.ndarray) -> None:
-        sizes = self.renderer.config.crop_sizes
-        crops = [crop(who.picture, who.corners[:, i], size) for i, size in enumerate(sizes)]
+    def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
+        """Starts to compute face and body of a latent."""
+        crops = [crop(who.picture, who.corners[:, i], size) for i, size in enumerate(self.renderer.config.crop_sizes)]
         to_face = (
             crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, torch.cat(crops[1:]), who.eyes_weight[0],
             who.eyes_fine[0], who.eyes_coarse[0], who.own, motion,
         )  # fmt: skip
         to_body = (who.masks, who.fine, who.coarse, who.own, who.identity, motion)
         if self._graphs is None:
-            self._graphs = (
-                self._compile(Face(self.renderer), to_face), self._compile(Body(self.renderer), to_body),
-            )  # fmt: skip
-        face, body = (graph(*inputs) for graph, inputs in zip(self._graphs, (to_face, to_body)))
-        added, (flow, paint, cover) = face(), body()
-        reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
-        whole = reference.clip(0, 255).astype(np.uint8)
-        corners = who.corners[0].numpy()
-        (left, top), (right, bottom) = corners.min(0), (corners + np.array(sizes)[:, None]).max(0)
-        for i, frame in enumerate(out):
-            drawn = reference[top:bottom, left:right].copy()
-            for (x, y), size, part in zip(corners - (left, top), sizes, added):
-                drawn[y : y + size, x : x + size] += 127.5 * part[i]
-            whole[top:bottom, left:right] = drawn.clip(0, 255)
-            places = cv2.resize(flow[i], (self.size, self.size)) * np.float32(self.size / 2)
-            places += self._places
-            frame[...] = cv2.remap(whole, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            lay_paint(frame, paint[i], cover[i])
-        self.renderer.hands.lay(out, who.identity, motion)
+            parts: tuple[nn.Module, ...] = Face(self.renderer), Body(self.renderer)
+            if self._ranges:
+                parts = tuple(rounded(part, self._ranges) for part in parts)
+            self._graphs = self._compile(parts[0], to_face), self._compile(parts[1], to_body)
+        return [graph(*inputs) for graph, inputs in zip(self._graphs, (to_face, to_body))]
+
+    def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: list[np.ndarray]) -> None:
+        """Put a frame's mouth and eyes into the picture `whole`, in place; the crops lie where they always do."""
+        sizes, corners = np.array(self.renderer.config.crop_sizes), who.corners[0].numpy()
+        (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, None]).max(0)
+        drawn = reference[top:bottom, left:right].copy()
+        for (x, y), size, part in zip(corners - (left, top), sizes, added):
+            drawn[y : y + size, x : x + size] += 127.5 * part
+        whole[top:bottom, left:right] = drawn.clip(0, 255)
 
 
-def lay_paint(frame: np.ndarray, paint: np.ndarray, cover: np.ndarray) -> None:
-    """Blend paint `[h, w, 3, p, p]` over `frame` `[p h, p w, 3]`, in place, by its cover `[h, w, p, p]`."""
-    rows, columns, _, side, _ = paint.shape
+def lay_paint(frame: np.ndarray, plan: np.ndarray, cover: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Blend paint over `frame` `[8 h, 8 w, 3]`, in place, where its cover, logits `[h, w, 64]`, is to be seen.
+
+    Colours are computed for these patches only: `plan` `[h, w, C]` by `weight` `[C, 192]` and `bias`.
+    """
+    rows, columns, _ = plan.shape
+    side = PAINT_STRIDE
     patches = frame.reshape(rows, side, columns, side, 3).swapaxes(1, 2)  # a view
-    row, column = np.nonzero(cover.max((2, 3)) > FAINTEST)
+    row, column = np.nonzero(cover.max(2) > FAINTEST)
+    if len(row) == 0:
+        return
+    colour = (plan[row, column] @ weight + bias) * 127.5 + 127.5
+    colour = colour.clip(0, 255).reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
+    share = 1 / (1 + np.exp(RESERVE - cover[row, column])).reshape(-1, side, side, 1)
     below = patches[row, column].astype(np.float32)
-    over = paint[row, column].transpose(0, 2, 3, 1) - below
-    patches[row, column] = (below + cover[row, column][..., None] * over + 0.5).astype(np.uint8)
+    patches[row, column] = (below + share * (colour - below) + 0.5).astype(np.uint8)

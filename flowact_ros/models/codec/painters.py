@@ -39,10 +39,10 @@ class CropPainter(nn.Module):
         self.coarse = Residual(coarse)
         self.place = nn.Parameter(0.02 * torch.randn(1, coarse, size // 8, size // 8))
         self.vector = mlp(controls + coarse, hidden, 3)
-        self.move = nn.ModuleList(Residual(coarse, hidden) for _ in range(2))
+        self.move = nn.ModuleList(Residual(coarse, hidden) for _ in range(3))
         self.up = Up(coarse, fine)
         self.merge = nn.Conv2d(2 * fine, fine, 1)
-        self.draw = Residual(fine, hidden)
+        self.draw = nn.ModuleList(Residual(fine, hidden) for _ in range(2))
         self.flow = nn.Conv2d(fine, 2, 3, padding=1)
         self.paint = nn.Conv2d(fine, 4 * STEM**2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
@@ -60,7 +60,8 @@ class CropPainter(nn.Module):
         for block in self.move:
             h = block(h, vector)
         h = self.merge(torch.cat([self.up(h), fine], 1))
-        h = self.draw(h, vector)
+        for block in self.draw:
+            h = block(h, vector)
         flow = F.interpolate(bounded(self.flow(h), 0.4), scale_factor=float(STEM), mode="bilinear")
         paint, mask = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
         moved = warp(crop, flow)

@@ -48,8 +48,8 @@ class Warp(nn.Module):
         """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture; its warped part, the flow
         and the cover of what is painted over it.
         """
-        flow, paint = self.plan(who.masks, who.fine, who.coarse, who.own, who.identity, motion)
-        colour, mask = spread(paint, PAINT_STRIDE).split([3, 1], 1)
+        flow, plan = self.plan(who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+        colour, mask = spread(self.paint(plan), PAINT_STRIDE).split([3, 1], 1)
         moved = warp(picture, F.interpolate(flow, scale_factor=float(PAINT_STRIDE), mode="bilinear"))
         cover = torch.sigmoid(mask - RESERVE)
         return moved + cover * (colour - moved), moved, flow, cover
@@ -57,15 +57,15 @@ class Warp(nn.Module):
     def plan(
         self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/8, W/8]`, and paint
-        with its cover, to be spread to `[N, 4, H, W]`.
+        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/8, W/8]`, and what
+        `paint` makes colours and their cover of, `[N, fine_width, H/8, W/8]`.
         """
         vector = self.vector(torch.cat([motion, own, identity], 1))
         flow, code = self._parts(masks, vector)
         h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
         h = self.block16(self.enter16(h), vector)
         h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
-        return flow + bounded(self.flow(h), 0.1), self.paint(F.silu(h))
+        return flow + bounded(self.flow(h), 0.1), F.silu(h)
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import heat_near
+from flowact_ros.models.codec.hands import over
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces, draw_hands
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
@@ -27,6 +28,7 @@ from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
 TURNS = (Faces, Batch, Faces, RaisedHands, Faces, Batch, Faces, RaisedHands, Faces, Batch)  # kinds of steps
+SEEN = 0.02  # [half the range of a colour] of a hand against what is behind it
 FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
 
 
@@ -56,6 +58,15 @@ def anchor_loss(flow: Tensor, anchors: Tensor, size: int) -> Tensor:
     grid = (now / (size / 2) - 1)[:, :, None]
     found = F.grid_sample(flow, grid, align_corners=False, padding_mode="border")[..., 0].transpose(1, 2)
     return (found * (size / 2) - (before - now)).abs().mean() / 10
+
+
+def cover_loss(cover: Tensor, behind: Tensor, picture: Tensor) -> Tensor:
+    """Cross-entropy of how much hands cover `[N, 1, h, w]`, against where they change the picture.
+
+    Without it the error of a badly painted hand is least where it covers nothing, and there no gradient is left.
+    """
+    covered = ((picture - behind).abs().amax(1, keepdim=True) > SEEN).float()
+    return F.binary_cross_entropy(cover.clamp(1e-5, 1 - 1e-5), covered)
 
 
 def disturbed(motion: Tensor) -> Tensor:
@@ -114,9 +125,14 @@ class RendererStage:
         net = self.module
         with torch.no_grad():
             identity = net.appearance(batch.reference).identity[batch.whose]
-        drawn = net.hands(batch.behind, identity, disturbed(batch.motion), batch.corners)
-        loss = picture_loss(drawn, batch.picture, torch.ones_like(drawn[:, :1]))
-        return {"loss": loss, "hands": loss.detach()}
+        pictures, covers = list(batch.behind), list(torch.zeros_like(batch.behind[:, :1]))
+        for n, layer, x, y in net.hands.layers(identity, disturbed(batch.motion)):
+            x, y = x - batch.corners[n][0], y - batch.corners[n][1]
+            pictures[n] = over(pictures[n], layer, x, y)
+            covers[n] = over(covers[n], torch.cat([torch.ones_like(layer[3:]), layer[3:]]), x, y)
+        drawn = picture_loss(torch.stack(pictures), batch.picture, torch.ones_like(batch.picture[:, :1]))
+        covered = cover_loss(torch.stack(covers), batch.behind, batch.picture)
+        return {"loss": drawn + 0.1 * covered, "hands": drawn.detach(), "covered": covered.detach()}
 
     def _whole(self, batch: Batch) -> dict[str, Tensor]:
         net = self.module

@@ -24,7 +24,7 @@ from flowact_ros.training.stages.renderer_data import (
 )
 
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
-MISPLACED = 3.0  # [px] deviation of the crops' places: so far off the encoder's landmarks are on unseen characters
+MISPLACED = 1.0  # [px] deviation of the crops' places; with 3 the painters draw the mean of all places, which is a blur
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (120, 112)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (240, 320)  # [px] width and height: a turned hand, and the forearm below it

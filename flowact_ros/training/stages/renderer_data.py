@@ -84,7 +84,7 @@ class Motions:
 def reference_motion(rng: np.random.Generator, motions: Motions) -> Tensor:
     """Raw `[K]` of a reference picture: most are neutral, others look, smile or speak a little; none shows hands."""
     own = neutral(1)[0]
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         other = motions.draw(rng, 1)[0]
         own = own + float(rng.uniform(0.2, 1.0)) * (other - own)
         own[HANDS] = neutral(1)[0, HANDS]
