@@ -9,6 +9,8 @@ warping, blending, hands) is done on bytes by OpenCV, which takes a third of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -26,6 +28,7 @@ from flowact_ros.timebase import FRAMES_PER_LATENT
 Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
+COMPOSERS = 2  # frames of a latent that are put together side by side
 COLOURS = 3 * PAINT_STRIDE**2  # of the paint's channels; the others are its cover
 FAINTEST = RESERVE - 3.476  # logit; paint that covers less than 3 % is not laid: it would change a level or two
 
@@ -96,6 +99,7 @@ class LiveCodec:
         self.size = renderer.config.size
         self._compile, self._ranges = compile, ranges
         self._graphs: tuple[Graph, Graph] | None = None
+        self._pool = ThreadPoolExecutor(COMPOSERS, "compose")
         half = self.size / 2
         self._places = (positions(self.size, self.size).permute(1, 2, 0).numpy() + 1) * half - 0.5  # [H, W, (x, y)]
         paint = renderer.warp.paint
@@ -116,22 +120,26 @@ class LiveCodec:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
         frames = np.empty((len(motion), self.size, self.size, 3), np.uint8)
         reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
-        whole = reference.clip(0, 255).astype(np.uint8)
-        latents = motion.split(FRAMES_PER_LATENT)
-        pending = self._begin(who, latents[0])
-        for i, latent in enumerate(latents):
-            added, (flow, plan, cover) = (wait() for wait in pending)
-            if i + 1 < len(latents):  # the graphs compute the next latent while this one's pixels are moved
-                pending = self._begin(who, latents[i + 1])
-            out = frames[i * FRAMES_PER_LATENT :][:FRAMES_PER_LATENT]
-            for frame, flow, plan, cover, *parts in zip(out, flow, plan, cover, *added):
-                self._paste(whole, reference, who, parts)
-                places = cv2.resize(flow, (self.size, self.size)) * np.float32(self.size / 2)
-                places += self._places
-                cv2.remap(whole, places, None, cv2.INTER_LINEAR, dst=frame, borderMode=cv2.BORDER_REPLICATE)
-                lay_paint(frame, plan, cover, *self._colours)
+        for latent, out in zip(motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)):
+            added, (flow, plan, cover) = (wait() for wait in self._begin(who, latent))
+            draw = partial(self._draw, who, reference)
+            for _ in self._pool.map(draw, out, flow, plan, cover, zip(*added)):
+                pass
             self.renderer.hands.lay(out, who.identity, latent)
         return frames
+
+    def _draw(
+        self, who: Appearance, reference: np.ndarray, frame: np.ndarray, flow: np.ndarray, plan: np.ndarray,
+        cover: np.ndarray, added: tuple[np.ndarray, ...],
+    ) -> None:  # fmt: skip
+        """One frame uint8 `[size, size, 3]`, in place, from the outputs of the graphs for it."""
+        whole = cv2.cvtColor(reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)  # four are moved faster
+        self._paste(whole, reference, who, added)
+        places = cv2.resize(flow, (self.size, self.size)) * np.float32(self.size / 2)
+        places += self._places
+        moved = cv2.remap(whole, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, dst=frame)
+        lay_paint(frame, plan, cover, *self._colours)
 
     def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
         """Starts to compute face and body of a latent."""
@@ -148,14 +156,14 @@ class LiveCodec:
             self._graphs = self._compile(parts[0], to_face), self._compile(parts[1], to_body)
         return [graph(*inputs) for graph, inputs in zip(self._graphs, (to_face, to_body))]
 
-    def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: list[np.ndarray]) -> None:
-        """Put a frame's mouth and eyes into the picture `whole`, in place; the crops lie where they always do."""
+    def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]) -> None:
+        """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place."""
         sizes, corners = np.array(self.renderer.config.crop_sizes), who.corners[0].numpy()
         (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, None]).max(0)
         drawn = reference[top:bottom, left:right].copy()
         for (x, y), size, part in zip(corners - (left, top), sizes, added):
             drawn[y : y + size, x : x + size] += 127.5 * part
-        whole[top:bottom, left:right] = drawn.clip(0, 255)
+        whole[top:bottom, left:right, :3] = drawn.clip(0, 255)
 
 
 def lay_paint(frame: np.ndarray, plan: np.ndarray, cover: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
