@@ -102,12 +102,21 @@ class DiagonalWindow:
     Paper, figure 2: chunk 1 has little noise, chunk 3 is pure noise. Every chunk gets exactly len(sigmas) - 1
     evaluations, spread evenly over the chunks pushed while it is in flight; with three evaluations and three chunks one
     forward emits one chunk. At the start the window is partial, so the first forwards are short.
+
+    finish: what is done to a finished chunk before it is given out and committed
     """
 
     bank: MemoryBank
     sigmas: tuple[float, ...]
     in_flight: int
     flight: tuple[_InFlight, ...] = ()
+    finish: Callable[[Tensor], Tensor] = lambda latents: latents
+
+    def told(self, conditions: Sequence[Condition]) -> DiagonalWindow:
+        """The same with other conditions of the chunks in flight: live, more is known with every chunk."""
+        return replace(
+            self, flight=tuple(replace(chunk, condition=c) for chunk, c in zip(self.flight, conditions))
+        )
 
     def push(self, model: DiT, noise: Tensor, condition: Condition) -> tuple[DiagonalWindow, Tensor | None]:
         """Add a chunk of pure noise and advance: the window after it, and the chunk that was finished, if one was."""
@@ -143,5 +152,6 @@ class DiagonalWindow:
         oldest = moved[0]
         if oldest.level < len(self.sigmas) - 1:
             return replace(self, flight=tuple(moved)), None
-        bank = self.bank.commit(model, oldest.noisy, oldest.condition)
-        return replace(self, bank=bank, flight=tuple(moved[1:])), oldest.noisy
+        latents = self.finish(oldest.noisy)
+        bank = self.bank.commit(model, latents, oldest.condition)
+        return replace(self, bank=bank, flight=tuple(moved[1:])), latents

@@ -15,7 +15,8 @@ import numpy as np
 
 from flowact_ros.timebase import SAMPLE_RATE
 
-MAX_LOOKAHEAD = SAMPLE_RATE * 80 // 1000  # [samples] of sound after a step that its encoder may hear: 80 ms
+#: [samples] of sound after a step that it may hear: 80 ms, and two chunks that the diagonal order has in flight.
+MAX_LOOKAHEAD = SAMPLE_RATE * (80 + 2 * 480) // 1000
 
 
 class EngineError(RuntimeError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,23 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.diffusion.memory import MemoryBank
-from flowact_ros.diffusion.sampler import Stopped, denoise_chunk, noise_for, stoppable
-from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.engine.graphs import RUNTIMES, compiler
 from flowact_ros.engine.interfaces import Reference, StreamState
+from flowact_ros.engine.orders import ORDERS, Chunk, Order
 from flowact_ros.engine.portrait import check_drawn, fit_picture
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.codec.live import LiveCodec, eager
 from flowact_ros.models.codec.renderer import Renderer
-from flowact_ros.models.config import ConfigError, ModelConfig, preset
+from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.dit import Condition, DiT
 from flowact_ros.models.precision import check_device, has_int8, use_int8
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
-from flowact_ros.timebase import FRAMES_PER_LATENT
+from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 
 TEXT_CACHE = 256  # instructions whose embedding is kept
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Clean latents `[1, n, 4, K]` of a step, normalised motion within its limits, and the condition they came from."""
-
-    latents: Tensor
-    condition: Condition
-
-    def __len__(self) -> int:
-        return self.latents.shape[1]
-
-    def __getitem__(self, cut: slice) -> Chunk:
-        start, stop, step = cut.indices(len(self))
-        if step != 1:
-            raise ValueError(f"a chunk is cut into consecutive latents; step {step} was asked for")
-        return Chunk(self.latents[:, start:stop], self.condition.slots(start, stop))
 
 
 class AvatarPipeline:
@@ -78,9 +60,9 @@ class AvatarPipeline:
         self.text_encoder = text_encoder
         self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
         self.context_samples = self.window.context_samples
-        self.lookahead_samples = self.window.lookahead_samples
+        self.order: Order = ORDERS[config.schedule.order](config, self.denoiser)
+        self.lookahead_samples = self.window.lookahead_samples + self.order.ahead * SAMPLES_PER_LATENT
         self.height = self.width = config.renderer.size
-        self.sigmas = step_sigmas(config.schedule)
         self.check_references = check_references
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
@@ -101,7 +83,7 @@ class AvatarPipeline:
         own = rig.normalise(rig.clamp(rig.denormalise(reference.appearance.own.float())))
         still = own[:, None].expand(-1, FRAMES_PER_LATENT, -1)
         bank = MemoryBank.start(self.denoiser, still.to(self.device))
-        return StreamState(latent_index=0, seed=seed, memory=bank, reference=reference)
+        return StreamState(latent_index=0, seed=seed, memory=self.order.start(bank), reference=reference)
 
     @torch.inference_mode()
     def denoise(
@@ -112,26 +94,18 @@ class AvatarPipeline:
         stop: asked before each evaluation; None is returned once it says yes.
         """
         features = self.window(pcm).unflatten(0, (-1, FRAMES_PER_LATENT))
-        if len(features) != n_latents:
-            raise ValueError(f"window holds {len(features)} latents of sound; {n_latents} were asked for")
-        words = self._text(text)[:, None].expand(-1, n_latents, -1, -1)
+        if len(features) != n_latents + self.order.ahead:
+            found = len(features) - self.order.ahead
+            raise ValueError(f"window holds {found} latents of sound; {n_latents} were asked for")
+        words = self._text(text)[:, None].expand(-1, len(features), -1, -1)
         condition = Condition(features[None].to(self.device), words)
-        shape = self.config.dit.latent_shape
-        noise = torch.stack([noise_for(state.seed, state.latent_index + i, shape) for i in range(n_latents)], 1)
-        predict = state.memory.predictor(self.denoiser, condition)
-        try:
-            latents = denoise_chunk(
-                predict if stop is None else stoppable(predict, stop), noise.to(self.device), self.sigmas
-            )
-        except Stopped:
-            return None
-        return Chunk(rig.normalise(rig.clamp(rig.denormalise(latents))), condition)
+        return self.order.denoise(state, condition, n_latents, stop)
 
     @torch.inference_mode()
     def advance(self, state: StreamState, latents: Chunk) -> StreamState:
         """State after `latents` (a whole chunk or the front of one) were committed to memory."""
-        bank = state.memory.commit(self.denoiser, latents.latents, latents.condition)
-        return replace(state, latent_index=state.latent_index + len(latents), memory=bank)
+        memory = self.order.commit(state.memory, latents)
+        return replace(state, latent_index=state.latent_index + len(latents), memory=memory)
 
     def render(self, reference: Reference, latents: Chunk) -> np.ndarray:
         """n latents -> frames uint8 `[4 * n, height, width, 3]`. A function of these two alone."""
@@ -172,11 +146,6 @@ def build_pipeline(
     """
     config = preset(preset_name, overrides)
     check_device(device)
-    if config.schedule.order != "sequential":
-        raise ConfigError(
-            "the live stream runs the sequential schedule; the diagonal one is there for rollouts "
-            "(diffusion.sampler.DiagonalWindow)"
-        )
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime {runtime!r} does not exist; use {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}")
     with torch.random.fork_rng(devices=[]):

@@ -52,7 +52,7 @@ class Stream:
     ) -> None:
         if not 0 <= pipeline.lookahead_samples <= MAX_LOOKAHEAD:
             raise EngineError(
-                f"the audio encoder looks {pipeline.lookahead_samples} samples ahead: at most {MAX_LOOKAHEAD} fit"
+                f"the networks look {pipeline.lookahead_samples} samples ahead: at most {MAX_LOOKAHEAD} fit"
             )
         self.cond = threading.Condition()
         self.pipeline, self.config, self.seed = pipeline, config, seed

@@ -17,9 +17,9 @@ from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.config import ConfigError
 
 
-def stirred(runtime: str = "eager") -> AvatarPipeline:
+def stirred(runtime: str = "eager", order: str = "sequential") -> AvatarPipeline:
     """The debug preset without layers of zeros, which would ignore every input."""
-    built = build_pipeline("debug", runtime=runtime)
+    built = build_pipeline("debug", runtime=runtime, overrides={"schedule": {"order": order}})
     generator = torch.Generator().manual_seed(0)
     for network, size in ((built.denoiser, 0.05), (built.codec.renderer, 0.02)):
         for parameter in network.parameters():
@@ -92,7 +92,7 @@ def test_what_is_rendered_is_what_the_sampler_gave(
     pipeline: AvatarPipeline, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clamped to the rig's limits, and nothing else: no gain, no timer, no sway."""
-    from flowact_ros.engine import pipeline as module
+    from flowact_ros.engine import orders as module
 
     made, given = [], []
     sample = module.denoise_chunk
@@ -175,8 +175,8 @@ def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         build_pipeline("avatar_cpu", weights=tmp_path)
     with pytest.raises(ConfigError, match="preset 'nobody'"):
         build_pipeline("nobody")
-    with pytest.raises(ConfigError, match="sequential"):
-        build_pipeline("debug", overrides={"schedule": {"order": "diagonal"}})
+    with pytest.raises(ConfigError, match="'spiral'"):
+        build_pipeline("debug", overrides={"schedule": {"order": "spiral"}})
     with pytest.raises(ValueError, match="runtime 'abacus' does not exist"):
         build_pipeline("debug", runtime="abacus")
     monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
