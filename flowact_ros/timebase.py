@@ -5,6 +5,7 @@ from __future__ import annotations
 
 FRAME_RATE = 25  # video frames per second of content time
 SAMPLE_RATE = 24_000  # [Hz] audio that leaves with the frames, mono
+INPUT_RATES = (8_000, 192_000)  # [Hz] least and greatest of sound that comes in: files, topics, microphones alike
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE  # 960
 FRAMES_PER_LATENT = 4  # temporal stride of the VAE: latent k holds frames 4k .. 4k+3
 SAMPLES_PER_LATENT = SAMPLES_PER_FRAME * FRAMES_PER_LATENT  # 3840 = 160 ms

@@ -1,41 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From pushed chunks to clean speech at 24 kHz: checks, order, gaps, repeats, resampling.
+"""From pushed chunks to clean speech at 24 kHz: order, gaps, repeats, ends, resampling.
 
 A chunk may carry `first_sample` (its place, counted at its own rate, in the utterance or in a longer stream) and
 `sequence` (one more a chunk). With them, chunks that come early wait for the missing ones (a few chunks, a short
-time), repeats are dropped and lost audio becomes silence of the same length, up to a limit.
+time), repeats are dropped and lost audio becomes silence of the same length, up to a limit. What the numbers of
+senders mean is found out in `numbering`; whatever is not heard is counted, and said once, in `losses`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import soxr
 
+from flowact_ros.engine import losses
+from flowact_ros.engine.chunks import Chunk, check_chunk
 from flowact_ros.engine.interfaces import AudioError, AudioQueueFull
+from flowact_ros.engine.losses import IntakeCounts, Notes
+from flowact_ros.engine.numbering import REPEAT_S, Numbering, Place
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.utterance import Utterance
+from flowact_ros.media.levels import FullScale, WithoutOffset
 from flowact_ros.timebase import SAMPLE_RATE
 
-_LOG = logging.getLogger(__name__)
-RATES = (4_000, 384_000)  # [Hz] of pushed audio
 _REMEMBERED = 64  # utterances whose place is kept, so that their late repeats are known
-_REPEAT_S = 1.0  # repeats of a finished utterance come within this time
-_RESTART_CHUNKS = 64  # a sequence that falls back further comes from a publisher that began anew
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """A checked chunk: pcm float32 [n], finite, within [-1, 1], at `rate` Hz."""
-
-    pcm: np.ndarray
-    rate: int
-    first: int | None
-    sequence: int | None
-    last: bool
+_INTERRUPTED_S = 10.0  # the rest of an interrupted utterance that is numbered is not heard for so long
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,111 +39,31 @@ class Feed:
 
 
 @dataclass
-class IntakeCounts:
-    """What was wrong with the input, in chunks or samples."""
-
-    repeats: int = 0  # chunks dropped because they had been heard
-    lost_chunks: int = 0  # gaps
-    lost_samples: int = 0  # that they stood for, at the input rate
-    shortened: int = 0  # gaps longer than the limit
-    reordered: int = 0  # chunks that waited for an earlier one
-    bad_samples: int = 0  # NaN or infinite, replaced by silence
-    clipped: int = 0  # samples beyond +-1
-
-
-@dataclass
 class _Stream:
     """Where one utterance stands."""
 
     utterance: Utterance
-    rate: int
+    numbering: Numbering
     resampler: soxr.ResampleStream | None
-    next_first: int | None = None  # place expected next
-    next_sequence: int | None = None
+    begun: bool = False  # its first chunk is there, whatever number it has
     fresh: bool = True  # nothing delivered yet
-    finished: bool = False  # its `last` was delivered
-    held: list[Chunk] = field(default_factory=list)
+    finished: bool = False  # its end was delivered
+    held: list[Chunk] = field(default_factory=list)  # wait for earlier ones
     held_since: float = 0.0
-    delivered: int = 0  # chunks
-    delivered_at: float = 0.0
-    old_run: int = 0  # repeats in a row: more than a window of them means that the expected place was wrong
+    doubted: Chunk | None = None  # the first chunk again: a repeat, or the same sentence anew; the next one tells
+    arrived_at: float = 0.0
+    sounded_at: float = 0.0
+    notes: Notes = field(default_factory=Notes)
+    scale: FullScale = field(default_factory=FullScale)
+    offset: WithoutOffset = field(default_factory=WithoutOffset)
 
-    def ahead(self, chunk: Chunk) -> int:
-        """How far beyond the expected place it lies: samples if known, else chunks; <= 0: it is next, or old."""
-        if chunk.first is not None and self.next_first is not None:
-            return chunk.first - self.next_first
-        if chunk.sequence is not None and self.next_sequence is not None:
-            return chunk.sequence - self.next_sequence
-        return 0
+    @property
+    def rate(self) -> int:
+        return self.numbering.rate
 
-    def old(self, chunk: Chunk) -> bool:
-        """All of it was delivered before."""
-        if chunk.sequence is not None and self.next_sequence is not None:
-            return chunk.sequence < self.next_sequence
-        if chunk.first is not None and self.next_first is not None:
-            return chunk.first + len(chunk.pcm) <= self.next_first and chunk.first < self.next_first
-        return False
-
-    def restart(self, chunk: Chunk, window: int, now: float) -> bool:
-        """Its place fell back so far that it is no repeat: the publisher began anew."""
-        if chunk.sequence is not None and self.next_sequence is not None:
-            if chunk.sequence >= self.next_sequence:  # a new chunk at an old place
-                return chunk.first == 0 and bool(self.next_first)
-            return self.next_sequence - chunk.sequence > _RESTART_CHUNKS
-        if chunk.first is None or self.next_first is None:
-            return False
-        if self.finished:  # a name that is given again at once is more likely a late repeat
-            return chunk.first == 0 and (not self.utterance.name or now - self.delivered_at > _REPEAT_S)
-        return chunk.first == 0 and self.delivered > 2 * window + 1
-
-
-def check_chunk(
-    pcm: np.ndarray,
-    sample_rate: int,
-    first_sample: int | None,
-    sequence: int | None,
-    last: bool,
-    counts: IntakeCounts,
-) -> Chunk:
-    """pcm float [n] or int16 [n] -> Chunk. Raises AudioError with one line; bad samples become silence."""
-    rate, first, number = _whole(sample_rate), _whole(first_sample), _whole(sequence)
-    if rate is None or not RATES[0] <= rate <= RATES[1]:
-        raise AudioError(
-            f"sample rate is {sample_rate!r}: a whole number in [{RATES[0]}, {RATES[1]}] Hz is needed"
-        )
-    for name, given, value in (("first_sample", first_sample, first), ("sequence", sequence, number)):
-        if given is not None and (value is None or value < 0):
-            raise AudioError(f"{name} is {given!r}: a whole number >= 0 is needed")
-    try:
-        pcm = np.asarray(pcm)
-    except ValueError as error:
-        raise AudioError(f"audio is no array: {error}") from None
-    if pcm.ndim != 1:
-        raise AudioError(f"audio has shape {list(pcm.shape)}: one channel, shape [samples], is needed")
-    if pcm.dtype == np.int16:
-        pcm = pcm.astype(np.float32) / 32768.0
-    elif pcm.dtype.kind != "f":
-        raise AudioError(f"audio has type {pcm.dtype}: float32 in [-1, 1] or int16 is needed")
-    finite = np.isfinite(pcm)
-    if not finite.all():
-        bad = int(pcm.size - finite.sum())
-        if not counts.bad_samples:
-            _LOG.warning("audio holds %d NaN or infinite samples: they became silence", bad)
-        counts.bad_samples += bad
-        pcm = np.where(finite, pcm, 0.0)
-    if pcm.size and max(float(pcm.max()), -float(pcm.min())) > 1.0:
-        counts.clipped += int((np.abs(pcm) > 1.0).sum())
-        pcm = np.clip(pcm, -1.0, 1.0)
-    return Chunk(np.array(pcm, np.float32), rate, first, number, bool(last))  # a copy: buffers are used again
-
-
-def _whole(value: object) -> int | None:
-    """The whole number that it is, if it is one."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return int(value)
-    return None
+    @property
+    def name(self) -> str:
+        return self.utterance.name
 
 
 class Intake:
@@ -161,12 +72,10 @@ class Intake:
     def __init__(self, config: SessionConfig) -> None:
         self.counts = IntakeCounts()
         self._config = config
+        self._repeats = 2 * config.reorder_window + 1  # chunks that may come between one and its repeat
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._ends: tuple[int | None, int | None] = (None, None)  # numbers that continue the last chunk
         self._now = 0.0
-        self._ends: tuple[int | None, int | None] = (
-            None,
-            None,
-        )  # (place, sequence) that continue the last chunk
 
     def push(
         self,
@@ -185,155 +94,287 @@ class Intake:
         Raises AudioError; nothing is taken then.
         """
         chunk = check_chunk(pcm, sample_rate, first_sample, sequence, last, self.counts)
+        self.counts.received += len(chunk.pcm)
         held = sum(len(c.pcm) / c.rate for s in self._streams.values() for c in s.held)
         waiting, coming = queued / SAMPLE_RATE + held, len(chunk.pcm) / chunk.rate
         if waiting + coming > self._config.queue_s:
+            self.counts.drop(losses.QUEUE_FULL, len(chunk.pcm))
             raise AudioQueueFull(
                 f"{waiting:.1f} s of speech wait and {coming:.1f} s more came: the limit is "
                 f"{self._config.queue_s:g} s; push later or interrupt"
             )
         feeds: list[Feed] = []
         self._now = now
-        self._offer(utterance_id, chunk, now, feeds)
+        self._offer(utterance_id, chunk, feeds)
         return feeds
 
+    def refuse(self, samples: int) -> None:
+        """Counts what could not even be pushed."""
+        self.counts.received += samples
+        self.counts.drop(losses.REFUSED, samples)
+
     def poll(self, now: float, *, everything: bool = False) -> list[Feed]:
-        """Chunks that waited long enough for missing ones (or all that wait) go on without them."""
+        """Chunks that waited long enough for missing ones (or all that wait) go on; what paused for long ends."""
         feeds: list[Feed] = []
+        self._now = now
         for name, stream in list(self._streams.items()):
             if stream.held and (everything or now - stream.held_since >= self._config.hold_s):
-                while stream.held and not stream.finished:
-                    self._accept_loss(stream, feeds)
-                self._carry_over(name, stream, now, feeds)
+                self._release(stream, feeds)
+                self._carry_over(name, stream, feeds)
+            if stream.doubted is not None and now - stream.arrived_at >= REPEAT_S:
+                self._drop(stream, losses.REPEATED, len(stream.doubted.pcm))
+                stream.doubted = None
+            self._end_if_paused(stream, feeds)
         return feeds
 
     def holding(self) -> bool:
         """Some chunk waits for an earlier one."""
         return any(stream.held for stream in self._streams.values())
 
-    # ---- order
+    # ---- whose chunk it is
 
-    def _offer(self, name: str, chunk: Chunk, now: float, feeds: list[Feed]) -> None:
+    def _offer(self, name: str, chunk: Chunk, feeds: list[Feed]) -> None:
         stream = self._streams.get(name)
         if stream is not None:
-            unmarked_restart = not name and stream.utterance.cancelled and not chunk.first
-            if stream.restart(chunk, self._config.reorder_window, now) or unmarked_restart:
-                stream = None
-            elif stream.old(chunk) and stream.old_run <= 2 * self._config.reorder_window:
-                stream.old_run += 1
-                self.counts.repeats += 1
+            self._end_if_paused(stream, feeds)
+            stream.numbering.see(chunk)
+            stream = self._settle_doubt(name, stream, chunk, feeds)
+            place = self._place(stream, chunk)
+            if chunk.rate != stream.rate and not (stream.finished or place is Place.NEW or not name):
+                self.counts.drop(losses.OTHER_RATE, len(chunk.pcm))
+                raise AudioError(
+                    f"sample rate changed from {stream.rate} to {chunk.rate} Hz inside utterance {name!r}: "
+                    "one rate per utterance is needed, and an utterance_id of its own for each voice"
+                )
+            if place in (Place.HEARD, Place.LATE):
+                self._drop(stream, losses.LATE if place is Place.LATE else losses.REPEATED, len(chunk.pcm))
                 return
-            elif stream.finished:
-                stream = None
+            if place is Place.AGAIN:
+                stream.doubted, stream.arrived_at = chunk, self._now
+                return
+            stream = self._successor(name, stream, chunk, place, feeds)
+        elif len(chunk.pcm):
+            for other in self._streams.values():
+                if other.fresh:
+                    self._release(other, feeds)  # it came before, so it is said before
+            stream = self._open(name, chunk)
         if stream is None:
-            if not len(chunk.pcm) and name not in self._streams:
-                return  # an end without a beginning
-            stream = self._open(name, chunk, now)
-        if chunk.rate != stream.rate:
-            raise AudioError(
-                f"sample rate changed from {stream.rate} to {chunk.rate} Hz inside utterance {name!r}: "
-                "one rate per utterance is needed"
-            )
-        begins = stream.fresh and (chunk.first, chunk.sequence) != (None, None)
-        if (
-            begins
-            and not (0 in (chunk.first, chunk.sequence) or self._continues(chunk))
-            or stream.ahead(chunk) > 0
-        ):
-            self._hold(stream, chunk, now, feeds)
-        else:
-            self._deliver(stream, chunk, feeds)
-            self._drain(stream, feeds)
-        self._carry_over(name, stream, now, feeds)
+            return  # an end without a beginning
+        stream.arrived_at = self._now
+        self._take(stream, chunk, feeds)
+        self._carry_over(name, stream, feeds)
 
-    def _open(self, name: str, chunk: Chunk, now: float) -> _Stream:
+    def _place(self, stream: _Stream, chunk: Chunk) -> Place:
+        """Its place by the numbers, and by what happened meanwhile."""
+        place = stream.numbering.place(chunk, self._now)
+        idle = self._now - stream.arrived_at
+        if not len(chunk.pcm) and place is not Place.AHEAD:
+            return Place.HEARD if place in (Place.HEARD, Place.AGAIN) else Place.NEXT  # only an end
+        if place is Place.AGAIN and stream.finished and not stream.name:
+            return Place.NEW  # nothing but its numbers tells it from the one before, and they say so
+        if stream.utterance.cancelled and place in (Place.NEXT, Place.AHEAD):
+            numbered = stream.numbering.counting
+            if idle >= (_INTERRUPTED_S if numbered else self._config.orphan_s):
+                return Place.NEW
+            if not stream.name and not numbered:
+                return Place.NEW  # nobody could say that it belongs to what was interrupted
+        return place
+
+    def _settle_doubt(self, name: str, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> _Stream:
+        """The first chunk had come a second time. If the next one follows it, the sentence is said once more."""
+        first, stream.doubted = stream.doubted, None
+        if first is None:
+            return stream
+        if not (stream.finished or stream.numbering.believed(chunk)):
+            self._release(stream, feeds)
+            self._deliver(stream, first, feeds)  # the numbers stand still: they say nothing
+            return stream
+        if not self._follows(first, chunk) or (
+            not stream.finished and stream.numbering.place(chunk, self._now) in (Place.NEXT, Place.AHEAD)
+        ):
+            self._drop(stream, losses.REPEATED, len(first.pcm))
+            return stream
+        self._end(stream, feeds)
+        again = self._open(name, first)
+        again.arrived_at = self._now
+        self._take(again, first, feeds)
+        again.numbering.see(chunk)
+        return again
+
+    @staticmethod
+    def _follows(first: Chunk, chunk: Chunk) -> bool:
+        if first.sequence is not None and chunk.sequence == first.sequence + 1:
+            return True
+        return first.first is not None and chunk.first == first.first + len(first.pcm)
+
+    def _successor(
+        self, name: str, stream: _Stream, chunk: Chunk, place: Place, feeds: list[Feed]
+    ) -> _Stream | None:
+        """The stream that a chunk goes on with: this one, one that begins with it, or none for a mere end."""
+        if place is not Place.NEW and chunk.rate == stream.rate and not stream.finished:
+            return stream
+        if not len(chunk.pcm):
+            return None  # its end had come already
+        followed = not stream.finished  # its numbers fell back while it was going on: nothing was missed in between
+        self._end(stream, feeds)
+        goes_on = place is Place.NEXT and chunk.rate == stream.rate
+        successor = self._open(name, chunk, stream.numbering if goes_on else None)
+        successor.begun = followed
+        return successor
+
+    def _open(self, name: str, chunk: Chunk, numbering: Numbering | None = None) -> _Stream:
         resampler = None
         if chunk.rate != SAMPLE_RATE:
             resampler = soxr.ResampleStream(chunk.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        stream = _Stream(Utterance(name, first_push=now), chunk.rate, resampler)
+        if numbering is None:
+            numbering = Numbering(chunk.rate, self._repeats)
+            numbering.see(chunk)
+        stream = _Stream(Utterance(name, first_push=self._now), numbering, resampler)
         self._streams.pop(name, None)
         self._streams[name] = stream
         while len(self._streams) > _REMEMBERED:
             self._streams.popitem(last=False)
         return stream
 
-    def _continues(self, chunk: Chunk) -> bool:
-        place, sequence = self._ends
-        return (chunk.first is not None and chunk.first == place) or (
-            chunk.sequence is not None and chunk.sequence == sequence
-        )
+    def _end_if_paused(self, stream: _Stream, feeds: list[Feed]) -> None:
+        """Nothing came for long, and nothing of it sounds: it is over, whether its end was sent or not."""
+        utterance = stream.utterance
+        if stream.finished or stream.fresh or utterance.cancelled:
+            return
+        if utterance.flowing:
+            stream.sounded_at = self._now
+        elif self._now - max(stream.arrived_at, stream.sounded_at) >= self._config.orphan_s:
+            self._end(stream, feeds)
 
-    def _hold(self, stream: _Stream, chunk: Chunk, now: float, feeds: list[Feed]) -> None:
-        def key(c: Chunk) -> int:
-            return c.first if c.first is not None else (c.sequence or 0)
+    def _end(self, stream: _Stream, feeds: list[Feed]) -> None:
+        """Ends what has no end of its own; what the resampler holds back is heard."""
+        self._release(stream, feeds)
+        if stream.finished:
+            return
+        stream.finished = True
+        utterance = stream.utterance
+        if not (utterance.closed or utterance.cancelled):
+            self.counts.unended += 1
+            stream.notes.unended(stream.name, self.counts.unended)
+        self._feed(stream, np.zeros(0, np.float32), True, feeds)
 
-        if any(key(c) == key(chunk) and len(c.pcm) == len(chunk.pcm) for c in stream.held):
-            self.counts.repeats += 1
+    # ---- order
+
+    def _take(self, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> None:
+        """A chunk of this utterance: on with it, or it waits for those before it."""
+        if stream.fresh and not (stream.begun or self._begins(stream, chunk)):
+            self._hold(stream, chunk, feeds)
+        elif not stream.fresh and stream.numbering.place(chunk, self._now) is Place.AHEAD:
+            self._hold(stream, chunk, feeds)
+        else:
+            if not stream.numbering.believed(chunk):
+                self._release(stream, feeds)  # the numbers of those that wait turned out to mean nothing
+                if stream.finished:
+                    stream.held.append(chunk)  # behind the end: `_carry_over` goes on with it
+                    return
+            self._deliver(stream, chunk, feeds)
+            self._drain(stream, feeds)
+
+    def _begins(self, stream: _Stream, chunk: Chunk) -> bool:
+        if not stream.numbering.believed(chunk) or 0 in chunk.numbers:
+            return True
+        return any(number is not None and number == end for number, end in zip(chunk.numbers, self._ends))
+
+    def _hold(self, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> None:
+        if any(c.numbers == chunk.numbers and c.digest == chunk.digest for c in stream.held):
+            if stream.fresh:
+                stream.doubted = chunk  # or numbers that stand still
+            else:
+                self._drop(stream, losses.REPEATED, len(chunk.pcm))
             return
         if not stream.held:
-            stream.held_since = now
+            stream.held_since = self._now
         stream.held.append(chunk)
-        stream.held.sort(key=key)
+        stream.held.sort(key=stream.numbering.key)
         self.counts.reordered += 1
         while len(stream.held) > self._config.reorder_window and not stream.finished:
-            self._accept_loss(stream, feeds)
+            self._give_up(stream, feeds)
 
     def _drain(self, stream: _Stream, feeds: list[Feed]) -> None:
-        while stream.held and not stream.finished and stream.ahead(stream.held[0]) <= 0:
+        """Those that waited for what has come."""
+        while stream.held and not stream.finished:
+            place = stream.numbering.place(stream.held[0], self._now)
+            if place is Place.AHEAD:
+                return
             chunk = stream.held.pop(0)
-            if stream.old(chunk):
-                self.counts.repeats += 1
+            if place in (Place.HEARD, Place.AGAIN):
+                self._drop(stream, losses.REPEATED, len(chunk.pcm))
             else:
                 self._deliver(stream, chunk, feeds)
 
-    def _carry_over(self, name: str, stream: _Stream, now: float, feeds: list[Feed]) -> None:
+    def _release(self, stream: _Stream, feeds: list[Feed]) -> None:
+        while stream.held and not stream.finished:
+            self._give_up(stream, feeds)
+
+    def _carry_over(self, name: str, stream: _Stream, feeds: list[Feed]) -> None:
         """Chunks that lie behind the end of an utterance of the same name belong to the next one."""
         if stream.finished and stream.held:
             held, stream.held = stream.held, []
             for chunk in held:
-                self._offer(name, chunk, now, feeds)
+                self._offer(name, chunk, feeds)
 
-    def _accept_loss(self, stream: _Stream, feeds: list[Feed]) -> None:
+    def _give_up(self, stream: _Stream, feeds: list[Feed]) -> None:
         """The earliest held chunk goes on; what is missing before it becomes silence, up to the limit."""
+        lost, samples = (0, 0) if stream.fresh else stream.numbering.give_up(stream.held)
         chunk = stream.held.pop(0)
-        gap = 0 if stream.fresh else stream.ahead(chunk)
-        if gap > 0:
+        if lost:
             self.counts.lost_chunks += 1
-            if chunk.first is not None and stream.next_first is not None:
-                self.counts.lost_samples += gap
-                limit = int(self._config.gap_s * stream.rate)
-                self.counts.shortened += gap > limit
-                silence = np.zeros(min(gap, limit), np.float32)
-                self._deliver(
-                    stream, replace(chunk, pcm=silence, sequence=None, first=None, last=False), feeds
-                )
-        stream.next_first = chunk.first
+            self.counts.lost_samples += samples
+            limit = int(self._config.gap_s * stream.rate)
+            self.counts.shortened += samples > limit
+            filled = min(samples, limit)
+            if filled and not stream.utterance.cancelled:
+                self.counts.filled += filled
+                self._feed(stream, np.zeros(filled, np.float32), False, feeds)
+            stream.notes.lost(stream.name, f"{samples} samples" if samples else f"{lost} chunks")
         self._deliver(stream, chunk, feeds)
         self._drain(stream, feeds)
 
     # ---- delivery
 
+    def _drop(self, stream: _Stream, reason: str, samples: int) -> None:
+        self.counts.drop(reason, samples, repeats=reason in (losses.REPEATED, losses.LATE))
+        if samples:
+            stream.notes.dropped(stream.name, reason, samples)
+
     def _deliver(self, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> None:
-        pcm = chunk.pcm
-        stream.old_run = 0
-        stream.delivered += 1
-        stream.delivered_at = self._now
-        if chunk.first is not None:
-            heard = 0 if stream.next_first is None else stream.next_first - chunk.first
-            if 0 < heard < len(pcm):
-                pcm = pcm[heard:]
-            stream.next_first = chunk.first + len(
-                chunk.pcm
-            )  # also if it lies further back than a repeat would
-        elif stream.next_first is not None:
-            stream.next_first += len(chunk.pcm)
-        if chunk.sequence is not None:
-            stream.next_sequence = chunk.sequence + 1
-        self._ends = (stream.next_first, stream.next_sequence)
+        known = stream.numbering.overlap(chunk)
+        stream.numbering.delivered(chunk, self._now)
+        self._ends = stream.numbering.ends
         stream.fresh = False
         stream.finished = chunk.last
+        pcm = chunk.pcm[known:]
+        if known:
+            self.counts.drop(losses.REPEATED, known)
+            stream.notes.dropped(stream.name, losses.REPEATED, known)
+        if stream.utterance.cancelled:
+            self._drop(stream, losses.INTERRUPTED, len(pcm))
+            stream.resampler = None
+            return
+        self.counts.heard += len(pcm)
+        self._feed(stream, self._levelled(stream, pcm), chunk.last, feeds)
+
+    def _levelled(self, stream: _Stream, pcm: np.ndarray) -> np.ndarray:
+        """At full scale 1."""
+        scaled = stream.scale(pcm)
+        if stream.scale.divisor != 1.0:
+            self.counts.rescaled += len(pcm)
+            stream.notes.once("scale", f"speech {stream.name!r}: {stream.scale.remark}")
+        loud = int((np.abs(scaled) > 1.0).sum())
+        self.counts.clipped += loud
+        return np.clip(scaled, -1.0, 1.0) if loud else scaled
+
+    def _feed(self, stream: _Stream, pcm: np.ndarray, close: bool, feeds: list[Feed]) -> None:
         if stream.resampler is not None:
-            pcm = stream.resampler.resample_chunk(pcm, last=chunk.last)
-            if chunk.last:
+            pcm = stream.resampler.resample_chunk(pcm, last=close)
+            if close:
                 stream.resampler = None  # it holds buffers as long as the longest chunk, and the stream is remembered
-        feeds.append(Feed(stream.utterance, np.ascontiguousarray(pcm, np.float32), chunk.last))
+        pcm = stream.offset(np.ascontiguousarray(pcm, np.float32))
+        if stream.offset.remark:
+            stream.notes.once("offset", f"speech {stream.name!r}: {stream.offset.remark}")
+        feeds.append(Feed(stream.utterance, pcm, close))

@@ -32,7 +32,9 @@ class StreamMetrics:
     made and unshown; repeated: frames that left with the previous picture; dropped: frames whose latent was ready too
     late to show them; skipped: latents never made because the engine was too late; remade: frames thrown away by
     rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech; inserted_s:
-    silence put inside speech; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|.
+    silence put inside speech; received_samples, heard_samples, dropped_samples (by reason: `losses`): speech pushed, in
+    samples of its own rate, and what became of it; filled_samples: silence in place of lost ones; unterminated:
+    utterances that ended without `last`; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|.
     """
 
     frames: int = 0
@@ -58,6 +60,10 @@ class StreamMetrics:
     underruns: int = 0
     stalls: int = 0
     inserted_s: float = 0.0
+    received_samples: int = 0
+    heard_samples: int = 0
+    filled_samples: int = 0
+    dropped_samples: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 0
     lost_chunks: int = 0
     lost_samples: int = 0
@@ -65,6 +71,7 @@ class StreamMetrics:
     reordered: int = 0
     bad_samples: int = 0
     clipped: int = 0
+    rescaled: int = 0
     unterminated: int = 0
     av_skew_s: float = 0.0
     error: str = ""

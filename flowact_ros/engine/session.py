@@ -140,6 +140,11 @@ class Session:
             with self._cond:
                 self._stream.feed(feeds)
 
+    def refuse_audio(self, samples: int) -> None:
+        """Counts speech that was refused before it could be pushed, in samples of its own rate."""
+        with self._intake_lock:
+            self._intake.refuse(samples)
+
     def set_instruction(
         self, text: str, *, behaviour: str = "", priority: int = 0, utterance_id: str = ""
     ) -> None:
@@ -279,7 +284,11 @@ class Session:
                 queued_s=timeline.queued / SAMPLE_RATE,
                 underruns=timeline.underruns,
                 inserted_s=timeline.inserted / SAMPLE_RATE,
-                unterminated=timeline.unterminated,
+                unterminated=timeline.unterminated + counts.unended,
+                received_samples=counts.received,
+                heard_samples=counts.heard,
+                filled_samples=counts.filled,
+                dropped_samples=dict(counts.dropped),
                 repeats=counts.repeats,
                 lost_chunks=counts.lost_chunks,
                 lost_samples=counts.lost_samples,
@@ -287,6 +296,7 @@ class Session:
                 reordered=counts.reordered,
                 bad_samples=counts.bad_samples,
                 clipped=counts.clipped,
+                rescaled=counts.rescaled,
                 error="" if self._error is None else f"{type(self._error).__name__}: {self._error}",
             )
 

@@ -56,7 +56,7 @@ class Feeder:
         (np.zeros(10, np.int32), 24000, {}, "type int32"),
         (np.array(["a"]), 24000, {}, "type <U1"),
         (np.zeros(10, np.complex64), 24000, {}, "type complex64"),
-        (np.zeros(10, np.float32), 0, {}, r"rate is 0: .*\[4000, 384000\]"),
+        (np.zeros(10, np.float32), 0, {}, r"rate is 0: .*\[8000, 192000\]"),
         (np.zeros(10, np.float32), -16000, {}, "rate is -16000"),
         (np.zeros(10, np.float32), 16000.5, {}, "rate is 16000.5"),
         (np.zeros(10, np.float32), None, {}, "rate is None"),
