@@ -7,6 +7,9 @@ import numpy as np
 import soxr
 
 from flowact_ros.media.errors import MediaError
+from flowact_ros.timebase import INPUT_RATES
+
+_GREATEST = INPUT_RATES[1]  # [Hz] also on the way out; what may come in is checked where it comes in
 
 
 def resample(pcm: np.ndarray, src: int, dst: int, *, quality: str = "HQ") -> np.ndarray:
@@ -62,7 +65,7 @@ def _mono(pcm: np.ndarray) -> np.ndarray:
 
 def _check_rates(src: int, dst: int) -> None:
     for rate in (src, dst):
-        if not 1_000 <= rate <= 384_000:
+        if not 0 < rate <= _GREATEST:
             raise MediaError(
-                f"cannot resample from {src} Hz to {dst} Hz; rates must lie in 1000 to 384000 Hz"
+                f"cannot resample from {src} Hz to {dst} Hz; rates must lie in 1 to {_GREATEST} Hz"
             )

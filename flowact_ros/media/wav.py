@@ -3,46 +3,69 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import struct
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from flowact_ros.media.downmix import Downmix
 from flowact_ros.media.errors import MediaError
+from flowact_ros.media.levels import FullScale
+from flowact_ros.timebase import INPUT_RATES
 
-MIN_RATE, MAX_RATE = 1_000, 384_000  # [Hz] outside of this a header is broken, not unusual
-_STREAMED_SIZE = 0x7FFF0000  # a length this large is what writers leave that cannot seek back
+_LOG = logging.getLogger(__name__)
+_EXPECTED = "a wav, flac, ogg or mp3 file"
+STANDARD_INPUT = "-"
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Reads any audio file libsndfile knows (wav, flac, ogg, mp3, ...) whole.
+    """Reads any audio file libsndfile knows (wav, flac, ogg, mp3, ...) whole; "-" and pipes are read to their end.
 
-    Returns (pcm float32 [T] in about -1..1, channels averaged to mono; sample rate in Hz). Raises `MediaError` for a
-    file that is missing, empty, cut short, not audio, or that holds NaN or infinite samples.
+    Returns (pcm float32 [T] in about -1..1, mono: see `Downmix`; sample rate in Hz). A wav whose header gives a wrong
+    length is read to the end of its samples, with a warning. Raises `MediaError` for a file that is missing, empty, not
+    audio, of a rate outside INPUT_RATES, or that holds NaN or infinite samples.
     """
-    path = Path(path)
-    _check_file(path, "a wav, flac, ogg or mp3 file")
-    _check_riff_length(path)
+    name = "standard input" if os.fspath(path) == STANDARD_INPUT else str(path)
+    data = _with_true_length(_read_bytes(path, name), name)
     try:
-        pcm, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, RuntimeError, ValueError) as error:
+        pcm, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MediaError(
-            f"{path} is not readable audio ({reason}); expected a wav, flac, ogg or mp3 file"
-        ) from error
+        reason = reason.split("BytesIO object at")[0].removesuffix("<_io.").strip() or reason
+        raise MediaError(f"{name} is not readable audio ({reason}); expected {_EXPECTED}") from error
     if pcm.shape[0] == 0:
-        raise MediaError(f"{path} is audio without a single sample")
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise MediaError(f"{path} claims a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
-    mono = pcm[:, 0] if pcm.shape[1] == 1 else pcm.mean(axis=1, dtype=np.float32)
-    bad = int(mono.size - np.count_nonzero(np.isfinite(mono)))
-    if bad:
+        raise MediaError(f"{name} is audio without a single sample")
+    if not INPUT_RATES[0] <= rate <= INPUT_RATES[1]:
         raise MediaError(
-            f"{path} holds {bad} NaN or infinite samples of {mono.size}; expected finite samples"
+            f"{name} has a sample rate of {rate} Hz; expected {INPUT_RATES[0]} to {INPUT_RATES[1]} Hz: resample it"
         )
+    bad = int(pcm.size - np.count_nonzero(np.isfinite(pcm)))
+    if bad:
+        raise MediaError(f"{name} holds {bad} NaN or infinite samples of {pcm.size}; expected finite samples")
+    scale, downmix = FullScale(), Downmix()
+    mono = downmix(scale(pcm))
+    for remark in filter(None, (scale.remark, downmix.remark)):
+        _LOG.warning("%s: %s", name, remark)
     return np.ascontiguousarray(mono, dtype=np.float32), int(rate)
+
+
+def as_file(path: str | os.PathLike[str]) -> Path:
+    """A file that can be read again and by another process: the absolute path, or a copy of what a pipe holds.
+
+    Raises `MediaError`. A copy is the caller's to delete.
+    """
+    if os.fspath(path) != STANDARD_INPUT and not _is_pipe(Path(path)):
+        return Path(path).resolve()
+    name = "standard input" if os.fspath(path) == STANDARD_INPUT else str(path)
+    with tempfile.NamedTemporaryFile(prefix="flowact-", suffix=".wav", delete=False) as copy:
+        copy.write(_read_bytes(path, name))
+    return Path(copy.name)
 
 
 def write_wav(path: str | os.PathLike[str], pcm: np.ndarray, rate: int, *, subtype: str = "PCM_16") -> None:
@@ -54,48 +77,70 @@ def write_wav(path: str | os.PathLike[str], pcm: np.ndarray, rate: int, *, subty
         )
     if not np.isfinite(pcm).all():
         raise MediaError("write_wav got NaN or infinite samples; expected finite samples")
-    if not MIN_RATE <= int(rate) <= MAX_RATE:
-        raise MediaError(f"write_wav got a sample rate of {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
+    if not 0 < int(rate) <= INPUT_RATES[1]:
+        raise MediaError(f"write_wav got a sample rate of {rate} Hz; expected 1 to {INPUT_RATES[1]} Hz")
     try:
         soundfile.write(str(path), pcm, int(rate), subtype=subtype, format="WAV")
     except (soundfile.SoundFileError, OSError, RuntimeError) as error:
         raise MediaError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
-def _check_file(path: Path, expected: str) -> None:
+def _is_pipe(path: Path) -> bool:
     try:
-        if path.is_dir():
-            raise MediaError(f"{path} is a directory; expected {expected}")
-        size = path.stat().st_size
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
+    try:
+        if os.fspath(path) == STANDARD_INPUT:
+            data = sys.stdin.buffer.read()
+        elif Path(path).is_dir():
+            raise MediaError(f"{name} is a directory; expected {_EXPECTED}")
+        else:
+            data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise MediaError(f"{path} does not exist; expected {expected}") from error
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be opened ({error}); expected {expected}") from error
-    if size == 0:
-        raise MediaError(f"{path} is empty (0 bytes); expected {expected}")
+        raise MediaError(f"{name} does not exist; expected {_EXPECTED}") from error
+    except MediaError:
+        raise
+    except (OSError, ValueError, AttributeError) as error:  # AttributeError: standard input is closed
+        raise MediaError(f"{name} cannot be opened ({error}); expected {_EXPECTED}") from error
+    if not data:
+        raise MediaError(f"{name} is empty (0 bytes); expected {_EXPECTED}")
+    return data
 
 
-def _check_riff_length(path: Path) -> None:
-    """libsndfile silently shortens a cut wav; half a sentence played as if it were whole is worse than an error."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(12)
-            if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
-                return
-            end = file.seek(0, os.SEEK_END)
-            position = 12
-            while position + 8 <= end:
-                file.seek(position)
-                name, length = struct.unpack("<4sI", file.read(8))
-                position += 8
-                if name == b"data":
-                    if length < _STREAMED_SIZE and length > end - position:
-                        raise MediaError(
-                            f"{path} is cut short: its header promises {length} bytes of samples, "
-                            f"{end - position} are there"
-                        )
-                    return
-                position += length + (length & 1)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be opened ({error}); expected an audio file") from error
-    raise MediaError(f"{path} is cut short: a wav header without samples")
+def _with_true_length(data: bytes, name: str) -> bytes:
+    """The same wav with the length that its samples have; other formats as they are.
+
+    Programs that write to a pipe cannot go back to fill the length in: it is 0, -1 or a guess, and a copy that was
+    broken off is shorter than it says. libsndfile would believe it.
+    """
+    if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return data
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        position += 8
+        if kind != b"data":
+            position += length + (length & 1)
+            continue
+        there = len(data) - position
+        if length == there or (length < there and _are_chunks(data, position + length + (length & 1))):
+            return data
+        _LOG.warning("%s: its header promises %d bytes of samples, %d are there and read", name, length, there)
+        size = min(len(data) - 8, 0xFFFFFFFF)
+        header = data[:4] + struct.pack("<I", size) + data[8 : position - 4] + struct.pack("<I", min(there, 0xFFFFFFFF))
+        return header + data[position:]
+    raise MediaError(f"{name} is cut short: a wav header without samples")
+
+
+def _are_chunks(data: bytes, position: int) -> bool:
+    """From there on the file holds whole chunks (a list of tags, say), or at most a byte or two that fill it up."""
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        if not all(32 <= byte < 127 for byte in kind):
+            return False
+        position += 8 + length + (length & 1)
+    return len(data) - 8 <= position <= len(data) + 1
