@@ -64,19 +64,6 @@ class Windows:
     motion: Window
 
 
-def fake_causal(memory_slots: int, stream_slots: int) -> Tensor:
-    """Slot mask bool `[S, S]` (True = row may look at column) of reference + `memory_slots` + `stream_slots`.
-
-    Paper, section 2.1: the stream sees all, memory entries only themselves and the reference, so that a memory
-    entry's keys and values never change after they were made.
-    """
-    clean = 1 + memory_slots
-    mask = torch.eye(clean + stream_slots, dtype=torch.bool)
-    mask[:, 0] = True
-    mask[clean:] = True
-    return mask
-
-
 def with_neighbours(audio: Tensor) -> Tensor:
     """Sound `[B, S, F, D]` -> each frame's with those before and after it `[B, S, F, 3 D]`; repeated at the ends."""
     frames = audio.flatten(1, 2)

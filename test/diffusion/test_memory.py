@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import torch
 from tiny import CONFIG, SHAPE, condition, make_model, noise
+from torch import Tensor
 
 from flowact_ros.diffusion.kv_cache import REFERENCE_AT, entry_cache, join
 from flowact_ros.diffusion.memory import MemoryBank
 from flowact_ros.diffusion.sampler import rollout
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.models.config import preset
-from flowact_ros.models.dit import Condition, fake_causal
+from flowact_ros.models.dit import Condition
 
 REFERENCE = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
 
@@ -31,6 +32,19 @@ def test_slots_of_the_bank() -> None:
     assert all(entry.latent.shape == (2, 1, *SHAPE) for entry in bank.entries)
     none = filled(make_model(preset("debug", {"memory": {"long_term": 0}})), (3, 3))
     assert [entry.index for entry in none.entries] == [5]
+
+
+def fake_causal(memory_slots: int, stream_slots: int) -> Tensor:
+    """Slot mask bool `[S, S]` (True = row may look at column) of reference + `memory_slots` + `stream_slots`.
+
+    Paper, section 2.1: the stream sees all, memory entries only themselves and the reference, so that a memory
+    entry's keys and values never change after they were made.
+    """
+    clean = 1 + memory_slots
+    mask = torch.eye(clean + stream_slots, dtype=torch.bool)
+    mask[:, 0] = True
+    mask[clean:] = True
+    return mask
 
 
 def test_cached_memory_equals_one_pass_under_the_fake_causal_mask() -> None:
