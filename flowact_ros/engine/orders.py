@@ -9,7 +9,7 @@ chunks behind the one that leaves must be known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -47,7 +47,7 @@ class Chunk:
 
 
 class Order(Protocol):
-    """How chunks are denoised. `memory` is opaque and immutable; conditions are of the latents asked for and `ahead`."""
+    """How chunks are denoised. Memory is opaque and immutable; a condition is of the latents asked for and `ahead`."""
 
     ahead: int  # latents behind the ones asked for whose sound must be known
 

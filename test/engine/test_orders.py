@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_pipeline import stirred
 
 from flowact_ros.diffusion.sampler import DiagonalWindow, noise_for
 from flowact_ros.engine.orders import Chunk
@@ -13,7 +14,6 @@ from flowact_ros.engine.pipeline import AvatarPipeline
 from flowact_ros.engine.session import Session
 from flowact_ros.models.dit import Condition
 from flowact_ros.timebase import SAMPLES_PER_LATENT
-from test_pipeline import stirred
 
 CHUNK, CHUNKS = 3, 5
 

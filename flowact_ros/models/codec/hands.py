@@ -67,7 +67,8 @@ class Hands(nn.Module):
         hands, arms = self._turned(self.hand(inputs), pose[:, 2]), self.arm(inputs)
         half = self.config.hand_window // 2
         out = []
-        for (n, _), hand, arm, place in zip(shown, hands, arms, (pose[:, :2] * self.config.size).round().int().tolist()):
+        places = (pose[:, :2] * self.config.size).round().int().tolist()
+        for (n, _), hand, arm, place in zip(shown, hands, arms, places):
             x, y = place
             out += [(n, arm, x - arm.shape[-1] // 2, y), (n, hand, x - half, y - half)]
         return out

@@ -113,7 +113,12 @@ class Renderer(nn.Module):
         return self.paint((mouth, who.mouth_fine, who.mouth_coarse), left, right, who.own, motion)
 
     def paint(
-        self, mouth: tuple[Tensor, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...], own: Tensor, motion: Tensor
+        self,
+        mouth: tuple[Tensor, ...],
+        left: tuple[Tensor, ...],
+        right: tuple[Tensor, ...],
+        own: Tensor,
+        motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The same from crops of references `[N, 3, s, s]` and their painters' features; own `[N, K]`."""
         painted = self.mouth(*mouth, torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1))

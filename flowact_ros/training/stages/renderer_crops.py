@@ -24,11 +24,14 @@ from flowact_ros.training.stages.renderer_data import (
 )
 
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
-MISPLACED = 1.0  # [px] deviation of the crops' places; with 3 the painters draw the mean of all places, which is a blur
+MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (120, 112)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (240, 320)  # [px] width and height: a turned hand, and the forearm below it
-_HAND = {side: indices(*(f"hand_{side}_{k}" for k in ("x", "y", "angle", "open", "point"))) for side in ("left", "right")}
+_HAND = {
+    side: indices(*(f"hand_{side}_{k}" for k in ("x", "y", "angle", "open", "point")))
+    for side in ("left", "right")
+}
 
 
 @dataclass(frozen=True)

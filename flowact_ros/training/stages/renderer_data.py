@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole frames for the renderer: a character's reference picture, and the character with other motions, drawn on demand."""
+"""Whole frames for the renderer, drawn as they are needed: a character's reference picture, and other motions of it."""
 
 from __future__ import annotations
 
