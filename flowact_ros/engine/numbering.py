@@ -182,10 +182,10 @@ class Numbering:
         counter, size = (self._sequence, chunks) if chunks > 0 else (self._first, samples)
         if size <= 0:
             return 0, 0
-        neighbours = zip(waiting, waiting[1:])
-        if not self._agree(chunk) and len(waiting) >= _PATTERN and not any(self._adjoin(a, b, counter) for a, b in neighbours):
-            counter.refute()
-            return 0, 0
+        if len(waiting) >= _PATTERN and not self._agree(chunk):
+            if not any(self._adjoin(a, b, counter) for a, b in zip(waiting, waiting[1:])):
+                counter.refute()
+                return 0, 0
         assert counter.next is not None
         self._lost.append((counter, counter.next, counter.next + size))
         return max(1, chunks), max(0, samples)

@@ -121,12 +121,13 @@ class Session:
         first_sample: int | None = None,
         sequence: int | None = None,
         last: bool = False,
-    ) -> None:
+    ) -> bool:
         """Speech to be said: float (or int16) [n], mono, at any rate; faster than real time is fine.
 
         first_sample: place of pcm[0], counted at sample_rate; sequence: one more a chunk; last: the utterance ends
         here (without it, it ends when nothing came for a while, and its start waits for a buffer). Chunks of an
-        interrupted utterance are ignored. Raises AudioError (nothing is taken), AudioQueueFull, EngineError.
+        interrupted utterance are ignored. True if something of it will be heard: it was not empty, known already or
+        interrupted. Raises AudioError (nothing is taken), AudioQueueFull, EngineError.
         """
         if not isinstance(utterance_id, str):
             raise TypeError(f"utterance_id is {type(utterance_id).__name__}: a string is needed")
@@ -134,11 +135,13 @@ class Session:
             with self._cond:
                 self._alive()
                 now, queued = self._stream.now(), self._stream.timeline.queued
+            dropped = sum(self._intake.counts.dropped.values())
             feeds = self._intake.push(
                 pcm, sample_rate, utterance_id, first_sample, sequence, last, now=now, queued=queued
             )  # resampling runs outside the stream's lock
             with self._cond:
                 self._stream.feed(feeds)
+            return len(pcm) > sum(self._intake.counts.dropped.values()) - dropped
 
     def refuse_audio(self, samples: int) -> None:
         """Counts speech that was refused before it could be pushed, in samples of its own rate."""

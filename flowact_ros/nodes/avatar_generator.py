@@ -22,15 +22,17 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
-from flowact_ros.engine.runtime import best_threads, keep_freed_memory, spare_the_collector
+from flowact_ros.engine.runtime import best_threads, give_memory_back, keep_freed_memory, spare_the_collector
 from flowact_ros.launcher.resources import use_image_profile
 from flowact_ros.launcher.shared_memory import sweep
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.base import FlowactNode, one_line, run
-from flowact_ros.nodes.convert import audio_array, behaviour_name
+from flowact_ros.nodes.audio_decoder import AudioDecoder
+from flowact_ros.nodes.base import STUCK_S, FlowactNode, one_line, run
+from flowact_ros.nodes.convert import ConversionError, behaviour_name
 from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
+from flowact_ros.nodes.kept_reference import KeptReference
 from flowact_ros.nodes.params import Param, ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
@@ -97,6 +99,9 @@ class AvatarGenerator(FlowactNode):
         self._say: SayServer | None = None
         self._records: RecordPublisher | None = None
         self._alone: UninstructedBehaviour | None = None
+        self._kept = KeptReference(self.get_fully_qualified_name())
+        self._chosen: tuple[np.ndarray, str] | None = None  # by `set_reference`
+        self._steps, self._stepped = 0, time.monotonic()
         self._ended = threading.Event()
         self._failures = 0
         self._revive_at = 0.0
@@ -158,6 +163,10 @@ class AvatarGenerator(FlowactNode):
         """(uint8 [H, W, 3], its name if it is a shipped one) of the character to begin with. Raises ValueError."""
         from flowact_ros.engine.characters import list_characters, load_character
 
+        self._chosen = self._kept.take() or self._chosen
+        if self._chosen is not None:  # the character stays the same when the process or the stream starts anew
+            self.get_logger().info(f"goes on with {self._chosen[1]}, which set_reference had chosen")
+            return self._chosen
         path, name = self.params["reference_image"], self.params["character"]
         if path:
             from flowact_ros.media.image import read_image
@@ -174,6 +183,7 @@ class AvatarGenerator(FlowactNode):
     def begin(self) -> None:
         from flowact_ros.engine.session import Session
 
+        self._decode = AudioDecoder(self.get_logger().warning)
         self._records = RecordPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._ended.clear()
@@ -204,6 +214,20 @@ class AvatarGenerator(FlowactNode):
         self.add_timer(TEND_S, self._tend)
         session.start()
         publisher.start()
+        self._stepped = time.monotonic()
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._chosen is not None:
+            try:
+                self._kept.keep(*self._chosen)
+            except OSError as error:
+                self.report(error, "the character will not come back after a crash")
+
+    @property
+    def lives(self) -> bool:
+        """An engine that makes no step for so long will make none any more."""
+        return super().lives and (self._session is None or time.monotonic() - self._stepped < STUCK_S)
 
     def end(self) -> None:
         if self._say is not None:
@@ -217,9 +241,10 @@ class AvatarGenerator(FlowactNode):
             self._publisher = None
 
     def unload(self) -> None:
-        self._pipeline = self._reference = self._say = None
+        self._pipeline = self._reference = self._say = self._alone = self._records = None
         gc.unfreeze()
         gc.collect()
+        give_memory_back()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -244,11 +269,14 @@ class AvatarGenerator(FlowactNode):
     # ------------------------------------------------------------ inputs (executor)
 
     def _on_speech(self, message: AudioChunk) -> None:
-        pcm, rate = audio_array(message)
         if self._session is None:
             return
-        self._speech_comes(message.utterance_id)
-        self._session.push_audio(
+        try:
+            pcm, rate = self._decode(message)
+        except ConversionError:
+            self._session.refuse_audio(len(message.data) // 2)
+            raise
+        taken = self._session.push_audio(
             pcm,
             rate,
             utterance_id=message.utterance_id,
@@ -256,6 +284,8 @@ class AvatarGenerator(FlowactNode):
             sequence=int(message.sequence),
             last=message.last,
         )
+        if taken:  # what is refused or empty does not make the face speak
+            self._speech_comes(message.utterance_id)
 
     def _speech_comes(self, utterance_id: str) -> None:
         if self._alone is not None:
@@ -280,6 +310,8 @@ class AvatarGenerator(FlowactNode):
             chosen = change_character(self._session, request)
             # Kept for the next activation: the character stays the same when the stream starts anew.
             self._reference, self._reference_id = chosen.rgb, chosen.name
+            self._chosen = (chosen.rgb, chosen.name)
+            self._keep()
             response.reference_id = chosen.name
         except Refused as refusal:
             self.get_logger().warning(f"set_reference refused: {refusal}")
@@ -333,7 +365,10 @@ class AvatarGenerator(FlowactNode):
 
     def _publish_metrics(self) -> None:
         if self._session is not None and self._publisher is not None:
-            message = metrics_message(self._session.metrics(), self._publisher.fps)
+            figures = self._session.metrics()
+            if figures.steps != self._steps:
+                self._steps, self._stepped = figures.steps, time.monotonic()
+            message = metrics_message(figures, self._publisher.fps)
             message.header.stamp = self.get_clock().now().to_msg()
             self._metrics.publish(message)
 

@@ -16,10 +16,11 @@ from builtin_interfaces.msg import Duration, Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from flowact_msgs.msg import AudioChunk, Instruction
+from flowact_ros.media.downmix import Downmix
+from flowact_ros.timebase import INPUT_RATES
 from flowact_ros.vocabulary import BEHAVIOURS, F32LE, S16LE
 
 NANOSECONDS = 1_000_000_000
-MIN_RATE, MAX_RATE = 8_000, 192_000  # [Hz]
 MAX_CHANNELS = 8
 MAX_CHUNK_S = 600.0  # [s] of one message: more is a mistake, not a sentence
 MAX_SIDE = 8192  # [px] of a reference image
@@ -179,39 +180,47 @@ def audio_message(
 
 
 def audio_array(message: AudioChunk) -> tuple[np.ndarray, int]:
-    """AudioChunk -> (float32 [T] mono in -1 … 1, sample rate [Hz]). Channels are averaged. T may be 0.
+    """AudioChunk -> (float32 [T] mono, full scale 1, sample rate [Hz]). Channels are mixed by `Downmix`. T may be 0.
 
     Raises ConversionError for a wrong rate, channel count, encoding or byte count, and for NaN or infinite samples.
     """
+    frames, rate, rest = audio_frames(message)
+    if rest:
+        width = _DTYPES[message.encoding].itemsize * message.channels
+        raise ConversionError(
+            f"audio has {len(message.data)} bytes: {message.channels} channel(s) of {message.encoding} need a "
+            f"multiple of {width}"
+        )
+    return Downmix()(frames), rate
+
+
+def audio_frames(message: AudioChunk, before: bytes = b"") -> tuple[np.ndarray, int, bytes]:
+    """AudioChunk -> (float32 [T, channels], sample rate [Hz], the bytes of a sample that goes on in the next chunk).
+
+    before: the bytes that were left over from the chunk before it. Raises ConversionError like `audio_array`.
+    """
     rate, channels = int(message.sample_rate), int(message.channels)
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise ConversionError(f"audio sample_rate is {rate} Hz: must be {MIN_RATE} … {MAX_RATE} Hz")
+    if not INPUT_RATES[0] <= rate <= INPUT_RATES[1]:
+        raise ConversionError(f"audio sample_rate is {rate} Hz: must be {INPUT_RATES[0]} … {INPUT_RATES[1]} Hz")
     if not 1 <= channels <= MAX_CHANNELS:
         raise ConversionError(f"audio has {channels} channels: must be 1 … {MAX_CHANNELS}")
     dtype = _DTYPES.get(message.encoding)
     if dtype is None:
         raise ConversionError(f"audio encoding is {message.encoding!r}: must be one of {', '.join(_DTYPES)}")
-    data = _field_view(message.data)
+    data = before + _field_view(message.data).tobytes()
     width = dtype.itemsize * channels
-    if data.size % width:
+    if len(data) // width > MAX_CHUNK_S * rate:
         raise ConversionError(
-            f"audio has {data.size} bytes: {channels} channel(s) of {message.encoding} need a multiple of {width}"
+            f"audio chunk lasts {len(data) / width / rate:.0f} s: at most {MAX_CHUNK_S:.0f} s"
         )
-    if data.size // width > MAX_CHUNK_S * rate:
-        raise ConversionError(
-            f"audio chunk lasts {data.size / width / rate:.0f} s: at most {MAX_CHUNK_S:.0f} s"
-        )
-    samples = np.frombuffer(data.tobytes(), dtype)
+    whole = len(data) - len(data) % width
+    samples = np.frombuffer(data[:whole], dtype).astype(np.float32)
     if dtype.kind == "i":
-        pcm = samples.astype(np.float32) / 32768.0
-    else:
-        pcm = samples.astype(np.float32)
-        bad = int(np.count_nonzero(~np.isfinite(pcm)))
-        if bad:
-            raise ConversionError(f"audio has {bad} NaN or infinite samples of {pcm.size}")
-    if channels > 1:
-        pcm = pcm.reshape(-1, channels).mean(axis=1, dtype=np.float32)
-    return pcm, rate
+        samples /= 32768.0
+    bad = int(np.count_nonzero(~np.isfinite(samples)))
+    if bad:
+        raise ConversionError(f"audio has {bad} NaN or infinite samples of {samples.size}")
+    return samples.reshape(-1, channels), rate, data[whole:]
 
 
 # ---------------------------------------------------------------- behaviours

@@ -49,6 +49,13 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.rewinds = figures.rewinds
     message.av_skew = float(figures.av_skew_s) if figures.frames else math.nan
     message.barge_in_stop = figures.barge_in_s[-1] if figures.barge_in_s else math.nan
+    message.received_samples, message.heard_samples = figures.received_samples, figures.heard_samples
+    message.filled_samples = figures.filled_samples
+    message.dropped_reasons = list(figures.dropped_samples)
+    message.dropped_samples = list(figures.dropped_samples.values())
+    message.lost_chunks, message.lost_samples = figures.lost_chunks, figures.lost_samples
+    message.repeated_chunks, message.reordered_chunks = figures.repeats, figures.reordered
+    message.unended_utterances = figures.unterminated
     return message
 
 

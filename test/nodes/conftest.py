@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowact_ros.launcher.supervisor import Supervisor
 
 NEEDS_ROS = (
+    "test_audio_decoder.py",
     "test_convert.py",
     "test_params.py",
     "test_recovery.py",

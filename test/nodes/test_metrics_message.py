@@ -37,6 +37,18 @@ def test_figures_are_carried_over() -> None:
     assert counts == (50, 1, 2, 3, 4)
 
 
+def test_what_became_of_speech_is_carried_over() -> None:
+    figures = StreamMetrics(
+        received_samples=1000, heard_samples=700, filled_samples=50, dropped_samples={"repeated": 200, "late": 100},
+        lost_chunks=1, lost_samples=60, repeats=3, reordered=4, unterminated=5,
+    )  # fmt: skip
+    message = metrics_message(figures, 25.0)
+    assert (message.received_samples, message.heard_samples, message.filled_samples) == (1000, 700, 50)
+    assert dict(zip(message.dropped_reasons, message.dropped_samples)) == {"repeated": 200, "late": 100}
+    counts = (message.lost_chunks, message.lost_samples, message.repeated_chunks, message.reordered_chunks)
+    assert (*counts, message.unended_utterances) == (1, 60, 3, 4, 5)
+
+
 def test_frames_a_second_are_those_of_the_last_second() -> None:
     publisher = FramePublisher.__new__(FramePublisher)
     publisher._recent = [time.monotonic() - ago for ago in (9.0, 5.0, 2.5, 1.5, 0.9, 0.5, 0.01)]
