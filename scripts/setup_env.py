@@ -166,6 +166,10 @@ class Setup:
         self.step("flowact_ros", digest(files, *names), "flowact_ros", self.build_package)
         built = [self.stamps[name] for name in ("environment", "torch", "packages", "flowact_msgs", "flowact_ros")]
         self.step("tried", digest([], *built), "a first try", self.try_out)
+        if self.wish != "skip":
+            files = [ROOT / "flowact_ros" / "weights" / "avatar_cpu" / "renderer.safetensors"]
+            files += [ROOT / "flowact_ros" / "models" / "codec", ROOT / "flowact_ros" / "engine" / "graphs.py"]
+            self.step("graphs", digest(files, packages), "the renderer, converted for this machine", self.convert)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -331,6 +335,11 @@ class Setup:
         command.unlink(missing_ok=True)
         command.symlink_to(ROOT / "install" / "flowact_ros" / "lib" / "flowact_ros" / "flowact")
 
+
+    def convert(self) -> None:
+        """Once here, or every first start would wait ten seconds for it."""
+        code = "from flowact_ros.engine.pipeline import build_pipeline; build_pipeline().prepare()"
+        run([str(PYTHON), "-c", code], "converting the renderer")
 
     def try_out(self) -> None:
         """Runs what was built, as a person would. Raises SetupError with what does not work."""

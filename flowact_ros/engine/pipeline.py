@@ -79,6 +79,12 @@ class AvatarPipeline:
         return Reference(rgb=rgb, appearance=who)
 
     @torch.inference_mode()
+    def prepare(self) -> None:
+        """Convert and keep what the renderer's runtime needs, so that the first start has not to wait for it."""
+        who, _ = self.codec.encode(torch.zeros(1, 3, self.height, self.width))
+        self.codec.render(who, rig.normalise(rig.neutral(FRAMES_PER_LATENT)))
+
+    @torch.inference_mode()
     def start(self, reference: Reference, seed: int) -> StreamState:
         own = rig.normalise(rig.clamp(rig.denormalise(reference.appearance.own.float())))
         still = own[:, None].expand(-1, FRAMES_PER_LATENT, -1)
