@@ -273,6 +273,12 @@ class Session:
             return self._stream.timeline.queued / SAMPLE_RATE
 
     @property
+    def waiting(self) -> str | None:
+        """The utterance whose speech comes next; None if no speech is there."""
+        with self._cond:
+            return self._stream.waiting
+
+    @property
     def reference_id(self) -> str:
         """The character that the next step shows."""
         return self._stream.reference.id

@@ -116,6 +116,13 @@ class Stream:
         """Content samples that have left."""
         return self.next_frame * SAMPLES_PER_FRAME
 
+    @property
+    def waiting(self) -> str | None:
+        """The utterance whose speech comes next and does not leave yet; None if there is none."""
+        laid = (owner for owner, _ in self.timeline.owners(self.released, self.timeline.committed))
+        queued = (utterance for utterance in self.timeline.queue if utterance.buffered and not utterance.tail)
+        return next((u.name for u in (*laid, *queued) if not u.cancelled), None)
+
     # ---- control
 
     def feed(self, feeds: list[Feed]) -> None:

@@ -30,6 +30,7 @@ from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import STUCK_S, FlowactNode, one_line, run
 from flowact_ros.nodes.convert import ConversionError, behaviour_name
 from flowact_ros.nodes.engine_config import engine_config
+from flowact_ros.nodes.engine_log import forward
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.kept_reference import KeptReference
@@ -183,6 +184,7 @@ class AvatarGenerator(FlowactNode):
     def begin(self) -> None:
         from flowact_ros.engine.session import Session
 
+        self.add_entity(forward(self.get_logger()))
         self._decode = AudioDecoder(self.get_logger().warning)
         self._records = RecordPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
@@ -286,6 +288,8 @@ class AvatarGenerator(FlowactNode):
         )
         if taken:  # what is refused or empty does not make the face speak
             self._speech_comes(message.utterance_id)
+            if self._publisher is not None:
+                self._publisher.speech_accepted(message.utterance_id)
 
     def _speech_comes(self, utterance_id: str) -> None:
         if self._alone is not None:

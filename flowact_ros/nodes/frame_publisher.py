@@ -64,7 +64,8 @@ class FramePublisher:
         self._audio = node.add_publisher(AudioChunk, topics.AUDIO)
         self._state = node.add_publisher(AvatarState, topics.STATE)
         self._speaking = node.add_publisher(Bool, topics.ROBOT_SPEAKING)
-        self._shown: tuple[str, str, bool] | None = None
+        self._shown: tuple[str, str, bool, str | None] | None = None  # the last one's: see `_publish_state`
+        self._state_lock = threading.Lock()
         self._jpegs: queue.Queue[tuple[Any, int] | None] = queue.Queue(JPEG_QUEUE)
         self._stamps = Stamps()
         self.frames = 0
@@ -87,13 +88,19 @@ class FramePublisher:
             if thread.is_alive():
                 thread.join(timeout=5.0)
         # The last word: a latched state must not say that an avatar that is gone still speaks.
-        self._publish_state((IDLE, "", False), self._node.now_ns())
+        self._publish_state((IDLE, "", False, None), self._node.now_ns())
 
     @property
     def fps(self) -> float:
         """[1/s] frames that left, over the last second."""
         recent = list(self._recent)
         return float(sum(time.monotonic() - t <= 1.0 for t in recent))
+
+    def speech_accepted(self, utterance_id: str) -> None:
+        """Any thread: speech will leave. A planner is told before the next frame could tell it."""
+        shown = self._shown
+        if shown is not None and not shown[2] and shown[3] is None:
+            self._publish_state((*shown[:3], utterance_id), self._node.now_ns())
 
     def stamp_ns(self, frame_index: int) -> int:
         """[ns] in the node's clock: when frame `frame_index` is to be seen. 0 before the first frame."""
@@ -141,24 +148,28 @@ class FramePublisher:
             self.fill_ms, self.publish_ms = (filled - began) * 1e3, (time.perf_counter() - filled) * 1e3
         if self._compressed.get_subscription_count():
             self._offer_jpeg(frame.rgb, stamp_ns)
-        state = (frame.behaviour, frame.utterance_id, frame.speaking)
+        waiting = None if frame.speaking else self._session.waiting
+        state = (frame.behaviour, frame.utterance_id, frame.speaking, waiting)
         if state != self._shown:
             self._publish_state(state, stamp_ns)
         self.frames += 1
         self._recent = [*self._recent[-(2 * FRAME_RATE) :], time.monotonic()]
 
-    def _publish_state(self, state: tuple[str, str, bool], stamp_ns: int) -> None:
-        behaviour, utterance_id, speaking = state
+    def _publish_state(self, state: tuple[str, str, bool, str | None], stamp_ns: int) -> None:
+        """state: behaviour, utterance that sounds, does speech leave, utterance that waits to (None: none does)."""
+        behaviour, utterance_id, speaking, waiting = state
         message = AvatarState()
         message.header.stamp = to_time(stamp_ns)
         message.header.frame_id = FRAME_ID
         message.behaviour = behaviour_number(behaviour)
         message.utterance_id = utterance_id
         message.robot_speaking = speaking
-        self._state.publish(message)
-        if self._shown is None or self._shown[2] != speaking:
-            self._speaking.publish(Bool(data=speaking))
-        self._shown, self.speaking = state, speaking
+        message.speech_waits, message.waiting_id = waiting is not None, waiting or ""
+        with self._state_lock:
+            self._state.publish(message)
+            if self._shown is None or self._shown[2] != speaking:
+                self._speaking.publish(Bool(data=speaking))
+            self._shown, self.speaking = state, speaking
 
     # ------------------------------------------------------------ JPEG thread
 

@@ -25,8 +25,9 @@ from flowact_ros.dialogue.planner import (
 )
 from flowact_ros.dialogue.vad import EnergyVad, EnergyVadConfig
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import FlowactNode, run
-from flowact_ros.nodes.convert import NANOSECONDS, audio_array, behaviour_number, from_time
+from flowact_ros.nodes.convert import NANOSECONDS, audio_frames, behaviour_number, from_time
 from flowact_ros.nodes.params import Param
 
 TICK_S = 0.1
@@ -76,9 +77,12 @@ class InstructionPlanner(FlowactNode):
     def begin(self) -> None:
         self._planner = RulePlanner(self._planner_config)
         self._vad = None
+        self._decode_mic = AudioDecoder(self.get_logger().warning)
         self._heard_s = float("-inf")
         self._listeners = 0
         self._standing: InstructionMessage | None = None
+        self._avatar_known = False
+        self._waiting: str | None = None  # speech that the avatar has accepted and does not say yet
         self._interrupt_by: float | None = None  # an interruption is due until then
         self._publisher = self.add_publisher(InstructionMessage, topics.INSTRUCTION)
         self._interrupter = client = self.create_client(Trigger, topics.INTERRUPT)
@@ -106,7 +110,7 @@ class InstructionPlanner(FlowactNode):
         return self._steady.now().nanoseconds / 1e9
 
     def _on_mic(self, message: AudioChunk) -> None:
-        pcm, rate = audio_array(message)
+        pcm, rate = self._decode_mic(message)
         if self._vad is None or self._vad.sample_rate != rate:
             self._vad = EnergyVad(rate, self._vad_config)
         self._heard_s = self._now_s()
@@ -114,7 +118,9 @@ class InstructionPlanner(FlowactNode):
             self._observe(UserVoice(self._heard_s, event.voiced))
 
     def _on_speech(self, message: AudioChunk) -> None:
-        self._observe(SpeechData(self._now_s(), message.utterance_id))
+        """An avatar says itself what it has accepted; where none is known, speech is what could be."""
+        if not self._avatar_known and len(audio_frames(message)[0]):
+            self._observe(SpeechData(self._now_s(), message.utterance_id))
 
     def _on_speech_text(self, message: Transcript) -> None:
         self._observe(SpeechText(self._now_s(), message.utterance_id, message.text))
@@ -127,6 +133,10 @@ class InstructionPlanner(FlowactNode):
         age = self.get_clock().now().nanoseconds - from_time(message.header.stamp)  # below 0: not on screen yet
         began = now - age / NANOSECONDS
         self._observe(AvatarSpeaking(now, message.robot_speaking, message.utterance_id, began))
+        self._avatar_known = True
+        self._waiting = message.waiting_id if message.speech_waits else None
+        if self._waiting is not None:
+            self._observe(SpeechData(now, self._waiting))
 
     def _on_tick(self) -> None:
         now = self._now_s()
@@ -137,6 +147,9 @@ class InstructionPlanner(FlowactNode):
             self._vad = None
         if self._interrupt_by is not None:
             self._interrupt()
+        self._avatar_known = self.count_publishers(topics.STATE) > 0
+        if self._waiting is not None and self._avatar_known:
+            self._observe(SpeechData(now, self._waiting))
         self._observe(Tick(now))
         self._tell_newcomers()
 
@@ -166,7 +179,7 @@ class InstructionPlanner(FlowactNode):
             self._interrupt_by = self._now_s() + INTERRUPT_PATIENCE_S
             self._interrupt()
         self._sent += 1
-        self.get_logger().info(f"{instruction.behaviour}: {instruction.text}")
+        self.get_logger().debug(f"{instruction.behaviour}: {instruction.text}")
 
     def _interrupt(self) -> None:
         """Stops the avatar; again at the next tick while its service has not been discovered yet."""

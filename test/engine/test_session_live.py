@@ -65,6 +65,16 @@ def test_speech_in_real_time_is_heard_whole():
     assert m.ttff_s[0] <= 0.24 + 0.11 + sim.stream.lead + 0.16 + 0.06
 
 
+def test_speech_that_was_accepted_is_known_until_it_has_left():
+    sim = Simulation()
+    seen = []
+    sim.at(2, push(sim, ramp(1.0), last=True))
+    for time in (1.9, 2.01, 2.2, 5.0):
+        sim.at(time, lambda: seen.append(sim.session.waiting))
+    sim.run(6)
+    assert seen == [None, "a", "a", None]
+
+
 def test_underrun_inserts_silence_and_loses_nothing():
     sim = Simulation()
     speech = ramp(2.0)

@@ -22,6 +22,7 @@ NEEDS_ROS = (
     "test_audio_decoder.py",
     "test_convert.py",
     "test_params.py",
+    "test_planner_node.py",
     "test_recovery.py",
     "test_aligner.py",
     "test_voice_gate.py",

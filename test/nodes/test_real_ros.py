@@ -260,3 +260,22 @@ def test_a_long_text_at_once(watcher: Watcher) -> None:
         publisher.publish(message)
     watcher.until(lambda: over(watcher, "burst"), "its end")
     np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "burst"), pcm)
+
+
+def test_a_synthesizer_that_numbers_every_sentence_from_zero(watcher: Watcher) -> None:
+    """One name for all sentences, each counted anew: all of it is heard, and `metrics` says so."""
+    sentences = [loud(0.6, seed=seed) for seed in (60, 61, 61)]
+    publisher = watcher.publisher(AudioChunk, topics.SPEECH)
+    before = watcher.until(lambda: watcher.seen[topics.METRICS], "metrics")[-1]
+    for pcm in sentences:
+        for message in speech_messages(pcm, "tts"):
+            publisher.publish(message)
+            time.sleep(0.002)
+    publisher.publish(AudioChunk(sample_rate=4000, channels=1, encoding="S16LE", data=bytes(200)))  # refused
+    watcher.until(lambda: over(watcher, "tts"), "the end")
+    np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "tts"), np.concatenate(sentences))
+    after = watcher.seen[topics.METRICS][-1]
+    assert after.heard_samples - before.heard_samples == 3 * 14400
+    assert after.received_samples - before.received_samples == 3 * 14400 + 100
+    dropped = [dict(zip(m.dropped_reasons, m.dropped_samples)).get("refused", 0) for m in (before, after)]
+    assert dropped[1] - dropped[0] == 100
