@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = add("demo", "all nodes, and a page on which the avatar speaks, then listens and idles")
     _common(demo)
-    demo.add_argument("--wav", metavar="FILE", help="what it says (default: the shipped sentence)")
+    demo.add_argument("--wav", metavar="FILE", help="what it says; - for a pipe (default: the shipped sentence)")
     demo.add_argument("--mic-as-speech", action="store_true", help="it says what the microphone hears")
     demo.add_argument("--mic", metavar="DEVICE", help="microphone: part of its name, its index, or default")
     demo.add_argument("--no-mic", action="store_true", help="no microphone")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     say = add("say", "speak a sound file through an avatar that runs already")
-    say.add_argument("--wav", metavar="FILE", required=True, help="wav, flac, ogg or mp3")
+    say.add_argument("--wav", metavar="FILE", required=True, help="wav, flac, ogg or mp3; - for a pipe")
     say.add_argument("--text", default="", help="what the file says, for logs and feedback")
     say.add_argument("--namespace", default="avatar", help="of the avatar (default: avatar)")
     say.add_argument(
@@ -186,17 +186,22 @@ def _check_environment(options: argparse.Namespace) -> None:
 
 
 def _check_sound(path: str) -> str:
-    """The absolute path of a readable sound file. Raises UsageError."""
+    """The absolute path of a readable sound file: of a copy if it comes through a pipe. Raises UsageError."""
+    import atexit
     from pathlib import Path
 
     from flowact_ros.media.errors import MediaError
-    from flowact_ros.media.wav import read_audio
+    from flowact_ros.media.wav import as_file, read_audio
 
+    given = Path(path).expanduser()
     try:
-        read_audio(Path(path).expanduser())
+        file = as_file(given)
+        if file != given.resolve():
+            atexit.register(file.unlink, missing_ok=True)
+        read_audio(file)
     except MediaError as error:
         raise UsageError(f"--wav: {error}") from None
-    return str(Path(path).expanduser().resolve())
+    return str(file)
 
 
 def _demo(options: argparse.Namespace) -> int:

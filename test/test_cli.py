@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import subprocess
 import sys
 import types
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from flowact_ros import cli
-from flowact_ros.media.wav import write_wav
+from flowact_ros.media.wav import read_audio, write_wav
 
 VERBS = ("demo", "up", "say", "train", "data", "eval", "bench", "doctor")
 
@@ -67,6 +68,7 @@ BAD = {
     "wav is a folder": (["demo", "--wav", "FOLDER"], "directory"),
     "wav with NaN": (["demo", "--wav", "NAN"], "NaN"),
     "wav cut short": (["demo", "--wav", "SHORT"], "cut short"),
+    "wav of a telephone's half rate": (["demo", "--wav", "SLOW"], "4000 Hz; expected 8000 to 192000 Hz"),
     "say, wav missing": (["say", "--wav", "/nowhere/x.wav"], "/nowhere/x.wav"),
     "say without wav": (["say"], "--wav"),
     "priority": (["say", "--wav", "GOOD", "--priority", "256"], "256"),
@@ -91,6 +93,7 @@ def test_bad_input(name: str, capsys: pytest.CaptureFixture[str], wav: Path, tmp
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not sound")
     (tmp_path / "short.wav").write_bytes(wav.read_bytes()[:-3000])
+    write_wav(tmp_path / "slow.wav", np.zeros(10, np.float32), 4000)
     write_wav(tmp_path / "nan.wav", np.zeros(10, np.float32), 16000, subtype="FLOAT")
     data = bytearray((tmp_path / "nan.wav").read_bytes())
     data[-4:] = np.array([np.nan], "<f4").tobytes()
@@ -101,6 +104,7 @@ def test_bad_input(name: str, capsys: pytest.CaptureFixture[str], wav: Path, tmp
         "TEXT": tmp_path / "text.wav",
         "NAN": tmp_path / "nan.wav",
         "SHORT": tmp_path / "short.wav",
+        "SLOW": tmp_path / "slow.wav",
         "FOLDER": tmp_path,
     }
     status, _, err = run(capsys, *(names.get(argument, argument) for argument in arguments))
@@ -118,6 +122,17 @@ def test_rooms_get_their_arguments(verb: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib, "import_module", lambda name: module if name == wanted else real(name))
     assert cli.main([verb, "quick", "--json"]) == 3
     assert seen == [["quick", "--json"]]
+
+
+def test_a_wav_may_come_through_a_pipe(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes that speak it are other processes: they get a copy."""
+    from flowact_ros.launcher import bringup
+
+    heard = []
+    monkeypatch.setattr(bringup, "run_demo", lambda options: heard.append(read_audio(options.wav)) or 0)
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(wav.read_bytes())))
+    assert cli.main(["demo", "--wav", "-", "--headless"]) == 0
+    np.testing.assert_array_equal(heard[0][0], read_audio(wav)[0])
 
 
 def test_demo_options_reach_the_nodes(wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

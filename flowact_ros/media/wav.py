@@ -22,14 +22,15 @@ from flowact_ros.timebase import INPUT_RATES
 _LOG = logging.getLogger(__name__)
 _EXPECTED = "a wav, flac, ogg or mp3 file"
 STANDARD_INPUT = "-"
+_PLACEHOLDER = 2**30  # a length this large is what writers leave that cannot seek back, each its own
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Reads any audio file libsndfile knows (wav, flac, ogg, mp3, ...) whole; "-" and pipes are read to their end.
 
     Returns (pcm float32 [T] in about -1..1, mono: see `Downmix`; sample rate in Hz). A wav whose header gives a wrong
-    length is read to the end of its samples, with a warning. Raises `MediaError` for a file that is missing, empty, not
-    audio, of a rate outside INPUT_RATES, or that holds NaN or infinite samples.
+    length is read to the end of its samples, with a warning. Raises `MediaError` for a file that is missing, empty, cut
+    short, not audio, of a rate outside INPUT_RATES, or that holds NaN or infinite samples.
     """
     name = "standard input" if os.fspath(path) == STANDARD_INPUT else str(path)
     data = _with_true_length(_read_bytes(path, name), name)
@@ -114,8 +115,9 @@ def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
 def _with_true_length(data: bytes, name: str) -> bytes:
     """The same wav with the length that its samples have; other formats as they are.
 
-    Programs that write to a pipe cannot go back to fill the length in: it is 0, -1 or a guess, and a copy that was
-    broken off is shorter than it says. libsndfile would believe it.
+    Programs that write to a pipe cannot go back to fill the length in: it is 0, -1 or a guess, and libsndfile would
+    believe it. A believable length that is more than there is means that the file was cut: half a sentence, said as if
+    it were whole, is worse than an error. Raises `MediaError`.
     """
     if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return data
@@ -129,6 +131,10 @@ def _with_true_length(data: bytes, name: str) -> bytes:
         there = len(data) - position
         if length == there or (length < there and _are_chunks(data, position + length + (length & 1))):
             return data
+        if there < length < _PLACEHOLDER:
+            raise MediaError(
+                f"{name} is cut short: its header promises {length} bytes of samples, {there} are there"
+            )
         _LOG.warning("%s: its header promises %d bytes of samples, %d are there and read", name, length, there)
         size = min(len(data) - 8, 0xFFFFFFFF)
         header = data[:4] + struct.pack("<I", size) + data[8 : position - 4] + struct.pack("<I", min(there, 0xFFFFFFFF))
