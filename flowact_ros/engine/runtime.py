@@ -30,6 +30,13 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
+def give_memory_back() -> None:
+    """Has glibc's malloc give the system what is free: after `keep_freed_memory` it would keep it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)
+
+
 def spare_the_collector() -> None:
     """Takes what exists now, all that was imported and loaded, out of Python's garbage collection.
 

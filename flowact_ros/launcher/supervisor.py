@@ -46,8 +46,8 @@ __all__ = [
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)  # before the 1st, 2nd, … restart in a row
 HEALTHY_S = 30.0  # a node that ran so long starts the row anew
 HOPELESS = 3  # ends in a row of a node that was never configured: it is not started again
-SILENT_S = 2.0  # an active node tells that it lives twice a second; after such a silence it is said that it does not
-HUNG_S = 6.0  # and after this one it is killed and started again
+SILENT_S = 2.5  # an active node tells that it lives twice a second; after such a silence it is said that it does not
+HUNG_S = 8.0  # and after this one it is killed and started again
 # Nodes take SIGINT and SIGTERM alike; one that is still loading is ended by SIGTERM without a word, also where a shell
 # in the background has its children ignore SIGINT.
 END_SIGNAL = signal.SIGTERM

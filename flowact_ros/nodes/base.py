@@ -37,9 +37,16 @@ from flowact_ros.nodes.params import Param, ParameterError, Params
 
 LAST_WORDS = 20  # callbacks still served after the end was asked for
 BURST = 64  # messages of a topic that are taken at once: a sentence may come as hundreds
+BEAT_S = 0.5  # how often a node tells its supervisor that it lives
+STUCK_S = 20.0  # and it does not live any more when its executor did nothing for so long, outside of transitions
+RETRY_S = 2.0  # between tries to configure when what is missing may come by itself
 RECENT_ERROR_S = 10.0  # an error is shown as WARN for so long after it happened
 
 _AUTOSTART = Param("autostart", True, "Configure and activate at start; false: wait for lifecycle requests")
+
+
+class NotYet(RuntimeError):
+    """Configuring fails for a reason that may pass by itself, such as a port that is taken: it is tried again."""
 
 
 class FlowactNode(LifecycleNode):
@@ -52,6 +59,9 @@ class FlowactNode(LifecycleNode):
         super().__init__(name, **options)
         self._loaded = False
         self._stopped = False
+        self._in_transition = False
+        self._ticked = time.monotonic()
+        self._not_yet = False
         self._entities: list[Callable[[], object]] = []  # destroyed at deactivation
         self._loaded_entities: list[Callable[[], object]] = []  # made in `load`: destroyed at cleanup
         self._scope = self._entities
@@ -65,6 +75,7 @@ class FlowactNode(LifecycleNode):
         )
         # Steady, not ROS time: diagnostics must not stop when a simulation is paused.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._service_change_state.callback = self._answered(self._service_change_state.callback)
         self.create_timer(1.0, self.guard(self._publish_diagnostics), clock=self._steady)
 
     # ------------------------------------------------------------ what a node overrides
@@ -144,7 +155,8 @@ class FlowactNode(LifecycleNode):
         service.send_response = lambda pair, header: worker.submit(
             self.guard(answer, f"an answer of '{name}'"), pair, header
         )
-        self._scope.append(lambda: worker.shutdown(wait=False, cancel_futures=True))
+        # Those that wait are answered before the service goes: quickly, since nothing is active any more.
+        self._scope.append(lambda: worker.shutdown(wait=True))
         return service
 
     def add_timer(self, period_s: float, callback: Callable[[], None]) -> Any:
@@ -196,6 +208,21 @@ class FlowactNode(LifecycleNode):
 
     # ------------------------------------------------------------ lifecycle
 
+    def _answered(self, change_state: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """rclpy raises on a transition that the state does not have, and its caller would wait for ever."""
+
+        def answer(request: Any, response: Any) -> Any:
+            before = self.state
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # rcl's
+                wanted = request.transition.label or request.transition.id
+                self.report(f"no transition {wanted!r} from the state {before!r}: {one_line(error)}")
+                response.success = False
+                return response
+
+        return answer
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._scope = self._loaded_entities
         result = self._transition("configure", self.load)
@@ -228,12 +255,16 @@ class FlowactNode(LifecycleNode):
         return self._release("recover")
 
     def _transition(self, verb: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        self._in_transition = True
         try:
             action()
         except Exception as error:  # a failed transition is an answer, not the end of the process
+            self._not_yet = isinstance(error, NotYet)
             self.report(error, f"cannot {verb}")
             tell_supervisor(event="failed", node=self.get_name(), transition=verb, error=one_line(error))
             return TransitionCallbackReturn.FAILURE
+        finally:
+            self._in_transition, self._ticked = False, time.monotonic()
         done = {"configure": "inactive", "activate": "active", "clean up": "unconfigured"}.get(verb)
         if done is not None:
             self.get_logger().info(done)
@@ -263,10 +294,23 @@ class FlowactNode(LifecycleNode):
         if not self.params["autostart"]:
             self.get_logger().info("waits for lifecycle requests (autostart is false)")
             return True
-        return (
-            self.trigger_configure() == TransitionCallbackReturn.SUCCESS
-            and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        )
+        self._not_yet = False
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            return self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if self._not_yet:
+            self._retry = self.create_timer(RETRY_S, self.guard(self._try_again), clock=self._steady)
+        return False
+
+    def _try_again(self) -> None:
+        """Until it is configured, by this or by somebody else."""
+        self.destroy_timer(self._retry)
+        if self.state == "unconfigured" and not self._stopped:
+            self.autostart()
+
+    @property
+    def lives(self) -> bool:
+        """Is something still done here? Asked by a thread."""
+        return self._in_transition or time.monotonic() - self._ticked < STUCK_S
 
     def stop(self) -> None:
         """Ends threads, topics and memory, from any state. Harmless when called again."""
@@ -278,6 +322,7 @@ class FlowactNode(LifecycleNode):
     # ------------------------------------------------------------ diagnostics
 
     def _publish_diagnostics(self) -> None:
+        self._ticked = time.monotonic()
         try:
             level, message, values = self.health()
         except Exception as error:  # diagnostics are most wanted when something is wrong
@@ -353,6 +398,9 @@ def _live(node: FlowactNode, stop: threading.Event) -> None:
     """From its autostart to its end, which leaves nothing of it."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(node, ended), name="heartbeat", daemon=True)
+    heart.start()
     try:
         node.autostart()
         _spin(node, executor, stop)
@@ -362,6 +410,8 @@ def _live(node: FlowactNode, stop: threading.Event) -> None:
             for _ in range(LAST_WORDS):  # results of goals that the deactivation ended
                 executor.spin_once(timeout_sec=0.0)
         node.stop()
+        ended.set()
+        heart.join(timeout=1.0)
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
 
@@ -387,6 +437,13 @@ def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.E
             return
         except Exception as error:  # an invalid lifecycle request, say, raises out of rclpy's own service
             node.report(error, "request failed")
+
+
+def _beat(node: FlowactNode, ended: threading.Event) -> None:
+    """The supervisor hears that this process runs, and that its executor does."""
+    while not ended.wait(BEAT_S):
+        if node.lives:
+            tell_supervisor(event="alive")
 
 
 def _watch_supervisor(stop: threading.Event) -> None:

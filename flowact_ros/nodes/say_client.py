@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -15,7 +16,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from flowact_msgs.action import Say
+from flowact_ros.launcher.resources import PROFILE_VARIABLES
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.base import close_participant
 from flowact_ros.nodes.convert import audio_message, to_time
 
 POLICIES = {"queue": Say.Goal.QUEUE, "interrupt": Say.Goal.INTERRUPT, "reject": Say.Goal.REJECT}
@@ -38,7 +41,13 @@ def say(
     utterance_id: str = "",
     timeout_s: float = 10.0,
 ) -> int:
-    """Speaks float32 mono [T], or a text; prints progress; returns the exit status. Ctrl-C cancels: a barge-in."""
+    """Speaks float32 mono [T], or a text; prints progress; returns the exit status. Ctrl-C cancels: a barge-in.
+
+    timeout_s: how long the avatar may say nothing at all, before and while it speaks.
+    """
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        # Shared memory belongs to a user; by UDP an avatar of another one hears us as well.
+        os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
     # Not rclpy's handler: it would shut down what the cancel request has to go through.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("flowact_say", namespace=namespace)
@@ -49,19 +58,41 @@ def say(
         goal = Say.Goal(text=text, policy=POLICIES[policy], priority=priority, utterance_id=utterance_id)
         if pcm is not None:
             goal.audio = audio_message(pcm, rate, to_time(node.get_clock().now().nanoseconds), last=True)
+        name = node.resolve_service_name(topics.SAY)
         if not _wait_for_server(executor, client, timeout_s):
-            name = node.resolve_service_name(topics.SAY)
             print(
-                f"error: no avatar answers at {name} within {timeout_s:g} s (is ROS_DOMAIN_ID the same?)",
+                f"error: no avatar answers at {name} within {timeout_s:g} s: is one running there "
+                f"(flowact up, flowact demo), and is ROS_DOMAIN_ID the same?",
                 file=sys.stderr,
             )
             return 1
-        return _speak(executor, client, goal)
+        return _speak(executor, client, goal, Silence(timeout_s, name))
     finally:
         client.destroy()
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
-        rclpy.try_shutdown()
+        close_participant()
+
+
+class Silence:
+    """How long nothing was heard of an avatar that is there."""
+
+    def __init__(self, most_s: float, name: str) -> None:
+        self._most_s, self._name, self._heard = most_s, name, time.monotonic()
+
+    def broken(self) -> None:
+        """Something was heard."""
+        self._heard = time.monotonic()
+
+    def complaint(self) -> str:
+        """Too long: what to look at. Else an empty text."""
+        if time.monotonic() - self._heard < self._most_s:
+            return ""
+        return (
+            f"there is an avatar at {self._name}, but nothing was heard of it for {self._most_s:g} s: it hangs (see "
+            f"its log, flowact doctor), or belongs to another user or container and cannot share memory with this one: "
+            f"run both as the same user, or both with FASTDDS_BUILTIN_TRANSPORTS=UDPv4"
+        )
 
 
 def _wait_for_server(executor: SingleThreadedExecutor, client: ActionClient, timeout_s: float) -> bool:
@@ -73,10 +104,11 @@ def _wait_for_server(executor: SingleThreadedExecutor, client: ActionClient, tim
     return client.server_is_ready()
 
 
-def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any) -> int:
+def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any, silence: Silence) -> int:
     last_phase: list[int] = []
 
     def on_feedback(message: Any) -> None:
+        silence.broken()
         phase = message.feedback.phase
         if last_phase != [phase]:
             last_phase[:] = [phase]
@@ -94,8 +126,13 @@ def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any) ->
                 return 130
             cancelled.set()
             handle.cancel_goal_async()
+        complaint = silence.complaint()
+        if complaint:
+            print(f"error: {complaint}", file=sys.stderr)
+            return 1
         if handle is None and sent.done():
             handle = sent.result()
+            silence.broken()
             if not handle.accepted:
                 print("error: the goal was not accepted", file=sys.stderr)
                 return 1

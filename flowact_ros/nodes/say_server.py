@@ -2,8 +2,8 @@
 """The `say` action: speech through the avatar, with queueing, interruption and cancel as barge-in.
 
 rclpy runs an action's `execute` either blocking (nothing else is served then) or as a coroutine that its executor
-polls without pause. Here a goal is executed by neither: it is marked as executing, followed frame by frame, and
-its result is sent when it is known. Every request is served at once, with one thread.
+polls without pause. Here a goal is executed by neither: it is marked as executing, its sound is given to the engine
+piece by piece, it is followed frame by frame, and its result is sent when it is known.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+import numpy as np
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 
 from flowact_msgs.action import Say
 from flowact_msgs.msg import Transcript
+from flowact_ros.engine.interfaces import AudioQueueFull
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import one_line
 from flowact_ros.nodes.convert import ConversionError, audio_array, to_duration
+from flowact_ros.nodes.deferred_server import DeferredServer
 from flowact_ros.timebase import FRAME_RATE
 
 if TYPE_CHECKING:
@@ -30,27 +33,21 @@ if TYPE_CHECKING:
 
 TEND_S = 0.05  # how often goals are looked at
 FEEDBACK_S = 0.2
+FEEDBACKS = 4  # of goals that wait, at most, each time: of hundreds each hears of itself now and then
+AHEAD_S = 60.0  # speech that the engine is given before it is needed; it refuses more than 120 s
+PIECE_S = 0.5  # once so much is there, the least that it is given: soon enough that the utterance is not taken for over
 LONGEST_BREAK_FRAMES = 50
 REST_TIMEOUT_S = 2.0  # for the last frame of an interrupted one
 START_TIMEOUT_S = 20.0  # for the first frame, once nothing else is being said
 
 
-class _DeferredServer(ActionServer):
-    """An action server whose goals end when `finish` is called."""
-
-    def notify_execute(self, goal_handle: ServerGoalHandle, execute_callback: Any) -> None:
-        """Called by `ServerGoalHandle.execute` once the goal's state is EXECUTING: no task is made of it."""
-
-    def finish(self, goal_handle: ServerGoalHandle, respond: Callable[[ServerGoalHandle], Any]) -> None:
-        """Has `respond` set the goal's last state and return its result, in the executor."""
-        super().notify_execute(goal_handle, respond)
-
-
 class _Utterance:
     """A goal on its way."""
 
-    def __init__(self, handle: ServerGoalHandle, name: str, duration_s: float) -> None:
-        self.handle, self.name, self.duration_s = handle, name, duration_s
+    def __init__(self, handle: ServerGoalHandle, name: str, pcm: np.ndarray, rate: int) -> None:
+        self.handle, self.name, self.rate = handle, name, rate
+        self.duration_s = len(pcm) / rate
+        self.rest = pcm  # what the engine was not given yet
         self.request = handle.request
         self.frames = 0  # that left with its sound
         self.others = 0  # frames without its sound, since the last one with it
@@ -63,6 +60,12 @@ class _Utterance:
     def interrupt(self, code: int, reason: str) -> None:
         if self.cut is None:
             self.cut, self.cut_at = (code, reason), time.monotonic()
+            self.rest = self.rest[:0]
+
+    def piece(self, most_s: float) -> tuple[np.ndarray, bool]:
+        """The next samples to give, and whether they are the last ones."""
+        size = max(1, int(most_s * self.rate))
+        return self.rest[:size], size >= len(self.rest)
 
     def frame_left(self, own: bool) -> None:
         """A frame left, with its sound or not. Silence put in where the engine was late is not the end of it."""
@@ -95,19 +98,19 @@ class SayServer:
         self._lock = threading.Lock()
         self._utterances: list[_Utterance] = []
         self._number = 0
-        self._server = _DeferredServer(
+        self._timer = node.add_timer(TEND_S, self._tend)
+        self._timer.cancel()  # runs while there are goals: each wake asks all entities of the node
+        self._server = DeferredServer(
             node,
             Say,
             topics.SAY,
-            execute_callback=lambda handle: Say.Result(),  # never called: see _DeferredServer
+            on_waiting=self._timer.reset,
             goal_callback=lambda request: GoalResponse.ACCEPT,  # a refusal is a result that says why
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
             result_timeout=60,
         )
         node.add_entity(self._server.destroy)
-        self._timer = node.add_timer(TEND_S, self._tend)
-        self._timer.cancel()  # runs while there are goals: each wake asks all entities of the node
 
     def attach(
         self, session: Session, speaking: Callable[[], bool], on_speech: Callable[[str], None]
@@ -159,7 +162,8 @@ class SayServer:
         except ConversionError as error:
             self._refuse(handle, Say.Result.INVALID_AUDIO, str(error))
             return
-        busy = bool(self._utterances) or self._speaking()
+        # Speech of the topic counts as well, also while it waits.
+        busy = bool(self._utterances) or self._speaking() or session.queued_s > 0.0
         if goal.policy == Say.Goal.REJECT and busy:
             self._refuse(handle, Say.Result.REJECTED, "something is being said, and the policy is REJECT")
             return
@@ -176,18 +180,32 @@ class SayServer:
             return
         self._number += 1
         name = self._free_name(goal.utterance_id or f"say-{self._number}")
-        utterance = _Utterance(handle, name, len(pcm) / rate)
+        utterance = _Utterance(handle, name, pcm, rate)
         with self._lock:
             self._utterances.append(utterance)
         self._timer.reset()
         try:
             self._on_speech(name)
-            session.push_audio(pcm, rate, utterance_id=name, last=True)
         except Exception:
             with self._lock:
                 self._utterances.remove(utterance)
             raise
+        self._feed_or_fail(session)
         self._tell_text(name, goal.text.strip())
+
+    def _feed(self, session: Session) -> None:
+        """Gives the engine what it has room for, one goal after the other: no goal is too long."""
+        for utterance in list(self._utterances):
+            while len(utterance.rest):
+                room = AHEAD_S - session.queued_s
+                piece, last = utterance.piece(room)
+                if room < PIECE_S and not (last and room > 0):
+                    return
+                try:
+                    session.push_audio(piece, utterance.rate, utterance_id=utterance.name, last=last)
+                except AudioQueueFull:  # speech of the topic fills it: later
+                    return
+                utterance.rest = utterance.rest[len(piece) :]
 
     def _tell_text(self, name: str, text: str) -> None:
         """Times of its words are not known: `start` and `end` stay 0."""
@@ -207,12 +225,10 @@ class SayServer:
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         with self._lock:
             utterance = next((u for u in self._utterances if u.handle.goal_id == handle.goal_id), None)
-        if utterance is None or self._session is None:
-            return CancelResponse.REJECT  # it has just ended
-        if utterance.cut is None:
+        if utterance is not None and utterance.cut is None and self._session is not None:
             utterance.interrupt(Say.Result.INTERRUPTED, "cancelled")
             self._session.interrupt(utterance.name)
-        return CancelResponse.ACCEPT
+        return CancelResponse.ACCEPT  # also of one whose result is about to leave: it then says so
 
     def interrupted(self, how: str) -> None:
         """All goals end as interrupted; the caller interrupts the session."""
@@ -230,16 +246,20 @@ class SayServer:
 
     def _tend(self) -> None:
         now = time.monotonic()
+        self._server.tend()
+        if self._session is not None:
+            self._feed_or_fail(self._session)
         with self._lock:
             done = [u for u in self._utterances if u.ended(now)]
             self._utterances = [u for u in self._utterances if u not in done]
             waiting = list(self._utterances)
-        if not waiting:
-            self._timer.cancel()
         for utterance in done:
             self._finish(utterance, *(utterance.cut or (Say.Result.NONE, "")))
-        for place, utterance in enumerate(waiting):
-            first = place == 0
+        if not waiting and not self._server.waiting:
+            self._timer.cancel()
+        told = 0
+        for utterance in sorted(waiting, key=lambda u: u.fed_back):
+            first = utterance is waiting[0]
             if first and not utterance.frames and not self._speaking():
                 utterance.turn_since = utterance.turn_since or now
                 if now - utterance.turn_since > START_TIMEOUT_S:
@@ -248,7 +268,8 @@ class SayServer:
                     )
                     if self._session is not None:
                         self._session.interrupt(utterance.name)
-            if now - utterance.fed_back >= FEEDBACK_S:
+            if now - utterance.fed_back >= FEEDBACK_S and (first or told < FEEDBACKS):
+                told += not first
                 utterance.fed_back = now
                 feedback = Say.Feedback(frames=utterance.frames)
                 if utterance.frames:
@@ -256,6 +277,17 @@ class SayServer:
                 else:
                     feedback.phase = Say.Feedback.PREPARING if first else Say.Feedback.QUEUED
                 utterance.handle.publish_feedback(feedback)
+
+    def _feed_or_fail(self, session: Session) -> None:
+        """A goal whose sound the engine refuses ends, and keeps no other from its turn."""
+        try:
+            self._feed(session)
+        except Exception as error:  # the goal must get its result, whatever it was
+            self._node.report(error, "say")
+            culprit = next((u for u in self._utterances if len(u.rest)), None)
+            if culprit is not None:
+                with self._lock:
+                    culprit.interrupt(Say.Result.ENGINE_ERROR, one_line(error))
 
     def _finish(self, utterance: _Utterance, code: int, reason: str) -> None:
         spoken_s = min(utterance.frames / FRAME_RATE, utterance.duration_s)

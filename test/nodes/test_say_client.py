@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flowact say` to an avatar that is there and does not answer ends in time, and says what to look at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy.action import ActionServer, GoalResponse
+from rclpy.executors import SingleThreadedExecutor
+from ros_harness import loud
+
+from flowact_msgs.action import Say
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.say_client import say
+
+pytestmark = pytest.mark.usefixtures("domain")
+
+
+@pytest.fixture(params=["takes no goal", "never ends"])
+def mute(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An avatar that is seen; its answers do not come, as those of another user's shared memory."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node("mute", namespace="/mute", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    asleep, stop = threading.Event(), threading.Event()
+
+    def on_goal(goal: Say.Goal) -> GoalResponse:
+        return GoalResponse.ACCEPT
+
+    server = ActionServer(
+        node,
+        Say,
+        topics.SAY,
+        execute_callback=lambda handle: Say.Result(),
+        goal_callback=on_goal,
+        handle_accepted_callback=lambda handle: asleep.set(),
+    )
+    if request.param == "never ends":
+        executor.add_node(node)
+
+    def spin() -> None:
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield request.param
+    finally:
+        stop.set()
+        thread.join()
+        server.destroy()
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_an_avatar_that_does_not_answer(mute: str, capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    assert say(loud(0.2), 24000, namespace="/mute", timeout_s=4.0) == 1
+    assert time.monotonic() - began < 30.0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is an avatar at /mute/say" in line and "another user" in line and "UDPv4" in line
