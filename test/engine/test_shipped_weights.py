@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flowact_ros.data.characters import NAMED
 from flowact_ros.engine.characters import list_characters, load_character
@@ -14,6 +15,7 @@ from flowact_ros.engine.interfaces import Frame, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
 from flowact_ros.engine.session import Session
 from flowact_ros.media.wav import read_audio
+from flowact_ros.models.codec.appearance import Appearance
 from flowact_ros.models.codec.motion import control_index
 
 CHARACTER = "sofia"
@@ -68,14 +70,33 @@ def test_the_same_inputs_give_the_same_frames(pipeline: AvatarPipeline) -> None:
     assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["noise", "grey", "gradient", "upside down"])
+@pytest.mark.parametrize(
+    "kind",
+    ["noise", "grey", "black", "gradient", "upside down", "a robot upside down", "on its side", "too small a face"],
+)
 def test_what_is_no_character_is_refused(pipeline: AvatarPipeline, kind: str) -> None:
     y, x = np.mgrid[0:480, 0:480]
     images = {
         "noise": np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8),
         "grey": np.full((480, 480, 3), 128, np.uint8),
         "gradient": np.stack([x // 2, y // 2, (x + y) // 4], -1).astype(np.uint8),
+        "black": np.zeros((480, 480, 3), np.uint8),
         "upside down": load_character("mia")[::-1].copy(),
+        "a robot upside down": load_character("coral")[::-1].copy(),
+        "on its side": np.rot90(load_character("mia")).copy(),
+        "too small a face": np.pad(load_character("mia")[::4, ::4], ((190, 190), (190, 190), (0, 0))),
     }
     with pytest.raises(ReferenceError_, match="use a picture in the style of the shipped characters"):
         pipeline.load_reference(images[kind])
+
+
+def test_what_does_not_move_is_refused(pipeline: AvatarPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn with an open mouth and closed lids before it is accepted: a renderer that only copies it is found out."""
+    whole = pipeline.codec.render
+
+    def copies(who: Appearance, motion: torch.Tensor) -> np.ndarray:
+        return whole(who, who.own.expand(len(motion), -1))
+
+    monkeypatch.setattr(pipeline.codec, "render", copies)
+    with pytest.raises(ReferenceError_, match="the mouth of this image does not move"):
+        pipeline.load_reference(load_character("mia"))
