@@ -31,7 +31,7 @@ from flowact_ros.diffusion.kv_cache import Cache, entry_cache, join, reference_c
 from flowact_ros.diffusion.memory import MemoryBank
 from flowact_ros.diffusion.sampler import noise_for, rollout
 from flowact_ros.diffusion.schedule import add_noise, step_sigmas, training_sigmas, velocity_weight
-from flowact_ros.models.codec.motion import normalise
+from flowact_ros.models.codec.motion import CONTROL_NAMES, normalise
 from flowact_ros.models.config import ModelConfig, with_overrides
 from flowact_ros.models.dit import Condition, DiT
 from flowact_ros.timebase import FRAMES_PER_LATENT
@@ -42,6 +42,7 @@ MIXED = 0.15  # share of batches whose chunks differ in size: a cut may end a ch
 WHOLE = 0.85  # share of the other batches whose chunks have all three latents
 DIAGONAL = 0.25  # share of rows with a window of several chunks as well
 CHANGES = 0.1  # weight of the error of changes from frame to frame, in units of the changes
+EVENTS = {"blink_left": 4.0, "blink_right": 4.0, "gaze_x": 2.0, "gaze_y": 2.0}  # weights of rare, fast controls
 SLOWEST = 0.055  # [deviations a frame] slower controls count like those that change by this
 MEMORY_NOISE = 0.4  # deviation of the strongest noise on memory, in units of the changes
 MOST_NOISE = 0.15  # the same in deviations of the control: fast ones have no more
@@ -92,6 +93,7 @@ class Adaptation:
         self.table = torch.from_numpy(self.data.vectors.astype(np.float32))
         self.pace = pace(self.data)
         self.change_weight = CHANGES / (self.pace.square() + SLOWEST**2)
+        self.weight = torch.tensor([EVENTS.get(name, 1.0) for name in CONTROL_NAMES])
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,7 @@ class Adaptation:
             off = predicted.float() - clean
             squared = off.square()
             costs = squared + self.change_weight.to(off.device) * changes(off).square()
-            loss = loss + (costs * velocity_weight(sigma)[..., None, None]).sum()
+            loss = loss + (costs * self.weight.to(off.device) * velocity_weight(sigma)[..., None, None]).sum()
             error, still = error + squared.detach().sum(), still + clean.square().sum()
             count += clean.numel()
         return {"loss": loss / count, "error": error / count, "still": still / count}
