@@ -27,7 +27,7 @@ from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions
 
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
-TURNS = (Faces, Batch, Faces, RaisedHands, Faces, Batch, Faces, RaisedHands, Faces, Batch)  # kinds of steps
+TURNS = (Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces)  # kinds of steps
 SEEN = 0.02  # [half the range of a colour] of a hand against what is behind it
 FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
 
