@@ -75,6 +75,7 @@ class Intake:
         self._repeats = 2 * config.reorder_window + 1  # chunks that may come between one and its repeat
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._ends: tuple[int | None, int | None] = (None, None)  # numbers that continue the last chunk
+        self._feeds: list[Feed] = []  # what the timeline did not get yet
         self._now = 0.0
 
     def push(
@@ -94,28 +95,34 @@ class Intake:
         Raises AudioError; nothing is taken then.
         """
         chunk = check_chunk(pcm, sample_rate, first_sample, sequence, last, self.counts)
-        self.counts.received += len(chunk.pcm)
         held = sum(len(c.pcm) / c.rate for s in self._streams.values() for c in s.held)
         waiting, coming = queued / SAMPLE_RATE + held, len(chunk.pcm) / chunk.rate
         if waiting + coming > self._config.queue_s:
-            self.counts.drop(losses.QUEUE_FULL, len(chunk.pcm))
             raise AudioQueueFull(
                 f"{waiting:.1f} s of speech wait and {coming:.1f} s more came: the limit is "
                 f"{self._config.queue_s:g} s; push later or interrupt"
             )
-        feeds: list[Feed] = []
+        self.counts.received += len(chunk.pcm)
         self._now = now
-        self._offer(utterance_id, chunk, feeds)
-        return feeds
+        try:
+            self._offer(utterance_id, chunk, self._feeds)
+        except AudioError:
+            self.counts.drop(losses.OTHER_RATE, len(chunk.pcm))
+            raise  # what other chunks brought about meanwhile comes with the next call
+        return self._fed()
 
-    def refuse(self, samples: int) -> None:
-        """Counts what could not even be pushed."""
+    def refuse(self, samples: int, reason: str) -> None:
+        """Counts what was not even pushed, or pushed in vain and given up."""
         self.counts.received += samples
-        self.counts.drop(losses.REFUSED, samples)
+        self.counts.drop(reason, samples)
+
+    def _fed(self) -> list[Feed]:
+        feeds, self._feeds = self._feeds, []
+        return feeds
 
     def poll(self, now: float, *, everything: bool = False) -> list[Feed]:
         """Chunks that waited long enough for missing ones (or all that wait) go on; what paused for long ends."""
-        feeds: list[Feed] = []
+        feeds = self._feeds
         self._now = now
         for name, stream in list(self._streams.items()):
             if stream.held and (everything or now - stream.held_since >= self._config.hold_s):
@@ -125,7 +132,7 @@ class Intake:
                 self._drop(stream, losses.REPEATED, len(stream.doubted.pcm))
                 stream.doubted = None
             self._end_if_paused(stream, feeds)
-        return feeds
+        return self._fed()
 
     def holding(self) -> bool:
         """Some chunk waits for an earlier one."""
@@ -141,7 +148,6 @@ class Intake:
             stream = self._settle_doubt(name, stream, chunk, feeds)
             place = self._place(stream, chunk)
             if chunk.rate != stream.rate and not (stream.finished or place is Place.NEW or not name):
-                self.counts.drop(losses.OTHER_RATE, len(chunk.pcm))
                 raise AudioError(
                     f"sample rate changed from {stream.rate} to {chunk.rate} Hz inside utterance {name!r}: "
                     "one rate per utterance is needed, and an utterance_id of its own for each voice"
@@ -157,7 +163,7 @@ class Intake:
             for other in self._streams.values():
                 if other.fresh:
                     self._release(other, feeds)  # it came before, so it is said before
-            stream = self._open(name, chunk)
+            stream = self._open(name, chunk, feeds)
         if stream is None:
             return  # an end without a beginning
         stream.arrived_at = self._now
@@ -195,7 +201,7 @@ class Intake:
             self._drop(stream, losses.REPEATED, len(first.pcm))
             return stream
         self._end(stream, feeds)
-        again = self._open(name, first)
+        again = self._open(name, first, feeds)
         again.arrived_at = self._now
         self._take(again, first, feeds)
         again.numbering.see(chunk)
@@ -218,11 +224,13 @@ class Intake:
         followed = not stream.finished  # its numbers fell back while it was going on: nothing was missed in between
         self._end(stream, feeds)
         goes_on = place is Place.NEXT and chunk.rate == stream.rate
-        successor = self._open(name, chunk, stream.numbering if goes_on else None)
+        successor = self._open(name, chunk, feeds, stream.numbering if goes_on else None)
         successor.begun = followed
         return successor
 
-    def _open(self, name: str, chunk: Chunk, numbering: Numbering | None = None) -> _Stream:
+    def _open(
+        self, name: str, chunk: Chunk, feeds: list[Feed], numbering: Numbering | None = None
+    ) -> _Stream:
         resampler = None
         if chunk.rate != SAMPLE_RATE:
             resampler = soxr.ResampleStream(chunk.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
@@ -233,7 +241,7 @@ class Intake:
         self._streams.pop(name, None)
         self._streams[name] = stream
         while len(self._streams) > _REMEMBERED:
-            self._streams.popitem(last=False)
+            self._end(self._streams.popitem(last=False)[1], feeds)
         return stream
 
     def _end_if_paused(self, stream: _Stream, feeds: list[Feed]) -> None:
@@ -252,6 +260,7 @@ class Intake:
         if stream.finished:
             return
         stream.finished = True
+        stream.numbering.forget_sound()
         utterance = stream.utterance
         if not (utterance.closed or utterance.cancelled):
             self.counts.unended += 1

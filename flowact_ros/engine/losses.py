@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 _LOG = logging.getLogger(__name__)
 
-# Why samples were not heard, and what to do about it.
+# Why samples were not heard, and what to do about it; the last three are told to whoever pushed them.
 REPEATED = "repeated"
 LATE = "late"
 INTERRUPTED = "interrupted"
@@ -19,9 +19,6 @@ _REMEDIES = {
     REPEATED: "were dropped: they came a second time, with the same numbers; send each chunk once",
     LATE: "were dropped: they came after silence had taken their place; send chunks in order and in time",
     INTERRUPTED: "were dropped: their utterance was interrupted; speak on under another utterance_id",
-    QUEUE_FULL: "were refused: too much speech waits; send it later, or interrupt",
-    OTHER_RATE: "were refused: the sample rate changed inside the utterance; give each voice its own utterance_id",
-    REFUSED: "were refused: they could not be understood",
 }
 
 

@@ -96,7 +96,7 @@ class Numbering:
         self._lost: deque[tuple[_Counter, int, int]] = deque(maxlen=repeats)  # values [from, to) of a counter
         self._previous: tuple[tuple[int | None, int | None], int] | None = None
         self._same = self._should_move = False
-        self._tail = np.zeros(0, np.float32)  # of the chunk delivered last
+        self._tail = np.zeros(0, np.float32)  # the chunk delivered last
 
     @property
     def ends(self) -> tuple[int | None, int | None]:
@@ -207,5 +207,11 @@ class Numbering:
         self._first.delivered(chunk.first, len(chunk.pcm), not agree)
         self._sequence.delivered(chunk.sequence, 1, not agree)
         self._recent.append((now, chunk.numbers, chunk.digest))
-        if len(chunk.pcm):
+        if chunk.last:
+            self.forget_sound()
+        elif len(chunk.pcm):
             self._tail = chunk.pcm
+
+    def forget_sound(self) -> None:
+        """Nothing goes on from here: what is remembered of finished utterances are numbers alone."""
+        self._tail = np.zeros(0, np.float32)

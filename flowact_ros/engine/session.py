@@ -29,6 +29,7 @@ from flowact_ros.engine.interfaces import (
     Pipeline,
     Reference,
 )
+from flowact_ros.engine.losses import REFUSED
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.session_config import SessionConfig
@@ -143,10 +144,10 @@ class Session:
                 self._stream.feed(feeds)
             return len(pcm) > sum(self._intake.counts.dropped.values()) - dropped
 
-    def refuse_audio(self, samples: int) -> None:
-        """Counts speech that was refused before it could be pushed, in samples of its own rate."""
+    def refuse_audio(self, samples: int, reason: str = REFUSED) -> None:
+        """Counts speech that was not pushed, or for which there was no room and that is given up; by `losses`."""
         with self._intake_lock:
-            self._intake.refuse(samples)
+            self._intake.refuse(samples, reason)
 
     def set_instruction(
         self, text: str, *, behaviour: str = "", priority: int = 0, utterance_id: str = ""

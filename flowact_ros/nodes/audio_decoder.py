@@ -45,12 +45,13 @@ class AudioDecoder:
         frames, rate, rest = audio_frames(message, sender.rest)
         sender.rest_before, sender.rest = sender.rest, rest
         if rest:
-            self._tell(sender, message, "a chunk ends inside a sample: it goes on in the next")
+            size = len(message.data)
+            self._tell(sender, message, "cut", f"a chunk of {size} bytes ends inside a sample: it goes on in the next")
         pcm = sender.downmix(frames)
-        self._tell(sender, message, sender.downmix.remark)
+        self._tell(sender, message, "channels", sender.downmix.remark)
         if message.last:
             if rest:
-                self._tell(sender, message, f"its last {len(rest)} bytes are no whole sample, and are dropped")
+                self._tell(sender, message, "over", f"its last {len(rest)} bytes are no whole sample, and are dropped")
             sender.rest = b""
         return pcm, rate
 
@@ -70,7 +71,7 @@ class AudioDecoder:
             self._senders.popitem(last=False)
         return sender
 
-    def _tell(self, sender: _Sender, message: AudioChunk, text: str) -> None:
-        if text and text not in sender.told:
-            sender.told.add(text)
+    def _tell(self, sender: _Sender, message: AudioChunk, kind: str, text: str) -> None:
+        if text and kind not in sender.told:
+            sender.told.add(kind)
             self._warn(f"speech {message.utterance_id!r}: {text}" if message.utterance_id else f"speech: {text}")

@@ -22,6 +22,8 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
+from flowact_ros.engine.interfaces import AudioQueueFull
+from flowact_ros.engine.losses import QUEUE_FULL
 from flowact_ros.engine.runtime import best_threads, give_memory_back, keep_freed_memory, spare_the_collector
 from flowact_ros.launcher.resources import use_image_profile
 from flowact_ros.launcher.shared_memory import sweep
@@ -278,14 +280,18 @@ class AvatarGenerator(FlowactNode):
         except ConversionError:
             self._session.refuse_audio(len(message.data) // 2)
             raise
-        taken = self._session.push_audio(
-            pcm,
-            rate,
-            utterance_id=message.utterance_id,
-            first_sample=int(message.first_sample),
-            sequence=int(message.sequence),
-            last=message.last,
-        )
+        try:
+            taken = self._session.push_audio(
+                pcm,
+                rate,
+                utterance_id=message.utterance_id,
+                first_sample=int(message.first_sample),
+                sequence=int(message.sequence),
+                last=message.last,
+            )
+        except AudioQueueFull:
+            self._session.refuse_audio(len(pcm), QUEUE_FULL)
+            raise
         if taken:  # what is refused or empty does not make the face speak
             self._speech_comes(message.utterance_id)
             if self._publisher is not None:

@@ -199,6 +199,38 @@ def test_the_end_of_a_voice_without_an_end_is_heard() -> None:
     assert listener.intake.counts.unended == 1
 
 
+def test_what_a_refused_chunk_brings_about_is_not_lost() -> None:
+    """A chunk out of turn waits; it is released by one that is refused itself."""
+    listener = Listener()
+    first, second = voice(0.1, 1), voice(0.1, 2)
+    listener.hear(Piece(0.0, first, RATE, "a", None, 5, False))
+    with pytest.raises(AudioError):
+        listener.hear(Piece(0.01, second, 16_000, "a", None, 6, False))
+    listener.hear(Piece(0.02, second, RATE, "a", None, 6, True))
+    np.testing.assert_array_equal(listener.end().pcm, np.concatenate([first, second]))
+    assert balanced(listener)
+
+
+def test_more_utterances_than_are_remembered_lose_nothing() -> None:
+    listener = Listener()
+    pieces = [voice(0.1, i, 16_000) for i in range(100)]
+    for i, pcm in enumerate(pieces):
+        listener.hear(Piece(0.0, pcm, 16_000, str(i), 7, 7, False))
+    assert len(listener.end().pcm) == pytest.approx(100 * 2400, abs=100)
+    assert listener.intake.counts.heard == 100 * 1600
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_finished_utterance_keeps_no_sound(ends: bool) -> None:
+    """64 of them are remembered: with their last chunks, of up to minutes, that would be gigabytes."""
+    listener = Listener()
+    for i in range(3):
+        listener.hear(Piece(listener.now, voice(0.5, i, 16_000), 16_000, str(i), 0, 0, ends))
+        listener.end()
+    for stream in listener.intake._streams.values():
+        assert stream.finished and not stream.held and stream.resampler is None and not len(stream.numbering._tail)
+
+
 def test_an_interrupted_utterance_stays_silent_and_the_next_one_is_heard() -> None:
     for numbering, name in [("both", "tts"), ("both", ""), ("none", "tts"), ("zeros", "tts")]:
         first, second = voice(1.0, 1), voice(1.0, 2)
