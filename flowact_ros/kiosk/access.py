@@ -10,11 +10,14 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from aiohttp import web
+
+from flowact_ros.kiosk.errors import KioskError
 
 TOKEN_VARIABLE = "FLOWACT_KIOSK_TOKEN"
 MIN_TOKEN = 16  # characters
@@ -62,12 +65,39 @@ def same_origin(origin: str, host: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.netloc) and parts.netloc.lower() == host.lower()
 
 
+def checked_origin(origin: str) -> str:
+    """As browsers write it. Raises KioskError for anything else."""
+    text = origin.strip().rstrip("/").lower()
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https") and parts.hostname and text == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        whole = False
+    if not whole or "@" in text:
+        raise KioskError(f"allowed origin {origin!r}: expected https://NAME or https://NAME:PORT")
+    default = {"http": ":80", "https": ":443"}[parts.scheme]  # browsers leave it out
+    return text.removesuffix(default)
+
+
+def checked_base_path(path: str) -> str:
+    """With a slash before it and none after it; "" for none. Raises KioskError for what is no plain path."""
+    text = path.strip().strip("/")
+    if not text:
+        return ""
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text) or ".." in text.split("/"):
+        raise KioskError(f"base path {path!r}: expected one like /face, of letters, digits and . _ ~ - between slashes")
+    return f"/{text}"
+
+
 class Access:
     """The server's rules as an aiohttp middleware; `token` is None on loopback."""
 
-    def __init__(self, token: str | None, allowed_origins: tuple[str, ...] = ()) -> None:
+    def __init__(self, token: str | None, allowed_origins: tuple[str, ...] = (), base_path: str = "") -> None:
         self.token = token
-        self.allowed_origins = allowed_origins  # e.g. a TLS proxy in front, which changes the Host header
+        # Those of a TLS proxy in front, which passes its own name on as the Host header.
+        self.allowed_origins = allowed_origins
+        self.allowed_hosts = {urlsplit(origin).netloc for origin in allowed_origins}
+        self.base_path = base_path
         self.refused = 0
 
     @property
@@ -79,10 +109,13 @@ class Access:
                 self.refused += 1
                 status, reason = refusal
                 return web.Response(status=status, text=reason + "\n", headers=_HEADERS)
-            if self.token is not None and request.path == "/" and "token" in request.query:
-                # The token moves from the address bar (history, shoulder) into a cookie scripts cannot read.
-                response: web.StreamResponse = web.Response(status=303, headers={"Location": "/"})
-                response.set_cookie(_COOKIE, self.token, httponly=True, samesite="Strict", path="/")
+            if self.token is not None and request.path.endswith("/") and "token" in request.query:
+                # The token moves from the address bar (history, shoulder) into a cookie scripts cannot read. The way
+                # back is relative: a proxy may have taken a base path off.
+                response: web.StreamResponse = web.Response(status=303, headers={"Location": "./"})
+                response.set_cookie(
+                    _COOKIE, self.token, httponly=True, samesite="Strict", path=f"{self.base_path}/"
+                )
             else:
                 response = await handler(request)
             if not response.prepared:
@@ -92,15 +125,18 @@ class Access:
         return check
 
     def _refusal(self, request: web.Request) -> tuple[int, str] | None:
-        if self.token is None and not is_loopback(_host_name(request.host)):
-            return 403, "this page answers to localhost only"
+        foreign = not is_loopback(_host_name(request.host)) and request.host.lower() not in self.allowed_hosts
+        if self.token is None and foreign:
+            return 403, (
+                "this page answers to localhost only; behind a proxy, name its address in the parameter allowed_origins"
+            )
         origin = request.headers.get("Origin")
-        websocket = request.path == "/ws"
+        websocket = request.path in ("/ws", f"{self.base_path}/ws")
         if origin is None:
             if websocket:
                 return 403, "the WebSocket needs the Origin header of this page"
         elif not (same_origin(origin, request.host) or origin in self.allowed_origins):
-            return 403, "requests of other origins are refused"
+            return 403, f"requests of other origins are refused: {origin} is not in the parameter allowed_origins"
         if self.token is not None and not self._knows_token(request):
             return 401, "this page needs its token: open the address that was printed when the avatar started"
         return None

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import socket
 
-from flowact_ros.kiosk.errors import KioskError
+from flowact_ros.kiosk.errors import KioskError, PortTaken
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A non-blocking TCP socket that listens on one address (IPv4 first). Raises `KioskError` with what to do."""
+    """A non-blocking TCP socket that listens on one address (IPv4 first). Raises `KioskError` with what to do,
+    `PortTaken` where waiting may help."""
     try:
         found = socket.getaddrinfo(
             host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -27,7 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise KioskError(
+            raise PortTaken(
                 f"port {port} on {host} is already in use; choose another, or 0 for any free one"
             ) from error
         if error.errno == errno.EACCES:
@@ -35,3 +36,13 @@ def listen(host: str, port: int) -> socket.socket:
         raise KioskError(f"cannot serve the page on {host}:{port} ({error.strerror})") from error
     listener.setblocking(False)
     return listener
+
+
+def address_of_this_machine() -> str:
+    """The IPv4 address that other machines reach this one by; 127.0.0.1 where there is no network. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of a network that exists in documents only: the route to anywhere
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from flowact_ros.kiosk.access import Access, choose_token, is_loopback
+from flowact_ros.kiosk.access import Access, checked_base_path, checked_origin, choose_token, is_loopback
 from flowact_ros.kiosk.errors import KioskError
-from flowact_ros.kiosk.listener import listen
+from flowact_ros.kiosk.listener import address_of_this_machine, listen
 from flowact_ros.kiosk.outbox import Outbox
 from flowact_ros.kiosk.protocol import (
     AUDIO,
@@ -53,10 +53,12 @@ class _Client:
 class KioskServer:
     """Serves the page on `http://host:port/` from construction until `close`.
 
+    Behind a proxy: `allowed_origins` ("https://robot.example") are the names it is seen under, `base_path` ("/face") is
+    what the proxy puts before its paths, if it leaves that on.
+
     `port` 0 takes any free one (see `.port`, `.url`). On loopback no token is asked for; on any other `host` the token
     is `token`, else FLOWACT_KIOSK_TOKEN, else a fresh one, and `.url` carries it. `buffer_ms` is the jitter buffer of
-    the pages. `allowed_origins` admits pages behind a proxy ("https://robot.example"). Raises `KioskError` when the
-    address cannot be had.
+    the pages. Raises `KioskError` when the address cannot be had.
 
     `push_frame`, `push_audio` and `set_state` may be called from any thread and return at once.
     """
@@ -70,6 +72,7 @@ class KioskServer:
         title: str = "FlowAct",
         buffer_ms: int = 200,
         allowed_origins: tuple[str, ...] = (),
+        base_path: str = "",
     ) -> None:
         if not 0 <= port <= 65_535:
             raise KioskError(f"port is {port}; expected 0 to 65535")
@@ -80,7 +83,9 @@ class KioskServer:
         except ValueError as error:
             raise KioskError(str(error)) from error
         self.host = host
-        self._access = Access(self.token, tuple(allowed_origins))
+        self.base_path = checked_base_path(base_path)
+        self._access = Access(self.token, tuple(map(checked_origin, allowed_origins)), self.base_path)
+        self._health = "ok"
         self._hello = {
             "title": title, "run": secrets.token_hex(8), "buffer_ms": buffer_ms,
             "frame_rate": FRAME_RATE, "sample_rate": SAMPLE_RATE,
@@ -113,8 +118,8 @@ class KioskServer:
 
     @property
     def origin(self) -> str:
-        """`http://host:port` as a browser on this machine writes it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)
+        """`http://host:port` as a browser writes it: for all addresses the one that other machines reach."""
+        host = address_of_this_machine() if self.host in ("0.0.0.0", "::", "[::]", "") else self.host
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
         return f"http://{host}:{self.port}"
@@ -122,7 +127,7 @@ class KioskServer:
     @property
     def url(self) -> str:
         """The address to open, with the token where one is needed."""
-        return f"{self.origin}/" + (f"?token={self.token}" if self.token else "")
+        return f"{self.origin}{self.base_path}/" + (f"?token={self.token}" if self.token else "")
 
     @property
     def clients(self) -> int:
@@ -167,6 +172,10 @@ class KioskServer:
             self._state = json.loads(payload)
             message = self._pack(STATE, payload, self._newest_pts)
             self._call(self._deliver, STATE, message, 0.0)
+
+    def set_health(self, status: str) -> None:
+        """What `/healthz` answers: "ok", or what is wrong, with status 503."""
+        self._health = status
 
     def stats(self) -> dict:
         """Counters of the server and, under `pages`, the last figures each page reported (see `STATS_FIELDS`)."""
@@ -223,14 +232,17 @@ class KioskServer:
     async def _serve(self, started: list[BaseException | None], up: threading.Event) -> None:
         self._frame_arrived = asyncio.Event()
         app = web.Application(middlewares=[self._access.middleware], client_max_size=1024)
-        app.router.add_get("/ws", self._websocket)
-        app.router.add_get("/snapshot.jpg", self._get_snapshot)
-        app.router.add_get("/state", self._get_state)
-        app.router.add_get("/healthz", self._get_health)
-        for path in sorted(_STATIC.iterdir()):
-            if path.suffix in _TYPES:
-                route = "/" if path.name == "index.html" else f"/{path.name}"
-                app.router.add_get(route, _static_handler(path))
+        for base in {"", self.base_path}:  # proxies take it off, or leave it on
+            app.router.add_get(f"{base}/ws", self._websocket)
+            app.router.add_get(f"{base}/snapshot.jpg", self._get_snapshot)
+            app.router.add_get(f"{base}/state", self._get_state)
+            app.router.add_get(f"{base}/healthz", self._get_health)
+            for path in sorted(_STATIC.iterdir()):
+                if path.suffix in _TYPES:
+                    name = "" if path.name == "index.html" else path.name
+                    app.router.add_get(f"{base}/{name}", _static_handler(path))
+        if self.base_path:  # without its last slash the page would look for its parts a level too high
+            app.router.add_get(self.base_path, self._to_page)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
         try:
             await runner.setup()
@@ -326,7 +338,11 @@ class KioskServer:
 
     async def _get_health(self, request: web.Request) -> web.StreamResponse:
         age = None if self._snapshot is None else round(time.monotonic() - self._snapshot[2], 3)
-        return web.json_response({"status": "ok", "clients": self.clients, "frame_age_s": age})
+        answer = {"status": self._health, "clients": self.clients, "frame_age_s": age}
+        return web.json_response(answer, status=200 if self._health == "ok" else 503)
+
+    async def _to_page(self, request: web.Request) -> web.StreamResponse:
+        raise web.HTTPSeeOther(f"{self.base_path}/")
 
 
 async def _send(client: _Client) -> None:

@@ -24,9 +24,11 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSPolicyKind
 from rclpy.signals import SignalHandlerOptions
 
 from flowact_ros.launcher import environment
@@ -132,9 +134,23 @@ class FlowactNode(LifecycleNode):
                     return
                 handler(taken[0])
 
-        subscription = self.create_subscription(kind, name, take_burst, qos or topics.QOS[name])
+        subscription = self.create_subscription(
+            kind,
+            name,
+            take_burst,
+            qos or topics.QOS[name],
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=lambda event: self._unheard(name, event)),
+        )
         self._scope.append(lambda: self.destroy_subscription(subscription))
         return subscription
+
+    def _unheard(self, name: str, event: Any) -> None:
+        """A publisher appeared that DDS does not connect."""
+        wanted = {
+            QoSPolicyKind.RELIABILITY: "is best effort: make it RELIABLE, with a depth of 50 or more",
+            QoSPolicyKind.DURABILITY: "is volatile: make it TRANSIENT_LOCAL",
+        }.get(event.last_policy_kind, "has a quality of service that does not fit: compare `flowact_ros.nodes.topics`")
+        self.report(f"a publisher of '{self.resolve_topic_name(name)}' is not heard, since it {wanted}")
 
     def add_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> Any:
         service = self.create_service(kind, name, callback)

@@ -24,6 +24,19 @@ NANOSECONDS = 1_000_000_000
 MAX_CHANNELS = 8
 MAX_CHUNK_S = 600.0  # [s] of one message: more is a mistake, not a sentence
 MAX_SIDE = 8192  # [px] of a reference image
+MID_GREY = 128.0
+
+# Where red, green, blue (and alpha) are in a pixel; OpenCV's nameless types are in its own order, as cv_bridge has it.
+_CHANNELS = {
+    "rgb8": (0, 1, 2),
+    "bgr8": (2, 1, 0),
+    "8uc3": (2, 1, 0),
+    "rgba8": (0, 1, 2, 3),
+    "bgra8": (2, 1, 0, 3),
+    "8uc4": (2, 1, 0, 3),
+    "mono8": (0, 0, 0),
+    "8uc1": (0, 0, 0),
+}
 
 _DTYPES = {S16LE: np.dtype("<i2"), F32LE: np.dtype("<f4")}
 
@@ -101,7 +114,8 @@ def compressed_message(jpeg: bytes, stamp: Time, frame_id: str) -> CompressedIma
 
 
 def image_array(message: Image) -> np.ndarray:
-    """Image -> uint8 [H, W, 3] RGB, a copy. rgb8 and bgr8 are read here; others through cv_bridge if it is there.
+    """Image -> uint8 [H, W, 3] RGB, a copy; what is transparent lies over mid grey, as in files. Encodings of 8 bits
+    are read here; others through cv_bridge if it is there.
 
     Raises ConversionError for a wrong size, row step or encoding.
     """
@@ -109,23 +123,29 @@ def image_array(message: Image) -> np.ndarray:
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise ConversionError(f"image is {width}×{height}: each side must be 1 … {MAX_SIDE} pixels")
     encoding = message.encoding.lower()
-    if encoding not in ("rgb8", "bgr8"):
+    if encoding not in _CHANNELS:
         return _through_cv_bridge(message)
-    if step < width * 3:
+    order = _CHANNELS[encoding]
+    channels = max(order) + 1
+    if step < width * channels:
         raise ConversionError(
-            f"image row step is {step} bytes, but {width} {encoding} pixels need {width * 3}"
+            f"image row step is {step} bytes, but {width} {encoding} pixels need {width * channels}"
         )
     data = _field_view(message.data)
     if data.size != step * height:
         raise ConversionError(
             f"image has {data.size} bytes, but {height} rows of {step} bytes are {step * height}"
         )
-    pixels = data.reshape(height, step)[:, : width * 3].reshape(height, width, 3)
-    return np.ascontiguousarray(pixels[:, :, ::-1]) if encoding == "bgr8" else pixels.copy()
+    pixels = data.reshape(height, step)[:, : width * channels].reshape(height, width, channels)
+    rgb = np.ascontiguousarray(pixels[:, :, order[:3]])
+    if len(order) == 4:
+        alpha = pixels[:, :, 3:].astype(np.float32) / 255.0
+        rgb = np.rint(rgb * alpha + MID_GREY * (1.0 - alpha)).astype(np.uint8)
+    return rgb
 
 
 def _through_cv_bridge(message: Image) -> np.ndarray:
-    known = "rgb8 or bgr8"
+    known = "rgb8, bgr8, rgba8, bgra8 or mono8"
     try:
         from cv_bridge import CvBridge
     except Exception as error:  # its binary part fails in its own ways when NumPy's version does not fit

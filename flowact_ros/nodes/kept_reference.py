@@ -39,7 +39,7 @@ class KeptReference:
         try:
             with np.load(self._path, allow_pickle=False) as kept:
                 rgb, name = kept["rgb"], str(kept["name"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             rgb, name = None, ""
         self._path.unlink(missing_ok=True)
         return None if rgb is None else (rgb, name)

@@ -14,9 +14,10 @@ import time
 from sensor_msgs.msg import CompressedImage
 
 from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics
+from flowact_ros.kiosk.errors import PortTaken
 from flowact_ros.kiosk.server import KioskServer
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
+from flowact_ros.nodes.base import FlowactNode, NotYet, run, tell_supervisor
 from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
 from flowact_ros.nodes.params import Param
@@ -25,6 +26,7 @@ from flowact_ros.vocabulary import IDLE, S16LE
 
 WATCH_S = 0.25  # how often pages are counted
 STALE_S = 2.0  # without a frame for so long the page says so
+SILENT_S = 2.5  # the generator sends its metrics every second
 
 
 class KioskBridge(FlowactNode):
@@ -35,6 +37,12 @@ class KioskBridge(FlowactNode):
         Param("port", 8620, "Port of the page; 0 takes any free one", range=(0, 65535)),
         Param("title", "FlowAct", "Title of the page"),
         Param("buffer_ms", 200, "[ms] jitter buffer of the pages", range=(40, 2000)),
+        Param(
+            "allowed_origins",
+            "",
+            "Behind a proxy: what the address bar shows, https://robot.example; several between commas",
+        ),
+        Param("base_path", "", "Behind a proxy that leaves it on: the path before the page's own, /face"),
     )
 
     def __init__(self, **options: object) -> None:
@@ -43,19 +51,30 @@ class KioskBridge(FlowactNode):
         self._frames = None
         self._state: dict[str, object] = {}
         self._frame_time = time.monotonic()
+        self._metrics_time, self._fps = float("-inf"), 0.0
 
     def load(self) -> None:
         params = self.params
-        self._server = KioskServer(
-            params["host"], params["port"], title=params["title"], buffer_ms=params["buffer_ms"]
-        )
+        try:
+            self._server = KioskServer(
+                params["host"],
+                params["port"],
+                title=params["title"],
+                buffer_ms=params["buffer_ms"],
+                allowed_origins=tuple(filter(str.strip, params["allowed_origins"].split(","))),
+                base_path=params["base_path"],
+            )
+        except PortTaken as error:
+            raise NotYet(f"{error}; the page comes up when it is free") from None
+        self._server.set_health("paused")
         # The token of a page that others can reach belongs to whoever started this, not into a log that is kept.
-        self.get_logger().info(f"page: {self._server.origin}/")
+        self.get_logger().info(f"page: {self._server.origin}{self._server.base_path}/")
         tell_supervisor(event="url", node=self.get_name(), url=self._server.url)
 
     def begin(self) -> None:
         self._state = {"behaviour": IDLE, "speaking": False, "message": "waiting for the avatar"}
         self._frame_time = float("-inf")
+        self._metrics_time, self._fps = float("-inf"), 0.0
         self._times = ContentTime()
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
@@ -67,6 +86,7 @@ class KioskBridge(FlowactNode):
         self._listen(False)
         if self._server is not None:
             self._server.set_state({**self._state, "message": "paused"})
+            self._server.set_health("paused")
 
     def unload(self) -> None:
         if self._server is not None:
@@ -86,12 +106,22 @@ class KioskBridge(FlowactNode):
     def _watch(self) -> None:
         if self._server is None:
             return
+        self._server.set_health(self._health())
         self._listen(self._server.wanted)
         stale = self._server.wanted and time.monotonic() - self._frame_time > STALE_S
         message = "waiting for the avatar" if stale else ""
         if message != self._state.get("message"):
             self._state["message"] = message
             self._tell_pages()
+
+    def _health(self) -> str:
+        """Of the avatar, for monitors: a page that runs says nothing about the face on it."""
+        age = time.monotonic() - self._metrics_time
+        if age == float("inf"):
+            return "waiting for the avatar"
+        if age > SILENT_S:
+            return f"stalled: nothing was heard of the avatar for {age:.1f} s"
+        return "ok" if self._fps > 0 else "stalled: no frames leave"
 
     def _listen(self, wanted: bool) -> None:
         if wanted and self._frames is None:
@@ -129,6 +159,7 @@ class KioskBridge(FlowactNode):
         self._tell_pages()
 
     def _on_metrics(self, message: StreamMetrics) -> None:
+        self._metrics_time, self._fps = time.monotonic(), float(message.fps)
         self._state["fps"] = round(float(message.fps), 1)
         for name, value in (
             ("real_time_factor", message.real_time_factor),

@@ -124,8 +124,8 @@ class SayServer:
         self._session = session
 
     def detach(self) -> None:
-        """Deactivation: every goal ends, and new ones are refused."""
-        self._session = None
+        """Deactivation: every goal ends, new ones are refused, and nothing of the session is held any more."""
+        self._session, self._speaking, self._on_speech = None, lambda: False, lambda name: None
         with self._lock:
             utterances, self._utterances = self._utterances, []
         for utterance in utterances:

@@ -37,6 +37,10 @@ NEEDS_ROS = (
     "test_content_time.py",
     "test_reference_request.py",
     "test_slow_service.py",
+    "test_say_answers.py",
+    "test_say_client.py",
+    "test_lifecycle.py",
+    "test_image_messages.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

@@ -107,11 +107,10 @@ class Caller:
                 self.executor.spin_once(timeout_sec=0.02)
 
     def where(self) -> str:
-        server = self.mouth.say._server
-        return (
-            f"goals known {len(server._goal_handles)}, to accept {len(server._requests)}, to answer {len(server._due)}, "
-            f"unanswered here {len(self.client._pending_goal_requests)}, {len(self.client._pending_result_requests)}"
-        )
+        server, client = self.mouth.say._server, self.client
+        there = f"to accept {len(server._requests)}, to answer {len(server._due)}"
+        here = f"unanswered {len(client._pending_goal_requests)}, {len(client._pending_result_requests)}"
+        return f"goals known {len(server._goal_handles)}, {there}; here {here}"
 
     def send(self, goals: list[Say.Goal]) -> list[Any]:
         """Their handles, once all are accepted."""

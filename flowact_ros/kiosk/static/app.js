@@ -231,6 +231,9 @@ function stats() {
 
 window.flowact = { stats, audio, video, clock, skewSamples: () => [...skew] };
 
-const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-connection = new Connection(`${scheme}//${location.host}/ws`, onMessage, showConnection);
+// Relative to the page: a proxy may serve it below a path of its own.
+const address = new URL("ws", location.href);
+address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+address.search = address.hash = "";
+connection = new Connection(address.href, onMessage, showConnection);
 showSound();
