@@ -13,6 +13,7 @@ settings are not usable.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -27,9 +28,10 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 
 import flowact_ros
-from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP
+from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP, STATE_FOLDER_VARIABLE
 
 PACKAGE = "flowact_ros"
+STATE = tempfile.TemporaryDirectory(prefix="flowact-state-")  # the character comes back after a crash; gone with launch
 
 
 def characters() -> list[str]:
@@ -163,6 +165,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             respawn_delay=2.0,
             output="screen",
             emulate_tty=True,
+            additional_env={STATE_FOLDER_VARIABLE: STATE.name},
             condition=IfCondition(when),
         )
 

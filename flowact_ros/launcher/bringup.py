@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowact_ros.kiosk.browser import open_page
+from flowact_ros.launcher.claim import Claim
 from flowact_ros.launcher.environment import log_folder
 from flowact_ros.launcher.resources import config_file
 from flowact_ros.launcher.supervisor import (
@@ -131,7 +133,8 @@ def run_up(options: Options) -> int:
     stop = _stop_on_signals()
     log, path = _log(options)
     specs = node_specs(options)
-    with Supervisor(specs, environment=environment(private=False), log=log) as supervisor:
+    claim = _claim(options, os.environ.get("ROS_DOMAIN_ID", ""))
+    with contextlib.closing(claim), Supervisor(specs, environment=environment(private=False), log=log) as supervisor:
         say(f"starting; log: {path}")
         try:
             _wait_active(supervisor, stop)
@@ -155,6 +158,16 @@ def run_up(options: Options) -> int:
     return 0
 
 
+def _claim(options: Options, domain: str) -> Claim:
+    claim = Claim(options.namespace, domain)
+    if claim.holder:
+        say(
+            f"warning: process {claim.holder} has an avatar in /{options.namespace}, domain {domain or '0'}, already: "
+            f"both will speak and be seen on the same topics; end it, or give this one another --namespace"
+        )
+    return claim
+
+
 def _failed(error: SupervisorError, supervisor: Supervisor) -> int:
     """Says why it ends; the exit status: of a bad setup if that is what all failures were."""
     print(f"error: {error}", file=sys.stderr)
@@ -170,7 +183,9 @@ def run_demo(options: Options) -> int:
     added = environment(private=True)
     began = time.monotonic()
     browser: Any = None
-    with Supervisor(node_specs(options), environment=added, log=log) as supervisor:
+    specs = node_specs(options)
+    claim = _claim(options, added["ROS_DOMAIN_ID"])
+    with contextlib.closing(claim), Supervisor(specs, environment=added, log=log) as supervisor:
         say(f"starting; log: {path}")
         try:
             _wait_active(supervisor, stop)
