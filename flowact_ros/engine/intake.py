@@ -48,6 +48,7 @@ class _Stream:
     begun: bool = False  # its first chunk is there, whatever number it has
     fresh: bool = True  # nothing delivered yet
     finished: bool = False  # its end was delivered
+    paused: bool = False  # it had none: nothing came for long
     held: list[Chunk] = field(default_factory=list)  # wait for earlier ones
     held_since: float = 0.0
     doubted: Chunk | None = None  # the first chunk again: a repeat, or the same sentence anew; the next one tells
@@ -223,7 +224,8 @@ class Intake:
             return None  # its end had come already
         followed = not stream.finished  # its numbers fell back while it was going on: nothing was missed in between
         self._end(stream, feeds)
-        goes_on = place is Place.NEXT and chunk.rate == stream.rate
+        goes_on = place is Place.NEXT or (place is Place.AHEAD and stream.paused)  # then something was lost
+        goes_on = goes_on and chunk.rate == stream.rate
         successor = self._open(name, chunk, feeds, stream.numbering if goes_on else None)
         successor.begun = followed
         return successor
@@ -259,7 +261,7 @@ class Intake:
         self._release(stream, feeds)
         if stream.finished:
             return
-        stream.finished = True
+        stream.finished = stream.paused = True
         stream.numbering.forget_sound()
         utterance = stream.utterance
         if not (utterance.closed or utterance.cancelled):
@@ -329,14 +331,14 @@ class Intake:
 
     def _give_up(self, stream: _Stream, feeds: list[Feed]) -> None:
         """The earliest held chunk goes on; what is missing before it becomes silence, up to the limit."""
-        lost, samples = (0, 0) if stream.fresh else stream.numbering.give_up(stream.held)
+        lost, samples = stream.numbering.give_up(stream.held)
         chunk = stream.held.pop(0)
         if lost:
             self.counts.lost_chunks += 1
             self.counts.lost_samples += samples
             limit = int(self._config.gap_s * stream.rate)
             self.counts.shortened += samples > limit
-            filled = min(samples, limit)
+            filled = 0 if stream.fresh else min(samples, limit)
             if filled and not stream.utterance.cancelled:
                 self.counts.filled += filled
                 self._feed(stream, np.zeros(filled, np.float32), False, feeds)

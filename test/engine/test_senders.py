@@ -69,7 +69,7 @@ def balanced(listener: Listener) -> bool:
 lengths = st.lists(st.sampled_from([0.03, 0.4, 1.2, 2.9]), min_size=1, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(sender=senders, seconds=lengths, same=st.booleans())
 def test_heard_is_sent(sender: Sender, seconds: list[float], same: bool) -> None:
     if same:  # one chunk twice at once is a repeat, unless what follows tells that its sentence is said again
@@ -88,7 +88,7 @@ def test_heard_is_sent(sender: Sender, seconds: list[float], same: bool) -> None
         assert listener.intake.counts.filled <= 3 * 0.2 * RATE * len(sentences)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(sender=senders, data=st.data(), seconds=lengths)
 def test_heard_is_sent_at_any_rate(sender: Sender, data: st.DataObject, seconds: list[float]) -> None:
     """Voices of different rates follow each other. One that goes on under the name of another one is told so."""
@@ -113,7 +113,7 @@ def test_heard_is_sent_at_any_rate(sender: Sender, data: st.DataObject, seconds:
     assert wanted - 4 * len(sentences) <= len(heard) <= wanted + filled + 4 * len(sentences)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     numbering=st.sampled_from(COUNTING),
     seed=st.integers(0, 2**16),
@@ -138,7 +138,7 @@ def test_every_sample_is_accounted_for_on_a_bad_way(numbering: str, seed: int, c
     places = [place[value] for value in voiced.tolist()]
     assert len(voiced) == listener.intake.counts.heard
     if numbering in ("both", "from one"):  # with one counter, a way that loses most looks like one that miscounts
-        assert len(set(places)) >= len(places) - 2 * 480  # a first chunk may be taken for a new sentence
+        assert len(set(places)) >= len(places) - 4 * 480  # repeats of the first two may be a new sentence
 
 
 # ---------------------------------------------------------------- cases from the field
@@ -280,6 +280,19 @@ def test_each_loss_is_said_once_an_utterance(caplog: pytest.LogCaptureFixture) -
     counts = listener.intake.counts
     assert (counts.lost_chunks, counts.lost_samples, counts.filled) == (3, 2880, 2880)
     assert counts.dropped == {"repeated": 2880, "late": 960} and balanced(listener)
+
+
+def test_what_an_outage_took_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """A live voice without an end: nothing comes for two seconds, then it goes on with the numbers it has by then."""
+    pcm = voice(4.0, 1)
+    pieces = list(Sender("both", "", False, 0.04, True, 0.0).send([pcm], [RATE]))
+    listener = Listener()
+    for piece in [*pieces[:25], *pieces[75:]]:
+        listener.hear(piece)
+    np.testing.assert_array_equal(listener.end().pcm, np.concatenate([pcm[:24_000], pcm[72_000:]]))
+    counts = listener.intake.counts
+    assert (counts.lost_chunks, counts.lost_samples, counts.filled) == (1, 48_000, 0)
+    assert any("48000 samples did not arrive" in line for line in warnings(caplog))
 
 
 def test_a_missing_end_is_said_for_the_first_utterance_and_then_rarely(caplog: pytest.LogCaptureFixture) -> None:
