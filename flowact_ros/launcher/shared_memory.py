@@ -3,6 +3,9 @@
 
 Fast DDS keeps `fastrtps_<16 digits>` in /dev/shm, 17 MB where images are sent, and holds a lock on the `…_el` beside it
 as long as the process lives. Whoever can take that lock knows that nobody uses the memory any more.
+
+A process that was killed while it made a `fastrtps_port<n>` leaves it unfinished, and every process after it waits for
+ever, in C code, until somebody finishes it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from pathlib import Path
 FOLDER = Path("/dev/shm")
 YOUNG_S = 10.0  # a lock that was just made is perhaps not yet taken
 _LOCK = re.compile(r"fastrtps_[0-9a-f]{16}_el")
+_PORT = re.compile(r"fastrtps_port\d+")
+_FINISHED = 2  # boost.interprocess: the first word of a file; 0 and 1 while it is made
 
 
 def leftovers(folder: Path = FOLDER) -> int:
@@ -33,7 +38,23 @@ def sweep(folder: Path = FOLDER) -> int:
             for path in paths:
                 path.unlink(missing_ok=True)
             freed += size
+    for path in _unfinished(folder):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     return freed
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """Ports that nobody is making any more."""
+    found = []
+    with contextlib.suppress(OSError):  # no such folder on this system
+        for path in (folder / name for name in os.listdir(folder) if _PORT.fullmatch(name)):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                info, word = os.fstat(file.fileno()), file.read(4)
+                old = time.time() - info.st_mtime >= YOUNG_S and info.st_uid == os.getuid()
+                if old and int.from_bytes(word, "little") < _FINISHED:
+                    found.append(path)
+    return found
 
 
 def _abandoned(folder: Path) -> Iterator[tuple[int, list[Path]]]:

@@ -26,7 +26,6 @@ from flowact_ros.engine.interfaces import AudioQueueFull
 from flowact_ros.engine.losses import QUEUE_FULL
 from flowact_ros.engine.runtime import best_threads, give_memory_back, keep_freed_memory, spare_the_collector
 from flowact_ros.launcher.resources import use_image_profile
-from flowact_ros.launcher.shared_memory import sweep
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import STUCK_S, FlowactNode, one_line, run
@@ -401,9 +400,6 @@ class AvatarGenerator(FlowactNode):
 def main(args: list[str] | None = None) -> int:
     keep_freed_memory()
     use_image_profile()
-    freed = sweep()
-    if freed:
-        print(f"removed {freed / 1e6:.0f} MB of shared memory that processes had left which ended", flush=True)
     status = run(AvatarGenerator, args)
     # Everything is closed and destroyed by now. What the interpreter would still do is take down the networks'
     # libraries, for seconds on a slow board: longer than launch waits before it kills.

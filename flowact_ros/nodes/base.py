@@ -33,6 +33,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from flowact_ros.launcher import environment
 from flowact_ros.launcher.environment import EXIT_BAD_SETUP
+from flowact_ros.launcher.shared_memory import sweep
 from flowact_ros.launcher.supervisor import STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.params import Param, ParameterError, Params
@@ -387,6 +388,7 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
     stop = threading.Event()
     try:
         environment.check(os.environ, sys.argv if args is None else args)
+        sweep()  # what processes left in shared memory that did not end cleanly; this one would lack it, or wait for it
         # Our own handlers: with rclpy's the context is gone before topics and threads are closed.
         rclpy.init(
             args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO

@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from flowact_msgs.action import Say
 from flowact_ros.launcher.resources import PROFILE_VARIABLES
+from flowact_ros.launcher.shared_memory import sweep
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import close_participant
 from flowact_ros.nodes.convert import audio_message, to_time
@@ -48,6 +49,7 @@ def say(
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
         # Shared memory belongs to a user; by UDP an avatar of another one hears us as well.
         os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+    sweep()
     # Not rclpy's handler: it would shut down what the cancel request has to go through.
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("flowact_say", namespace=namespace)

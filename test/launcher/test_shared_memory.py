@@ -36,6 +36,23 @@ def test_only_what_nobody_uses_is_removed(tmp_path: Path) -> None:
     assert shared_memory.sweep(tmp_path) == 1000  # its process has ended
 
 
+def test_a_port_that_was_never_finished_is_removed(tmp_path: Path) -> None:
+    """Every node after it would wait for it for ever."""
+    for name, data, age in (
+        ("fastrtps_port7000", b"", 60.0),
+        ("fastrtps_port7001", bytes(100), 60.0),
+        ("fastrtps_port7002", b"\x01" + bytes(99), 60.0),
+        ("fastrtps_port7003", b"\x02" + bytes(99), 60.0),  # in use, or left whole
+        ("fastrtps_port7004", b"", 0.0),  # being made
+        ("fastrtps_port7005_el", b"", 60.0),
+    ):
+        (tmp_path / name).write_bytes(data)
+        made = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (made, made))
+    shared_memory.sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["fastrtps_port7003", "fastrtps_port7004", "fastrtps_port7005_el"]
+
+
 def test_files_of_others_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = segment(tmp_path, 1)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
