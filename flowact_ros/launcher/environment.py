@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import MutableMapping, Sequence
+from ctypes.util import find_library
 from importlib import util
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def _check_middleware(environ: MutableMapping[str, str]) -> None:
     folders = [os.path.join(sys.prefix, "lib")]
     folders += environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
     folders += [os.path.join(part, "lib") for part in environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)]
-    if name and not any(os.path.exists(os.path.join(folder, f"lib{name}.so")) for folder in folders if folder):
+    if not name or any(os.path.exists(os.path.join(folder, f"lib{name}.so")) for folder in folders if folder):
+        return
+    if not find_library(name):  # of the system
         raise EnvironmentProblem(
             f"RMW_IMPLEMENTATION={name} is not installed here", f"unset it, or install {name.replace('_', '-')}"
         )
