@@ -32,8 +32,8 @@ def compiler(runtime: str) -> Compile:
 
 
 def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-    """`module` compiled for inputs of these shapes, in float32 (what moves pixels must not be rounded), for one thread:
-    face and body of a frame run beside each other.
+    """`module` compiled for inputs of these shapes, as it is written (what gives a flow must not be rounded further), for
+    one thread: graphs of the same latent run beside each other.
 
     Converting takes seconds, so the graph is kept in the user's cache folder by a hash of weights, sources, versions.
     """
@@ -53,7 +53,7 @@ def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,  # else both graphs would share the first core
+        "ENABLE_CPU_PINNING": False,  # else all graphs would share the first core
     }
     request = core.compile_model(graph, "CPU", options).create_infer_request()
     outputs = range(len(graph.outputs))

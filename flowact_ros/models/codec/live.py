@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded codec as the live stream uses it: a reference picture once, then four frames at a time.
 
-What networks compute is cut into two static graphs, so that a runtime may compile them: `Face` (painted mouths and
-eyes) and `Body` (how the picture moves, and what is painted on it). What moves pixels at full resolution (pasting,
-warping, blending, hands) is done on bytes by OpenCV, which takes a third of the time that graphs of floats take for it.
+What networks compute is cut into three static graphs of about the same cost, so that a runtime may compile them and two
+cores share them: `Mouth`, `Eyes`, and `Body` (how the picture moves, and what is painted on it). What moves pixels at
+full resolution (pasting, warping, blending, hands) is done on bytes by OpenCV, which takes a third of the time that
+graphs of floats take for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
-#: Begins to compute; what it returns waits for the outputs. So the two graphs run beside each other on two cores.
+#: Begins to compute; what it returns waits for the outputs. So the graphs run beside each other.
 Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
@@ -38,35 +39,50 @@ def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
     return lambda *inputs: lambda: tuple(x.numpy() for x in module(*inputs))
 
 
-class Face(nn.Module):
-    """Painters of mouth and eyes for the frames of one latent, of one reference."""
+def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Tensor) -> Tensor:
+    """What is to be added to crops `[C, 3, s, s]` of the reference, `[C N, s, s, 3]`, for controls `[C N, k]`.
+
+    reference: the crops and their features; weight `[C, 1, s, s]`: how much of the painted crops is seen
+    """
+    frames = len(controls) // len(weight)
+    crops, fine, coarse, weight = (x.repeat_interleave(frames, 0) for x in (*reference, weight))
+    return (weight * (painter(crops, fine, coarse, controls) - crops)).permute(0, 2, 3, 1)
+
+
+class Mouth(nn.Module):
+    """The painter of the mouth for the frames of one latent, of one reference."""
 
     def __init__(self, renderer: Renderer) -> None:
         super().__init__()
-        self.mouth, self.eyes = renderer.mouth, renderer.eyes
+        self.mouth = renderer.mouth
 
     def forward(
-        self, mouth: Tensor, mouth_weight: Tensor, mouth_fine: Tensor, mouth_coarse: Tensor, eyes: Tensor,
-        eyes_weight: Tensor, eyes_fine: Tensor, eyes_coarse: Tensor, own: Tensor, motion: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """What is to be added to the crops of mouth, left and right eye, `[N, s, s, 3]` each, for motion `[N, K]`.
+        self, crop: Tensor, weight: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, motion: Tensor
+    ) -> tuple[Tensor]:
+        """crop `[1, 3, s, s]`, own `[1, K]`, motion `[N, K]` -> what is to be added to the crop, `[N, s, s, 3]`."""
+        own = own.expand(motion.shape[0], -1)
+        controls = torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1)
+        return (painted(self.mouth, controls, weight, crop, fine, coarse),)
 
-        mouth `[1, 3, s, s]`, eyes `[2, 3, s, s]`: crops of the reference, with their features; own `[1, K]`
-        """
-        frames = motion.shape[0]
-        own = own.expand(frames, -1)
 
-        def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Tensor) -> Tensor:
-            every = [x.expand(frames, -1, -1, -1) for x in reference]
-            return (weight * (painter(*every, controls) - reference[0])).permute(0, 2, 3, 1)
+class Eyes(nn.Module):
+    """The painter of the eyes for the frames of one latent, of one reference."""
 
-        both = torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1)
-        added = [painted(self.mouth, both, mouth_weight, mouth, mouth_fine, mouth_coarse)]
-        for i, (side, columns) in enumerate(zip((-1.0, 1.0), EYES)):
-            controls = torch.cat([motion[:, columns], own[:, columns], torch.full_like(own[:, :1], side)], 1)
-            one = [x[i : i + 1] for x in (eyes_weight, eyes, eyes_fine, eyes_coarse)]
-            added.append(painted(self.eyes, controls, *one))
-        return added[0], added[1], added[2]
+    def __init__(self, renderer: Renderer) -> None:
+        super().__init__()
+        self.eyes = renderer.eyes
+
+    def forward(
+        self, crops: Tensor, weights: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, motion: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """crops `[2, 3, s, s]` of the left and the right eye -> what is to be added to each, `[N, s, s, 3]`."""
+        own = own.expand(motion.shape[0], -1)
+        sides = [
+            torch.cat([motion[:, columns], own[:, columns], torch.full_like(own[:, :1], side)], 1)
+            for side, columns in zip((-1.0, 1.0), EYES)
+        ]
+        left, right = painted(self.eyes, torch.cat(sides), weights, crops, fine, coarse).chunk(2)
+        return left, right
 
 
 class Body(nn.Module):
@@ -98,7 +114,7 @@ class LiveCodec:
         self.renderer = renderer.eval().requires_grad_(False)
         self.size = renderer.config.size
         self._compile, self._ranges = compile, ranges
-        self._graphs: tuple[Graph, Graph] | None = None
+        self._graphs: list[Graph] = []
         self._pool = ThreadPoolExecutor(COMPOSERS, "compose")
         half = self.size / 2
         self._places = (positions(self.size, self.size).permute(1, 2, 0).numpy() + 1) * half - 0.5  # [H, W, (x, y)]
@@ -121,9 +137,9 @@ class LiveCodec:
         frames = np.empty((len(motion), self.size, self.size, 3), np.uint8)
         reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
         for latent, out in zip(motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)):
-            added, (flow, plan, cover) = (wait() for wait in self._begin(who, latent))
+            mouths, eyes, (flow, plan, cover) = [wait() for wait in self._begin(who, latent)]
             draw = partial(self._draw, who, reference)
-            for _ in self._pool.map(draw, out, flow, plan, cover, zip(*added)):
+            for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
                 pass
             self.renderer.hands.lay(out, who.identity, latent)
         return frames
@@ -142,19 +158,19 @@ class LiveCodec:
         lay_paint(frame, plan, cover, *self._colours)
 
     def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
-        """Starts to compute face and body of a latent."""
+        """Starts to compute what the graphs make of a latent."""
         crops = [crop(who.picture, who.corners[:, i], size) for i, size in enumerate(self.renderer.config.crop_sizes)]
-        to_face = (
-            crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, torch.cat(crops[1:]), who.eyes_weight[0],
-            who.eyes_fine[0], who.eyes_coarse[0], who.own, motion,
-        )  # fmt: skip
-        to_body = (who.masks, who.fine, who.coarse, who.own, who.identity, motion)
-        if self._graphs is None:
-            parts: tuple[nn.Module, ...] = Face(self.renderer), Body(self.renderer)
+        inputs = (
+            (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
+            (torch.cat(crops[1:]), who.eyes_weight[0], who.eyes_fine[0], who.eyes_coarse[0], who.own, motion),
+            (who.masks, who.fine, who.coarse, who.own, who.identity, motion),
+        )
+        if not self._graphs:
+            parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body)]
             if self._ranges:
-                parts = tuple(rounded(part, self._ranges) for part in parts)
-            self._graphs = self._compile(parts[0], to_face), self._compile(parts[1], to_body)
-        return [graph(*inputs) for graph, inputs in zip(self._graphs, (to_face, to_body))]
+                parts = [rounded(part, self._ranges) for part in parts]
+            self._graphs = [self._compile(part, example) for part, example in zip(parts, inputs)]
+        return [graph(*tensors) for graph, tensors in zip(self._graphs, inputs)]
 
     def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]) -> None:
         """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place."""
