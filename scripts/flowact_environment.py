@@ -31,8 +31,9 @@ def _leave_current_folder_out() -> None:
     if len(kept) == len(parts):
         return
     os.environ["PYTHONPATH"] = os.pathsep.join(kept)
-    if os.getcwd() not in kept:
-        sys.path[:] = [path for path in sys.path if path not in ("", ".", os.getcwd())]
+    here = os.path.realpath(".")
+    if here not in kept:
+        sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) != here]
 
 
 def activate(root: str) -> None:

@@ -100,7 +100,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={"PYTHONUNBUFFERED": "1", **environment, **added},
+                env={"PYTHONUNBUFFERED": "1", **environment, "PYTHONIOENCODING": "utf-8", **added},
                 pass_fds=(write_end,),
                 start_new_session=True,  # Ctrl-C in the terminal reaches the supervisor, which ends the nodes in order
             )

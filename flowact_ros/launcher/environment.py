@@ -50,6 +50,10 @@ def check(environ: MutableMapping[str, str], arguments: Sequence[str] = ()) -> N
 
     Raises EnvironmentProblem.
     """
+    try:
+        os.getcwd()
+    except OSError:  # torch ends the process there
+        raise EnvironmentProblem("the current folder does not exist any more", "change to one that does") from None
     _check_domain(environ.get("ROS_DOMAIN_ID", ""))
     _check_middleware(environ)
     for argument in arguments:

@@ -45,6 +45,8 @@ def isolated(
 def _remedy(name: str) -> str:
     if name in ("ros", "rmw", "flowact_msgs"):
         return "start a fresh shell without RMW_IMPLEMENTATION, RCUTILS_… and PYTHONPATH; else run `make setup`"
+    if name in ("disk", "dds profile", "shared memory"):
+        return "look at the file or folder that it names; change to a folder that exists"
     return "run `make setup` in the repository; a device that hangs: unplug it, or restart the machine"
 
 

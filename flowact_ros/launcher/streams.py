@@ -52,6 +52,9 @@ def lasting_streams() -> Iterator[None]:
         except OSError:  # closed: the next file opened would become it, and be written to
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
+    for stream in before:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # not every terminal has our characters
     out, err = (_Lasting(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before)
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     try:

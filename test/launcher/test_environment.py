@@ -148,6 +148,14 @@ def test_a_full_disk_is_not_taken_for_a_reader_that_left() -> None:
     assert child(LINES, "> /dev/full").returncode not in (0, 3)
 
 
+def test_a_terminal_without_our_characters() -> None:
+    code = "from flowact_ros.launcher.streams import lasting_streams\nwith lasting_streams(): print('0 … 232')"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.returncode) == ("0 ? 232\n", 0)
+
+
 # ------------------------------------------------------------ programs in the user's folder
 
 
@@ -169,6 +177,29 @@ def test_files_in_the_current_folder_are_not_executed(tmp_path: Path) -> None:
     for path in (str(modules), f":{modules}", f"{modules}:", f".:{modules}"):
         done = start("program", tmp_path, PYTHONPATH=path)
         assert (done.stdout, done.returncode) == ("['--ros-args']\n", 0), done.stderr
+
+
+def test_an_empty_part_of_pythonpath_does_not_mean_the_current_folder(tmp_path: Path) -> None:
+    """Not even for the command itself."""
+    (tmp_path / "random.py").write_text("raise SystemExit('somebody has a random.py')\n")
+    flowact = Path(sys.executable).with_name("flowact")
+    if not flowact.exists():
+        pytest.skip("no `flowact` in this environment (make setup)")
+    environ = {**os.environ, "PYTHONPATH": ":/nowhere:"}
+    command = [str(flowact), "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_current_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert cli.main(["up"]) == 2
+    assert capsys.readouterr().err == "flowact up: the current folder does not exist any more: change to one that does\n"
 
 
 def test_a_broken_package_is_one_line(tmp_path: Path) -> None:
