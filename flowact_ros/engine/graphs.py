@@ -21,6 +21,7 @@ from flowact_ros.models.codec.live import Compile, Graph, eager
 
 RUNTIMES = ("auto", "openvino", "eager")
 _LOG = logging.getLogger(__name__)
+_CONVERTING = threading.Lock()  # OpenVINO's converter takes one module at a time
 
 
 def compiler(runtime: str) -> Compile:
@@ -44,7 +45,7 @@ def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
     if path.exists():
         graph = core.read_model(path)
     else:
-        with torch.inference_mode():
+        with _CONVERTING, torch.inference_mode():
             traced = torch.jit.trace(module.eval(), example, check_trace=False)
             graph = ov.convert_model(traced, example_input=example)
         graph.reshape({i: tuple(x.shape) for i, x in enumerate(example)})  # without, twice as slow

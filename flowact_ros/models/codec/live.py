@@ -169,7 +169,7 @@ class LiveCodec:
             parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body)]
             if self._ranges:
                 parts = [rounded(part, self._ranges) for part in parts]
-            self._graphs = [self._compile(part, example) for part, example in zip(parts, inputs)]
+            self._graphs = list(self._pool.map(self._compile, parts, inputs))
         return [graph(*tensors) for graph, tensors in zip(self._graphs, inputs)]
 
     def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]) -> None:
