@@ -33,8 +33,8 @@ def compiler(runtime: str) -> Compile:
 
 
 def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-    """`module` compiled for inputs of these shapes, as it is written (a flow must not be rounded), for one thread: graphs
-    of the same latent run beside each other.
+    """`module` compiled for inputs of these shapes, as it is written (a flow must not be rounded), for one thread:
+    graphs of the same latent run beside each other.
 
     Converting takes seconds, so the graph is kept in the user's cache folder by a hash of weights, sources, versions.
     """

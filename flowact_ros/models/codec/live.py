@@ -44,7 +44,7 @@ def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Te
 
     reference: the crops and their features; weight `[C, 1, s, s]`: how much of the painted crops is seen
     """
-    frames = len(controls) // len(weight)
+    frames = controls.shape[0] // weight.shape[0]
     crops, fine, coarse, weight = (x.repeat_interleave(frames, 0) for x in (*reference, weight))
     return (weight * (painter(crops, fine, coarse, controls) - crops)).permute(0, 2, 3, 1)
 
