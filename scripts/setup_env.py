@@ -335,7 +335,6 @@ class Setup:
         command.unlink(missing_ok=True)
         command.symlink_to(ROOT / "install" / "flowact_ros" / "lib" / "flowact_ros" / "flowact")
 
-
     def convert(self) -> None:
         """Once here, or every first start would wait ten seconds for it."""
         code = "from flowact_ros.engine.pipeline import build_pipeline; build_pipeline().prepare()"
