@@ -121,7 +121,7 @@ def _check_middleware(environ: MutableMapping[str, str]) -> None:
         return
     if not find_library(name):  # of the system
         raise EnvironmentProblem(
-            f"RMW_IMPLEMENTATION={name} is not installed here", f"unset it, or install {name.replace('_', '-')}"
+            f"RMW_IMPLEMENTATION={name} is not installed here", "unset it, or source a ROS 2 that has it"
         )
 
 

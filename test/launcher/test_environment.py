@@ -57,7 +57,7 @@ def test_domains(domain: str, tmp_path: Path) -> None:
 
 def test_a_middleware_that_is_not_there(tmp_path: Path) -> None:
     environ = {"RMW_IMPLEMENTATION": "rmw_none_cpp", "HOME": str(tmp_path)}
-    with pytest.raises(EnvironmentProblem, match="unset it, or install rmw-none-cpp"):
+    with pytest.raises(EnvironmentProblem, match="RMW_IMPLEMENTATION=rmw_none_cpp is not installed here: unset it"):
         environment.check(environ)
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "librmw_none_cpp.so").touch()
