@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     renderer = stages.add_parser(
         "renderer", help="the codec, on characters that are drawn as they are needed"
     )
+    renderer.add_argument(
+        "--parts", nargs="+", choices=("faces", "hands", "whole"), default=["faces", "hands", "whole"],
+        help="kinds of steps that are taken in turn",
+    )  # fmt: skip
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 
     for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
@@ -166,8 +170,8 @@ def _renderer(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     check_device(args.device)
     torch.manual_seed(args.seed)
-    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch)
-    about = {"references": args.batch, "data_seed": args.seed}
+    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, parts=args.parts)
+    about = {"references": args.batch, "data_seed": args.seed, "parts": args.parts}
     intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
     config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.995, about=about, **intervals)
     trainer = Trainer(stage, config)

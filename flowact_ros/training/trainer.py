@@ -137,13 +137,11 @@ class Trainer:
 
     def learning_rate(self) -> float:
         config, i = self.config, self.iteration
-        if i - self.warm_from < config.warmup:
-            return config.learning_rate * (i - self.warm_from + 1) / config.warmup
+        warm = min(1.0, (i - self.warm_from + 1) / config.warmup) if config.warmup else 1.0
         fall = config.cooldown * (config.steps - config.warmup)
         progress = min(1.0, max(0.0, 1 - (config.steps - i) / max(1.0, fall)))
-        return config.learning_rate * (
-            config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-        )
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return config.learning_rate * warm * (config.floor + (1 - config.floor) * cosine)
 
     def run(self) -> None:
         """Train until `steps` are done or the slice of `minutes` is over, then save."""

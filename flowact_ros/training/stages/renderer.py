@@ -10,6 +10,7 @@ so identity does not leak into motion.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions
 
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
+PARTS = {"faces": Faces, "hands": RaisedHands, "whole": Batch}
 TURNS = (Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces)  # kinds of steps
 SEEN = 0.02  # [half the range of a colour] of a hand against what is behind it
 FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
@@ -88,15 +90,17 @@ def paint(net: Renderer, batch: Faces, own: Tensor, motion: Tensor) -> tuple[Ten
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2) -> None:
+    def __init__(self, renderer: Renderer, *, references: int = 2, parts: Sequence[str] = tuple(PARTS)) -> None:
+        """parts: of `PARTS`; steps of other kinds are left out"""
         self.module = renderer
+        self.turns = [kind for kind in TURNS if kind in {PARTS[part] for part in parts}]
         self.references = references
         self.motions = Motions("train", pool=48)
         self._held: tuple[Batch, Faces] | None = None
 
     def batch(self, generator: torch.Generator, iteration: int) -> Batch | Faces | RaisedHands:
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        kind = TURNS[iteration % len(TURNS)]
+        kind = self.turns[iteration % len(self.turns)]
         return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], range(CHARACTERS))
 
     def _draw(

@@ -26,8 +26,8 @@ from flowact_ros.training.stages.renderer_data import (
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
-REACH = (120, 112)  # [px] from a hand's palm to the left and upper border of its view
-HAND_VIEW = (240, 320)  # [px] width and height: a turned hand, and the forearm below it
+REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
+HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it
 _HAND = {
     side: indices(*(f"hand_{side}_{k}" for k in ("x", "y", "angle", "open", "point")))
     for side in ("left", "right")
@@ -134,7 +134,7 @@ def draw_hands(
             extent = [min(wanted, config.size) for wanted in HAND_VIEW]
             corner = [min(max(int(p) - reach, 0), config.size - e) for p, reach, e in zip(place, REACH, extent)]
             view = View(*corner, *extent)
-            shown, behind = (levels(who, motion, config.size, view)[0] for motion in (raw, lowered))
+            shown, behind = levels(who, torch.cat([raw, lowered]), config.size, view)
             rows.append((torch.tensor(r), normalise(raw)[0], (view.x, view.y), behind, shown))
     whose, motion, corners, behind, shown = zip(*rows)
     return RaisedHands(
