@@ -76,7 +76,7 @@ def test_bgr_is_turned_and_padding_skipped() -> None:
         (image(size=89), "89 bytes"),
         (image(size=91), "91 bytes"),
         (image("32FC1"), "32FC1"),
-        (image(""), "rgb8 or bgr8"),
+        (image(""), "send rgb8, bgr8, rgba8, bgra8 or mono8"),
     ],
 )
 def test_bad_images_are_named(message: Image, says: str) -> None:

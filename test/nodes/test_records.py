@@ -120,8 +120,8 @@ def test_silence_costs_nothing() -> None:
         ({"latents": 0}, "step 7 has 0 latents"),
         ({"latents": 4, "samples": 15360}, "has 4 latents from frame 12 on: 1 … 3"),
         ({"first_frame": 13}, "from frame 13 on.*a multiple of 4"),
-        ({"samples": 11519}, "has 11519 samples from 11520 on: its frames end at 23040, up to 1920 more"),
-        ({"samples": 13441}, "has 13441 samples"),
+        ({"samples": 11519}, "has 11519 samples from 11520 on: its frames end at 23040, up to 24960 more"),
+        ({"samples": 36481}, "has 36481 samples"),
         ({"first_sample": 23040}, "from 23040 on: its frames end at 23040"),
         ({"first_frame": 2**40, "samples": 2**32 - 1}, "has 4294967295 samples"),
         ({"pcm": [0.1] * 13441}, "holds 13441 samples of sound: at most 13440"),
@@ -251,7 +251,7 @@ def hold(watcher: Watcher, seconds: float) -> None:
 def check(watcher: Watcher, pipeline: interfaces.Pipeline) -> None:
     """Every published frame that the records cover is the replayed one, or repeats the one before it."""
     sent = [record_of(message) for message in watcher.seen[topics.CHUNKS]][1:]  # step 0 may be missed, so it is
-    assert sent[-1].rewinds >= 3 and {r.resets for r in sent} == {0, 1, 2}
+    assert sent[-1].rewinds >= 1 and {r.resets for r in sent} == {0, 1, 2}
     assert {r.reference_id for r in sent} == {picture_id(sent_picture(turn)) for turn in (0, 1)}
     known = recorded_references(pipeline, sent, [sent_picture(0), sent_picture(1)])
     again = {frame.index: frame for frame in replay(pipeline, known, sent)}

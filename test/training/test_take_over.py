@@ -28,9 +28,11 @@ class Line:
 
 
 def config(run: Path, steps: int) -> TrainerConfig:
+    """A rate that does not fall before its last hundredth, so that only the warm-up is seen."""
     return TrainerConfig(
-        run=run, steps=steps, learning_rate=0.1, warmup=10, optimizer="adamw", bf16=False, sheet_every=10**9
-    )
+        run=run, steps=steps, learning_rate=0.1, warmup=10, cooldown=0.01, optimizer="adamw", bf16=False,
+        sheet_every=10**9,
+    )  # fmt: skip
 
 
 def test_steps_slices_and_material_go_on_and_the_rate_warms_up_again(tmp_path: Path) -> None:
