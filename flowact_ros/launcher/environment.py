@@ -90,8 +90,11 @@ def origin_of(package: str) -> str:
         spec = util.find_spec(package)
     except (ImportError, ValueError, AttributeError):
         return ""
-    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
-    return next((str(Path(place).parent if place == spec.origin else place) for place in places if place), "")
+    if spec is None:
+        return ""
+    if spec.origin:
+        return str(Path(spec.origin).parent)
+    return next(iter(spec.submodule_search_locations or ()), "")
 
 
 def import_advice(package: str, environ: MutableMapping[str, str]) -> str:

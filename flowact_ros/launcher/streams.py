@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def lasting_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
     for stream in before:
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has our characters
     out, err = (_Lasting(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before)
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]

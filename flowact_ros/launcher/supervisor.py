@@ -2,7 +2,7 @@
 """One operating-system process per node: starts them, restarts what crashes or hangs, one log, one clean end.
 
 No ROS in here: a node that takes the interpreter down with it must not take the supervisor along. Nodes tell
-their states and that they live through a pipe (`base.tell_supervisor`), and watch their stdin, which ends when the
+their states and that they live through a pipe (`process.tell_supervisor`), and watch their stdin, which ends when the
 supervisor does.
 """
 

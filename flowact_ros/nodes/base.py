@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every node shares: lifecycle with auto-activation, diagnostics, guarded callbacks, a main that ends cleanly.
+"""What every node shares: lifecycle with auto-activation, diagnostics, guarded callbacks. Its process: process.py.
 
 A node loads in configure, has its topics in active only, and frees its memory in cleanup. An exception in a
 transition is logged and becomes FAILURE (rclpy would swallow it); one in a callback is logged, shown in
@@ -9,39 +9,26 @@ transition is logged and becomes FAILURE (rclpy would swallow it); one in a call
 from __future__ import annotations
 
 import functools
-import gc
-import json
-import os
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSPolicyKind
-from rclpy.signals import SignalHandlerOptions
 
-from flowact_ros.launcher import environment
-from flowact_ros.launcher.environment import EXIT_BAD_SETUP
-from flowact_ros.launcher.shared_memory import sweep
-from flowact_ros.launcher.supervisor import STATUS_FD_VARIABLE, SUPERVISED_VARIABLE
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.params import Param, ParameterError, Params
+from flowact_ros.nodes.params import Param, Params
+from flowact_ros.nodes.process import one_line, run, tell_supervisor
 
-LAST_WORDS = 20  # callbacks still served after the end was asked for
+__all__ = ["BURST", "STUCK_S", "FlowactNode", "NotYet", "one_line", "run", "tell_supervisor"]
+
 BURST = 64  # messages of a topic that are taken at once: a sentence may come as hundreds
-BEAT_S = 0.5  # how often a node tells its supervisor that it lives
-STUCK_S = 20.0  # and it does not live any more when its executor did nothing for so long, outside of transitions
+STUCK_S = 20.0  # a node whose executor did nothing for so long, outside of transitions, does not live any more
 RETRY_S = 2.0  # between tries to configure when what is missing may come by itself
 RECENT_ERROR_S = 10.0  # an error is shown as WARN for so long after it happened
 
@@ -362,115 +349,3 @@ class FlowactNode(LifecycleNode):
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
-
-
-def one_line(error: BaseException | str) -> str:
-    """The error's own message if it was written for people, else with the kind of the exception in front."""
-    text = " ".join(str(error).split())
-    if isinstance(error, str) or (text and isinstance(error, (ValueError, RuntimeError))):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def tell_supervisor(**record: object) -> None:
-    """One line to the supervisor that started this process; nothing without one."""
-    number = os.environ.get(STATUS_FD_VARIABLE, "")
-    if not number.isdigit():
-        return
-    try:
-        os.write(int(number), (json.dumps(record) + "\n").encode())
-    except OSError:
-        os.environ.pop(STATUS_FD_VARIABLE, None)  # the supervisor is gone; stdin says so as well
-
-
-def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None) -> int:
-    """Runs one node until SIGINT, SIGTERM, its supervisor's end or `rclpy.shutdown`. Returns the exit status."""
-    stop = threading.Event()
-    try:
-        environment.check(os.environ, sys.argv if args is None else args)
-        sweep()  # what processes left in shared memory that did not end cleanly; this one would lack it, or wait for it
-        # Our own handlers: with rclpy's the context is gone before topics and threads are closed.
-        rclpy.init(
-            args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO
-        )
-    except Exception as error:  # rcl has no class of its own for a broken command line or parameter file
-        return _bad_setup(error)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        node = make_node()
-    except (ParameterError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        rclpy.try_shutdown()
-        return _bad_setup(error)
-    if os.environ.get(SUPERVISED_VARIABLE):
-        threading.Thread(target=_watch_supervisor, args=(stop,), name="supervisor-watch", daemon=True).start()
-    try:
-        _live(node, stop)
-    finally:
-        del node
-        close_participant()
-    return 0
-
-
-def _live(node: FlowactNode, stop: threading.Event) -> None:
-    """From its autostart to its end, which leaves nothing of it."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(node, ended), name="heartbeat", daemon=True)
-    heart.start()
-    try:
-        node.autostart()
-        _spin(node, executor, stop)
-    finally:
-        if node.state == "active":
-            node.trigger_deactivate()
-            for _ in range(LAST_WORDS):  # results of goals that the deactivation ended
-                executor.spin_once(timeout_sec=0.0)
-        node.stop()
-        ended.set()
-        heart.join(timeout=1.0)
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
-
-
-def close_participant() -> None:
-    """Ends this process's part in DDS, with its shared memory: 17 MB of /dev/shm where images are sent.
-
-    rcl closes it with the last object that knows the context, and rclpy's objects know each other in circles.
-    """
-    rclpy.try_shutdown()
-    context = rclpy.utilities.get_default_context()
-    context.destroy()
-    gc.unfreeze()
-    gc.collect()
-
-
-def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.Event) -> None:
-    finished = getattr(node, "finished", None)  # a node with an end of its own (a recording) sets this event
-    while not stop.is_set() and not (finished is not None and finished.is_set()):
-        try:
-            executor.spin_once(timeout_sec=0.2)
-        except ExternalShutdownException:
-            return
-        except Exception as error:  # an invalid lifecycle request, say, raises out of rclpy's own service
-            node.report(error, "request failed")
-
-
-def _beat(node: FlowactNode, ended: threading.Event) -> None:
-    """The supervisor hears that this process runs, and that its executor does."""
-    while not ended.wait(BEAT_S):
-        if node.lives:
-            tell_supervisor(event="alive")
-
-
-def _watch_supervisor(stop: threading.Event) -> None:
-    while os.read(0, 64):
-        continue
-    stop.set()
-
-
-def _bad_setup(error: BaseException) -> int:
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    tell_supervisor(event="bad_setup", error=one_line(error))
-    return EXIT_BAD_SETUP

@@ -19,8 +19,8 @@ from flowact_msgs.action import Say
 from flowact_ros.launcher.resources import PROFILE_VARIABLES
 from flowact_ros.launcher.shared_memory import sweep
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.base import close_participant
 from flowact_ros.nodes.convert import audio_message, to_time
+from flowact_ros.nodes.process import close_participant
 
 POLICIES = {"queue": Say.Goal.QUEUE, "interrupt": Say.Goal.INTERRUPT, "reject": Say.Goal.REJECT}
 _PHASES = {
