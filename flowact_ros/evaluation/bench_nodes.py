@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from flowact_ros.evaluation.bench_table import lips_at_rest, result_table
@@ -37,7 +38,8 @@ def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "seed": args.seed,
         "keep": folder,
     }
-    command = [sys.executable, "-m", PROGRAM]
+    starter = Path(__file__).parents[1] / "launcher" / "start_node.py"  # not `-m`: it imports from the current folder
+    command = [sys.executable, str(starter), PROGRAM]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     answer: dict[str, Any] = {}
