@@ -26,7 +26,8 @@ from flowact_ros.vocabulary import IDLE, S16LE
 
 WATCH_S = 0.25  # how often pages are counted
 STALE_S = 2.0  # without a frame for so long the page says so
-SILENT_S = 2.5  # the generator sends its metrics every second
+METRICS_S = 1.0  # how often the generator sends its metrics
+SILENT_S = 2.5  # without them for so long it hangs, or is gone
 
 
 class KioskBridge(FlowactNode):
@@ -75,6 +76,8 @@ class KioskBridge(FlowactNode):
         self._state = {"behaviour": IDLE, "speaking": False, "message": "waiting for the avatar"}
         self._frame_time = float("-inf")
         self._metrics_time, self._fps = float("-inf"), 0.0
+        self._last_metrics, self._stood_in = StreamMetrics(), float("-inf")
+        self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._times = ContentTime()
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
@@ -107,6 +110,7 @@ class KioskBridge(FlowactNode):
         if self._server is None:
             return
         self._server.set_health(self._health())
+        self._stand_in()
         self._listen(self._server.wanted)
         stale = self._server.wanted and time.monotonic() - self._frame_time > STALE_S
         message = "waiting for the avatar" if stale else ""
@@ -122,6 +126,17 @@ class KioskBridge(FlowactNode):
         if age > SILENT_S:
             return f"stalled: nothing was heard of the avatar for {age:.1f} s"
         return "ok" if self._fps > 0 else "stalled: no frames leave"
+
+    def _stand_in(self) -> None:
+        """Metrics with no frames a second, in place of a generator that fell silent: they would just end otherwise."""
+        now = time.monotonic()
+        silent = now - self._metrics_time
+        if SILENT_S < silent < float("inf") and now - self._stood_in >= METRICS_S:
+            self._stood_in = now
+            self._last_metrics.header.stamp = self.get_clock().now().to_msg()
+            self._last_metrics.header.frame_id = self.get_name()
+            self._last_metrics.fps = 0.0
+            self._metrics.publish(self._last_metrics)
 
     def _listen(self, wanted: bool) -> None:
         if wanted and self._frames is None:
@@ -159,7 +174,10 @@ class KioskBridge(FlowactNode):
         self._tell_pages()
 
     def _on_metrics(self, message: StreamMetrics) -> None:
+        if message.header.frame_id == self.get_name():
+            return  # its own
         self._metrics_time, self._fps = time.monotonic(), float(message.fps)
+        self._last_metrics = message
         self._state["fps"] = round(float(message.fps), 1)
         for name, value in (
             ("real_time_factor", message.real_time_factor),

@@ -113,15 +113,21 @@ def test_what_does_not_pass_is_not_tried_again(make: Make, monkeypatch: pytest.M
     assert bridge.state == "unconfigured"
 
 
-def test_monitors_are_told_how_the_avatar_is(make: Make) -> None:
+def test_monitors_are_told_how_the_avatar_is(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     bridge = make(KioskBridge, port=0)
     bridge.autostart()
+    published: list[StreamMetrics] = []
+    monkeypatch.setattr(bridge._metrics, "publish", published.append)
     assert health(bridge) == (503, "waiting for the avatar")
-    bridge._on_metrics(StreamMetrics(fps=25.0))
+    bridge._on_metrics(StreamMetrics(fps=25.0, frames=700))
     assert health(bridge) == (200, "ok")
+    assert not published
     bridge._metrics_time -= 3.0
     status, text = health(bridge)
     assert status == 503 and text.startswith("stalled: nothing was heard of the avatar")
+    assert [(m.fps, m.frames, m.header.frame_id) for m in published] == [(0.0, 700, "kiosk_bridge")]
+    bridge._on_metrics(published[0])  # what it says itself is no sign of life
+    assert health(bridge)[0] == 503 and len(published) == 1
     bridge._on_metrics(StreamMetrics(fps=0.0))
     assert health(bridge) == (503, "stalled: no frames leave")
     bridge._on_metrics(StreamMetrics(fps=24.0))
