@@ -22,6 +22,10 @@ COMPRESSED = "image_raw/compressed"
 AUDIO = "audio"
 STATE = "state"
 ROBOT_SPEAKING = "robot_speaking"
+USER_SPEAKING = "user_speaking"
+CAPTIONS = "captions"
+LOOK_AT = "look_at"
+MOTION = "motion"
 CHUNKS = "chunks"
 METRICS = "metrics"
 DIAGNOSTICS = "/diagnostics"  # a global convention: the aggregator listens there
@@ -30,6 +34,7 @@ SAY = "say"
 SET_REFERENCE = "set_reference"
 INTERRUPT = "interrupt"
 RESET_MEMORY = "reset_memory"
+SYNTHESIZE = "synthesize"
 
 
 def _reliable(depth: int, *, latched: bool = False) -> QoSProfile:
@@ -63,6 +68,10 @@ QOS: dict[str, QoSProfile] = {
     AUDIO: AUDIO_QOS,
     STATE: LATCHED_QOS,
     ROBOT_SPEAKING: LATCHED_QOS,
+    USER_SPEAKING: LATCHED_QOS,
+    CAPTIONS: EVENT_QOS,
+    LOOK_AT: EVENT_QOS,
+    MOTION: RECORD_QOS,
     CHUNKS: RECORD_QOS,
     METRICS: EVENT_QOS,
     DIAGNOSTICS: EVENT_QOS,
