@@ -14,6 +14,10 @@ class SynthesizerError(RuntimeError):
     """Speech could not be made: a backend is not installed, a voice is unknown, or there is nothing to say."""
 
 
+class NothingToSay(SynthesizerError):
+    """Nothing of the text can be pronounced."""
+
+
 @dataclass(frozen=True)
 class Phoneme:
     """One phoneme of ``synthesizer_phonemes.INVENTORY`` (ARPABET, ``SIL`` = silence), times in seconds."""
@@ -58,10 +62,10 @@ class Speech:
 
 
 def check_request(text: str, rate: float, pitch: float) -> str:
-    """The text without surrounding space; raises SynthesizerError when a value is out of range."""
+    """The text without surrounding space; raises SynthesizerError when a value is out of range, NothingToSay."""
     text = text.strip()
     if not any(c.isalnum() for c in text):
-        raise SynthesizerError(f"text {text[:40]!r} has no letter or digit to speak")
+        raise NothingToSay(f"text {text[:40]!r} has no letter or digit to speak")
     for name, value in (("rate", rate), ("pitch", pitch)):
         if not 0.5 <= value <= 2.0:
             raise SynthesizerError(f"{name} is {value}, it must lie in 0.5 .. 2.0")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word, check_request
+from flowact_ros.dialogue.speech import NothingToSay, Phoneme, Speech, SynthesizerError, Word, check_request
 from flowact_ros.dialogue.synthesizer_phonemes import FROM_HIBARI, SILENCE, VOWELS, tile
 from flowact_ros.timebase import SAMPLE_RATE
 
@@ -76,7 +76,7 @@ class HibariSynthesizer:
         with self._lock:
             pieces = [p for s in self._tts.split_sentences(text) for p in self._symbols(s)]
             if not pieces:
-                raise SynthesizerError(f"nothing of the text {text[:40]!r} can be pronounced")
+                raise NothingToSay(f"nothing of the text {text[:40]!r} can be pronounced")
             pcm: list[np.ndarray] = []
             phonemes: list[Phoneme] = []
             words: list[Word] = []

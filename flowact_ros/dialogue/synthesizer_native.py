@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flowact_ros.dialogue import synthesizer_worker as worker
-from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word, check_request
+from flowact_ros.dialogue.speech import NothingToSay, Phoneme, Speech, SynthesizerError, Word, check_request
 from flowact_ros.dialogue.synthesizer_phonemes import FROM_ESPEAK, FROM_FLITE, SILENCE, VOWELS, tile
 from flowact_ros.media.resample import resample
 from flowact_ros.timebase import SAMPLE_RATE
@@ -48,7 +48,7 @@ class NativeSynthesizer:
             for name, start, end, stressed, word in header["segments"]
         ]
         if all(symbol == SILENCE for symbol, *_ in rows):
-            raise SynthesizerError(f"{self._library} has nothing to say for {text[:40]!r}")
+            raise NothingToSay(f"{self._library} has nothing to say for {text[:40]!r}")
         stressed_rows = _longest_vowels(rows, header["words"]) if self._library == "espeak" else None
         phonemes: list[Phoneme] = []
         spans: dict[int, tuple[float, float]] = {}
@@ -77,7 +77,7 @@ class NativeSynthesizer:
         if done.returncode == worker.MISSING:
             raise SynthesizerError(
                 f"the {self._library} library is not installed ({message}): apt-get install {_PACKAGES[self._library]} "
-                "(it is optional: only training data use it)"
+                "(it is optional)"
             )
         if done.returncode != 0:
             raise SynthesizerError(

@@ -3,7 +3,8 @@
 
 rclpy runs an action's `execute` either blocking (nothing else is served then) or as a coroutine that its executor
 polls without pause. Here a goal is executed by neither: it is marked as executing, its sound is given to the engine
-piece by piece, it is followed frame by frame, and its result is sent when it is known.
+piece by piece, it is followed frame by frame, and its result is sent when it is known. A text becomes sound sentence by
+sentence (`sentence_maker`).
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rclpy.action import CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 
 from flowact_msgs.action import Say
 from flowact_msgs.msg import Transcript
+from flowact_ros.dialogue.speech_text import SpokenText, split_sentences
 from flowact_ros.engine.interfaces import AudioQueueFull
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import one_line
 from flowact_ros.nodes.convert import ConversionError, audio_array, to_duration
 from flowact_ros.nodes.deferred_server import DeferredServer
-from flowact_ros.timebase import FRAME_RATE
+from flowact_ros.nodes.say_goal import SayGoal
+from flowact_ros.nodes.sentence_maker import SentenceMaker
 
 if TYPE_CHECKING:
     from flowact_ros.engine.interfaces import Frame
@@ -36,51 +38,8 @@ FEEDBACK_S = 0.2
 FEEDBACKS = 4  # of goals that wait, at most, each time: of hundreds each hears of itself now and then
 AHEAD_S = 60.0  # speech that the engine is given before it is needed; it refuses more than 120 s
 PIECE_S = 0.5  # once so much is there, the least that it is given: soon enough that the utterance is not taken for over
-LONGEST_BREAK_FRAMES = 50
-REST_TIMEOUT_S = 2.0  # for the last frame of an interrupted one
 START_TIMEOUT_S = 20.0  # for the first frame, once nothing else is being said
-
-
-class _Utterance:
-    """A goal on its way."""
-
-    def __init__(self, handle: ServerGoalHandle, name: str, pcm: np.ndarray, rate: int) -> None:
-        self.handle, self.name, self.rate = handle, name, rate
-        self.duration_s = len(pcm) / rate
-        self.rest = pcm  # what the engine was not given yet
-        self.request = handle.request
-        self.frames = 0  # that left with its sound
-        self.others = 0  # frames without its sound, since the last one with it
-        self.over = False  # its frames have begun and ended
-        self.cut: tuple[int, str] | None = None  # (error code, message) once it is interrupted
-        self.cut_at = 0.0
-        self.turn_since = 0.0  # when nothing stood before it any more
-        self.fed_back = 0.0
-
-    def interrupt(self, code: int, reason: str) -> None:
-        if self.cut is None:
-            self.cut, self.cut_at = (code, reason), time.monotonic()
-            self.rest = self.rest[:0]
-
-    def piece(self, most_s: float) -> tuple[np.ndarray, bool]:
-        """The next samples to give, and whether they are the last ones."""
-        size = max(1, int(most_s * self.rate))
-        return self.rest[:size], size >= len(self.rest)
-
-    def frame_left(self, own: bool) -> None:
-        """A frame left, with its sound or not. Silence put in where the engine was late is not the end of it."""
-        if own:
-            self.frames += 1
-            self.others = 0
-        elif self.frames:
-            self.others += 1
-            self.over = self.frames >= int(self.duration_s * FRAME_RATE) or self.others > LONGEST_BREAK_FRAMES
-
-    def ended(self, now: float) -> bool:
-        """Its last frame has left: only then is it known how much was spoken."""
-        if self.cut is None:
-            return self.over
-        return self.over or not self.frames or self.others > 0 or now - self.cut_at > REST_TIMEOUT_S
+MAX_TEXT = 20_000  # characters of a goal: twenty minutes of speech
 
 
 class SayServer:
@@ -96,7 +55,7 @@ class SayServer:
         self._speaking: Callable[[], bool] = lambda: False
         self._on_speech: Callable[[str], None] = lambda name: None
         self._lock = threading.Lock()
-        self._utterances: list[_Utterance] = []
+        self._utterances: list[SayGoal] = []
         self._number = 0
         self._timer = node.add_timer(TEND_S, self._tend)
         self._timer.cancel()  # runs while there are goals: each wake asks all entities of the node
@@ -111,6 +70,7 @@ class SayServer:
             result_timeout=60,
         )
         node.add_entity(self._server.destroy)
+        self._maker = SentenceMaker(node, self._tend)
 
     def attach(
         self, session: Session, speaking: Callable[[], bool], on_speech: Callable[[str], None]
@@ -129,7 +89,9 @@ class SayServer:
         with self._lock:
             utterances, self._utterances = self._utterances, []
         for utterance in utterances:
-            self._finish(utterance, *(utterance.cut or (Say.Result.NOT_ACTIVE, "the avatar was deactivated")))
+            if utterance.cut is None:
+                utterance.interrupt(Say.Result.NOT_ACTIVE, "the avatar was deactivated")
+            self._finish(utterance)
 
     @property
     def waiting(self) -> int:
@@ -150,18 +112,24 @@ class SayServer:
         if session is None:
             self._refuse(handle, Say.Result.NOT_ACTIVE, "the avatar is not active")
             return
-        if not len(goal.audio.data):
-            if goal.text.strip():
-                text = "no speech synthesizer serves this avatar yet: send audio, or have a TTS publish on 'speech'"
-                self._refuse(handle, Say.Result.NO_SYNTHESIZER, text)
-            else:
-                self._refuse(handle, Say.Result.NOTHING_TO_SAY, "the goal has neither text nor audio")
+        text = goal.text.strip()
+        sentences: list[str] = []
+        pcm, rate = None, 0
+        if len(goal.audio.data):
+            try:
+                pcm, rate = audio_array(goal.audio)
+            except ConversionError as error:
+                self._refuse(handle, Say.Result.INVALID_AUDIO, str(error))
+                return
+        elif not text:
+            self._refuse(handle, Say.Result.NOTHING_TO_SAY, "the goal has neither text nor audio")
             return
-        try:
-            pcm, rate = audio_array(goal.audio)
-        except ConversionError as error:
-            self._refuse(handle, Say.Result.INVALID_AUDIO, str(error))
+        elif len(text) > MAX_TEXT:
+            reason = f"the text has {len(text)} characters: at most {MAX_TEXT} are spoken in one goal"
+            self._refuse(handle, Say.Result.SYNTHESIZER_ERROR, reason)
             return
+        else:
+            sentences = split_sentences(text)
         # Speech of the topic counts as well, also while it waits.
         busy = bool(self._utterances) or self._speaking() or session.queued_s > 0.0
         if goal.policy == Say.Goal.REJECT and busy:
@@ -180,7 +148,9 @@ class SayServer:
             return
         self._number += 1
         name = self._free_name(goal.utterance_id or f"say-{self._number}")
-        utterance = _Utterance(handle, name, pcm, rate)
+        utterance = SayGoal(handle, name, sentences=sentences)
+        if pcm is not None:
+            utterance.take(" ".join(text.split()), pcm, rate)
         with self._lock:
             self._utterances.append(utterance)
         self._timer.reset()
@@ -191,12 +161,13 @@ class SayServer:
                 self._utterances.remove(utterance)
             raise
         self._feed_or_fail(session)
-        self._tell_text(name, goal.text.strip())
+        self._tell_text(name, text)
 
     def _feed(self, session: Session) -> None:
         """Gives the engine what it has room for, one goal after the other: no goal is too long."""
+        self._maker.tend(self._utterances, session.queued_s, time.monotonic())
         for utterance in list(self._utterances):
-            while len(utterance.rest):
+            while len(utterance.rest) or (utterance.complete and utterance.duration_s and not utterance.closed):
                 room = AHEAD_S - session.queued_s
                 piece, last = utterance.piece(room)
                 if room < PIECE_S and not (last and room > 0):
@@ -205,10 +176,12 @@ class SayServer:
                     session.push_audio(piece, utterance.rate, utterance_id=utterance.name, last=last)
                 except AudioQueueFull:  # speech of the topic fills it: later
                     return
-                utterance.rest = utterance.rest[len(piece) :]
+                utterance.rest, utterance.closed = utterance.rest[len(piece) :], last
+            if not utterance.complete:  # its next sentence comes before what waits behind it
+                return
 
     def _tell_text(self, name: str, text: str) -> None:
-        """Times of its words are not known: `start` and `end` stay 0."""
+        """For the planner. When it will be spoken is not known yet: `start` and `end` stay 0."""
         if text:
             message = Transcript(utterance_id=name, text=text, final=True, confidence=1.0)
             message.header.stamp = self._node.get_clock().now().to_msg()
@@ -238,6 +211,11 @@ class SayServer:
 
     # ------------------------------------------------------------ progress
 
+    def said(self, name: str) -> tuple[SpokenText, float] | None:
+        """What the goal of this name says, and how many seconds of it have left. Pacing thread."""
+        with self._lock:
+            return next(((u.said, u.spoken_s) for u in self._utterances if u.name == name), None)
+
     def frame_left(self, frame: Frame) -> None:
         """Pacing thread: which goal's sound left."""
         with self._lock:
@@ -254,29 +232,36 @@ class SayServer:
             self._utterances = [u for u in self._utterances if u not in done]
             waiting = list(self._utterances)
         for utterance in done:
-            self._finish(utterance, *(utterance.cut or (Say.Result.NONE, "")))
+            self._feed_back(utterance, utterance.new_words(), True, now)
+            self._finish(utterance)
         if not waiting and not self._server.waiting:
             self._timer.cancel()
         told = 0
         for utterance in sorted(waiting, key=lambda u: u.fed_back):
             first = utterance is waiting[0]
-            if first and not utterance.frames and not self._speaking():
-                utterance.turn_since = utterance.turn_since or now
-                if now - utterance.turn_since > START_TIMEOUT_S:
-                    utterance.interrupt(
-                        Say.Result.TIMEOUT, f"no frame of it left within {START_TIMEOUT_S:.0f} s"
-                    )
-                    if self._session is not None:
-                        self._session.interrupt(utterance.name)
-            if now - utterance.fed_back >= FEEDBACK_S and (first or told < FEEDBACKS):
+            if first and utterance.duration_s and not utterance.frames and not self._speaking():
+                self._end_if_mute(utterance, now)
+            words = utterance.new_words()
+            due = now - utterance.fed_back >= FEEDBACK_S and (first or told < FEEDBACKS)
+            if words or due:
                 told += not first
-                utterance.fed_back = now
-                feedback = Say.Feedback(frames=utterance.frames)
-                if utterance.frames:
-                    feedback.phase = Say.Feedback.SPEAKING
-                else:
-                    feedback.phase = Say.Feedback.PREPARING if first else Say.Feedback.QUEUED
-                utterance.handle.publish_feedback(feedback)
+                self._feed_back(utterance, words or [utterance.told_word], first, now)
+
+    def _end_if_mute(self, utterance: SayGoal, now: float) -> None:
+        """It is its turn, its sound is there, and still no frame leaves with it."""
+        utterance.turn_since = utterance.turn_since or now
+        if now - utterance.turn_since > START_TIMEOUT_S:
+            utterance.interrupt(Say.Result.TIMEOUT, f"no frame of it left within {START_TIMEOUT_S:.0f} s")
+            if self._session is not None:
+                self._session.interrupt(utterance.name)
+
+    def _feed_back(self, utterance: SayGoal, words: list[str], first: bool, now: float) -> None:
+        utterance.fed_back = now
+        phase = Say.Feedback.PREPARING if first else Say.Feedback.QUEUED
+        phase = Say.Feedback.SPEAKING if utterance.frames else phase
+        for word in words:
+            feedback = Say.Feedback(phase=phase, word=word, frames=utterance.frames)
+            utterance.handle.publish_feedback(feedback)
 
     def _feed_or_fail(self, session: Session) -> None:
         """A goal whose sound the engine refuses ends, and keeps no other from its turn."""
@@ -289,12 +274,13 @@ class SayServer:
                 with self._lock:
                     culprit.interrupt(Say.Result.ENGINE_ERROR, one_line(error))
 
-    def _finish(self, utterance: _Utterance, code: int, reason: str) -> None:
-        spoken_s = min(utterance.frames / FRAME_RATE, utterance.duration_s)
-        result = Say.Result(error_code=code, error_msg=reason, spoken=to_duration(spoken_s))
-        words = utterance.request.text.split()
-        share = 1.0 if code == Say.Result.NONE else spoken_s / max(utterance.duration_s, 1e-6)
-        result.spoken_text = " ".join(words[: round(share * len(words))])
+    def _finish(self, utterance: SayGoal) -> None:
+        code, reason = utterance.outcome()
+        result = Say.Result(error_code=code, error_msg=reason, spoken=to_duration(utterance.spoken_s))
+        until_s = utterance.duration_s if code == Say.Result.NONE else utterance.spoken_s
+        result.spoken_text = utterance.said.spoken(until_s)
+        if code not in (Say.Result.NONE, Say.Result.INTERRUPTED):
+            self._node.get_logger().warning(f"say ended: {reason}")
 
         def respond(handle: ServerGoalHandle) -> Say.Result:
             if handle.is_cancel_requested:

@@ -38,6 +38,8 @@ NEEDS_ROS = (
     "test_reference_request.py",
     "test_slow_service.py",
     "test_say_answers.py",
+    "test_say_text.py",
+    "test_speech_synthesizer.py",
     "test_say_client.py",
     "test_lifecycle.py",
     "test_clean_end.py",
