@@ -12,11 +12,13 @@ EXAMPLES = {
     "": """examples:
   flowact demo                                 a page with a character that speaks, listens and idles
   flowact demo --wav hello.wav --seconds 10 --record out.mp4 --headless
-  flowact say --wav hello.wav                  through an avatar that runs already
+  flowact demo --text "Good morning, everybody!"
+  flowact say "Good morning"                   through an avatar that runs already
   flowact doctor                               what is installed, and what to do about problems""",
     "demo": """examples:
   flowact demo
   flowact demo --wav hello.wav
+  flowact demo --text "Good morning, everybody!"
   flowact demo --mic-as-speech                 the character speaks what you say
   flowact demo --wav hello.wav --seconds 10 --record out.mp4 --headless""",
     "up": """examples:
@@ -24,7 +26,10 @@ EXAMPLES = {
   flowact up --params-file robot.yaml --namespace robot1/avatar
   flowact up --without kiosk_bridge""",
     "say": """examples:
+  flowact say "Good morning"
+  flowact say "Stop, please" --policy interrupt
   flowact say --wav hello.wav
+  echo "Good morning" | flowact say -
   flowact say --wav alarm.wav --policy interrupt --priority 200""",
 }
 _PASSED_ON = {
@@ -58,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", "all nodes, and a page on which the avatar speaks, then listens and idles")
     _common(demo)
     demo.add_argument("--wav", metavar="FILE", help="what it says; - for a pipe (default: the shipped sentence)")
+    demo.add_argument("--text", metavar="TEXT", help="what it says instead, by the speech synthesizer")
     demo.add_argument("--mic-as-speech", action="store_true", help="it says what the microphone hears")
     demo.add_argument("--mic", metavar="DEVICE", help="microphone: part of its name, its index, or default")
     demo.add_argument("--no-mic", action="store_true", help="no microphone")
@@ -76,9 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         "--without", action="append", default=[], metavar="NODE", help="leave a node out (repeatable)"
     )
 
-    say = add("say", "speak a sound file through an avatar that runs already")
-    say.add_argument("--wav", metavar="FILE", required=True, help="wav, flac, ogg or mp3; - for a pipe")
-    say.add_argument("--text", default="", help="what the file says, for logs and feedback")
+    say = add("say", "speak a text or a sound file through an avatar that runs already")
+    say.add_argument("words", nargs="?", metavar="TEXT", help="what it says; - for a pipe")
+    say.add_argument("--wav", metavar="FILE", help="wav, flac, ogg or mp3 instead; - for a pipe")
+    say.add_argument("--text", default="", help="what the file says, for logs, captions and feedback")
     say.add_argument("--namespace", default="avatar", help="of the avatar (default: avatar)")
     say.add_argument(
         "--policy", choices=("queue", "interrupt", "reject"), default="queue", help="while it speaks"
@@ -211,8 +218,12 @@ def _demo(options: argparse.Namespace) -> int:
     from flowact_ros.launcher.resources import config_file
 
     _check_common(options)
-    if options.wav and options.mic_as_speech:
-        raise UsageError("--wav and --mic-as-speech: give one of the two")
+    given = [name for name in ("wav", "text", "mic_as_speech") if getattr(options, name)]
+    if len(given) > 1:
+        names = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"{names}: give one of the two")
+    if options.text is not None and not options.text.strip():
+        raise UsageError("--text: there is nothing to say")
     if not 0 <= options.seconds <= 86_400:
         raise UsageError(f"--seconds: {options.seconds:g} is not 0 … 86400 (0: until Ctrl-C)")
     record = ""
@@ -221,11 +232,12 @@ def _demo(options: argparse.Namespace) -> int:
         if target.suffix.lower() != ".mp4" or not target.resolve().parent.is_dir():
             raise UsageError(f"--record: {options.record} must be an .mp4 file in a folder that exists")
         record = str(target.resolve())
-    wav = "" if options.mic_as_speech else _check_sound(options.wav or str(config_file("demo.wav")))
+    wav = "" if options.mic_as_speech or options.text else _check_sound(options.wav or str(config_file("demo.wav")))
     return run_demo(
         Options(
             **_shared(options),
             wav=wav,
+            text=options.text or "",
             microphone=bool(options.mic) or not (options.no_mic or options.headless),
             mic_as_speech=options.mic_as_speech,
             seconds=options.seconds,
@@ -269,13 +281,21 @@ def _say(options: argparse.Namespace) -> int:
     if not options.timeout > 0:
         raise UsageError(f"--timeout: {options.timeout:g} is not above 0")
     _check_environment(options)
-    pcm, rate = read_audio(_check_sound(options.wav))
+    pcm, rate, text = None, 0, options.text
+    if options.wav and options.words is None:
+        pcm, rate = read_audio(_check_sound(options.wav))
+    elif options.wav or options.words is None or options.text:
+        raise UsageError('give a text, as in flowact say "Good morning", or --wav FILE (and --text, what it says)')
+    else:
+        text = (sys.stdin.read() if options.words == "-" else options.words).strip()
+        if not text:
+            raise UsageError("there is nothing to say: the text is empty")
     say = _import_say()
 
     return say(
         pcm,
         rate,
-        text=options.text,
+        text=text,
         namespace=options.namespace,
         policy=options.policy,
         priority=options.priority,

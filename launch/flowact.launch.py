@@ -104,6 +104,12 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
             "launch_planner", default_value="true", choices=boolean, description="Choose behaviours by rules"
         ),
         DeclareLaunchArgument(
+            "launch_synthesizer",
+            default_value="true",
+            choices=boolean,
+            description="Speak texts; false: a synthesizer of the robot's own serves `synthesize`",
+        ),
+        DeclareLaunchArgument(
             "launch_page", default_value="true", choices=boolean, description="Serve the page"
         ),
         DeclareLaunchArgument(
@@ -172,6 +178,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     chosen = [
         node("avatar_generator", "avatar_generator", generator),
         node("instruction_planner", "instruction_planner", when=given("launch_planner")),
+        node("speech_synthesizer", "speech_synthesizer", when=given("launch_synthesizer")),
         node("kiosk_bridge", "kiosk_bridge", when=given("launch_page")),
         node(
             "microphone",

@@ -70,7 +70,12 @@ BAD = {
     "wav cut short": (["demo", "--wav", "SHORT"], "cut short"),
     "wav of a telephone's half rate": (["demo", "--wav", "SLOW"], "4000 Hz; expected 8000 to 192000 Hz"),
     "say, wav missing": (["say", "--wav", "/nowhere/x.wav"], "/nowhere/x.wav"),
-    "say without wav": (["say"], "--wav"),
+    "say nothing": (["say"], "--wav"),
+    "say an empty text": (["say", "  "], "nothing to say"),
+    "say a text and a wav": (["say", "hello", "--wav", "GOOD"], "or --wav FILE"),
+    "say two texts": (["say", "hello", "--text", "hello"], "or --wav FILE"),
+    "demo, empty text": (["demo", "--text", " "], "nothing to say"),
+    "demo, text and wav": (["demo", "--text", "hello", "--wav", "GOOD"], "--wav and --text: give one of the two"),
     "priority": (["say", "--wav", "GOOD", "--priority", "256"], "256"),
     "policy": (["say", "--wav", "GOOD", "--policy", "shout"], "shout"),
     "two sources": (["demo", "--wav", "GOOD", "--mic-as-speech"], "one of the two"),
@@ -161,6 +166,7 @@ def test_demo_options_reach_the_nodes(wav: Path, tmp_path: Path, monkeypatch: py
         "avatar_generator",
         "kiosk_bridge",
         "instruction_planner",
+        "speech_synthesizer",
         "speech_source",
         "recorder",
     }
@@ -194,3 +200,31 @@ def test_a_demo_is_private_and_a_robot_is_not(monkeypatch: pytest.MonkeyPatch) -
     assert "ROS_DOMAIN_ID" not in environment(private=False)
     monkeypatch.setenv("ROS_DOMAIN_ID", "42")
     assert environment(private=True)["ROS_DOMAIN_ID"] == "42"
+
+
+def test_demo_with_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowact_ros.launcher import bringup
+
+    seen = []
+    monkeypatch.setattr(bringup, "run_demo", lambda options: seen.append(options) or 0)
+    assert cli.main(["demo", "--text", "Good morning", "--headless"]) == 0
+    assert seen[0].text == "Good morning" and not seen[0].wav
+    names = {spec.name for spec in bringup.node_specs(seen[0])}
+    assert "speech_synthesizer" in names and "speech_source" not in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "text"),
+    [
+        (["Good morning"], "", "Good morning"),
+        (["-"], " from a pipe\n", "from a pipe"),
+        (["--", "--dash"], "", "--dash"),
+    ],
+)
+def test_say_a_text(arguments: list[str], stdin: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(cli, "_import_say", lambda: lambda pcm, rate, **given: said.append((pcm, given)) or 0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    assert cli.main(["say", "--policy", "reject", *arguments]) == 0
+    ((pcm, given),) = said
+    assert pcm is None and (given["text"], given["policy"]) == (text, "reject")

@@ -8,11 +8,12 @@ import os
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Options:
     host: str = ""
     port: int | None = None
     wav: str = ""
+    text: str = ""
     microphone: bool = True
     device_name: str = "default"
     mic_as_speech: bool = False
@@ -83,6 +85,7 @@ def node_specs(options: Options) -> list[NodeSpec]:
         NodeSpec("avatar_generator", "flowact_ros.nodes.avatar_generator", parameters=generator, **common),
         NodeSpec("kiosk_bridge", "flowact_ros.nodes.kiosk_bridge", parameters=page, **common),
         NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", **common),
+        NodeSpec("speech_synthesizer", "flowact_ros.nodes.speech_synthesizer", **common),
     ]
     capture = "flowact_ros.nodes.audio_capture"
     if options.microphone or options.mic_as_speech:
@@ -120,7 +123,7 @@ def say_command(domain: str, namespace: str) -> str:
     """What a person types to have this demo speak: with our own `flowact`, which need not be on the PATH."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "flowact" else "flowact"
     name = "" if namespace == Options.namespace else f" --namespace {namespace}"
-    return f"ROS_DOMAIN_ID={domain} {program} say{name} --wav FILE"
+    return f'ROS_DOMAIN_ID={domain} {program} say{name} "Good morning"'
 
 
 def say(text: str) -> None:
@@ -196,12 +199,32 @@ def run_demo(options: Options) -> int:
             url = supervisor.fact("kiosk_bridge", "url") if "kiosk_bridge" not in options.without else None
             if options.browser and url:
                 browser = open_page(url, kiosk=False)
-            return _run_demo_until_end(supervisor, options, stop)
+            with _speaking(options, added):
+                return _run_demo_until_end(supervisor, options, stop)
         except SupervisorError as error:
             return _failed(error, supervisor)
         finally:
             if browser is not None and hasattr(browser, "close"):
                 browser.close()
+
+
+@contextlib.contextmanager
+def _speaking(options: Options, added: dict[str, str]) -> Iterator[None]:
+    """Has the avatar say the text as anybody would: `flowact say`, whose words appear as they are spoken."""
+    if not options.text:
+        yield
+        return
+    starter = Path(__file__).with_name("start_node.py")
+    command = [sys.executable, str(starter), "flowact_ros.cli", "say", "--namespace", options.namespace]
+    process = subprocess.Popen(
+        [*command, "--", options.text], env={**os.environ, **added}, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
 
 
 def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threading.Event) -> int:

@@ -190,7 +190,7 @@ def _play(
     pcm: np.ndarray,
     first_frame_s: float,
 ) -> dict[str, Any]:
-    names = ["avatar_generator", "kiosk_bridge", "instruction_planner"]
+    names = ["avatar_generator", "kiosk_bridge", "instruction_planner", "speech_synthesizer"]
     pids = {name: supervisor.pid(name) for name in names}
     items = [Item(**item) for item in order["items"]]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has a running avatar say an audio file, through the `say` action; what `flowact say` does."""
+"""Has a running avatar say a text or an audio file, through the `say` action; what `flowact say` does."""
 
 from __future__ import annotations
 
@@ -97,6 +97,31 @@ class Silence:
         )
 
 
+class Progress:
+    """A line a phase, and behind "speaking" the words as they are spoken."""
+
+    def __init__(self) -> None:
+        self._phase: int | None = None
+        self._word = ""
+        self._open = False  # the line goes on
+
+    def show(self, feedback: Say.Feedback) -> None:
+        if feedback.phase != self._phase:
+            self.end()
+            self._phase = feedback.phase
+            print(_PHASES.get(feedback.phase, str(feedback.phase)), flush=True)
+        if feedback.word and feedback.word != self._word:
+            print(f" {feedback.word}" if self._open else feedback.word, end="", flush=True)
+            self._open = True
+        self._word = feedback.word
+
+    def end(self) -> None:
+        """What is printed next begins a line."""
+        if self._open:
+            print(flush=True)
+        self._open = False
+
+
 def _wait_for_server(executor: SingleThreadedExecutor, client: ActionClient, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -107,14 +132,11 @@ def _wait_for_server(executor: SingleThreadedExecutor, client: ActionClient, tim
 
 
 def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any, silence: Silence) -> int:
-    last_phase: list[int] = []
+    progress = Progress()
 
     def on_feedback(message: Any) -> None:
         silence.broken()
-        phase = message.feedback.phase
-        if last_phase != [phase]:
-            last_phase[:] = [phase]
-            print(_PHASES.get(phase, str(phase)), flush=True)
+        progress.show(message.feedback)
 
     sent = client.send_goal_async(goal, feedback_callback=on_feedback)
     handle: Any = None
@@ -130,6 +152,7 @@ def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any, si
             handle.cancel_goal_async()
         complaint = silence.complaint()
         if complaint:
+            progress.end()
             print(f"error: {complaint}", file=sys.stderr)
             return 1
         if handle is None and sent.done():
@@ -139,6 +162,7 @@ def _speak(executor: SingleThreadedExecutor, client: ActionClient, goal: Any, si
                 print("error: the goal was not accepted", file=sys.stderr)
                 return 1
             result = handle.get_result_async()
+    progress.end()
     answer = result.result().result
     spoken = answer.spoken.sec + answer.spoken.nanosec / 1e9
     if answer.error_code != Say.Result.NONE:

@@ -68,7 +68,8 @@ def test_all_nodes_and_a_page_client(page, capsys):
         assert 0 <= result["page_skew_ms"]["p50"] <= result["page_skew_ms"]["p95"]
     bench.show(result)
     assert ("picture against sound" in capsys.readouterr().out) == (page == "browser")
-    assert set(result["processes"]) == {"avatar_generator", "kiosk_bridge", "instruction_planner"}
+    nodes = {"avatar_generator", "kiosk_bridge", "instruction_planner", "speech_synthesizer"}
+    assert set(result["processes"]) == nodes
 
 
 @pytest.mark.parametrize(

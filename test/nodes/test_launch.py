@@ -166,7 +166,9 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
     nodes = started(
         launch_file, character="nova", namespace="r2/avatar", use_sim_time="true", log_level="debug"
     )
-    assert set(nodes) == {"avatar_generator", "instruction_planner", "kiosk_bridge", "microphone"}
+    assert set(nodes) == {
+        "avatar_generator", "instruction_planner", "speech_synthesizer", "kiosk_bridge", "microphone"
+    }  # fmt: skip
     entry_points = re.search(r"NODES = \(([^)]*)\)", (ROOT / "setup.py").read_text()).group(1)
     installed = set(ast.literal_eval(f"({entry_points},)".replace(",,", ",")))
     for node in nodes.values():
@@ -184,7 +186,8 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
 
 def test_parts_can_be_left_out_and_added(launch_file: Any) -> None:
     nodes = started(
-        launch_file, launch_microphone="false", launch_page="false", speech_file="/a.wav", autostart="false"
+        launch_file, launch_microphone="false", launch_page="false", launch_synthesizer="false",
+        speech_file="/a.wav", autostart="false",
     )
     assert set(nodes) == {"avatar_generator", "instruction_planner", "speech_source"}
     speech = nodes["speech_source"].options["parameters"][1]

@@ -16,7 +16,7 @@ from ros_harness import loud
 
 from flowact_msgs.action import Say
 from flowact_ros.nodes import topics
-from flowact_ros.nodes.say_client import say
+from flowact_ros.nodes.say_client import Progress, say
 
 pytestmark = pytest.mark.usefixtures("domain")
 
@@ -59,6 +59,15 @@ def mute(request: pytest.FixtureRequest) -> Iterator[Any]:
         executor.shutdown(timeout_sec=1.0)
         node.destroy_node()
         context.try_shutdown()
+
+
+def test_words_appear_as_they_are_spoken(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    for phase, word in [(0, ""), (1, ""), (1, ""), (2, ""), (2, "No"), (2, "No"), (2, ""), (2, "No"), (2, "never")]:
+        progress.show(Say.Feedback(phase=phase, word=word))
+    progress.end()
+    progress.end()
+    assert capsys.readouterr().out == "queued\npreparing\nspeaking\nNo No never\n"
 
 
 def test_an_avatar_that_does_not_answer(mute: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = ("audio_capture", "instruction_planner", "avatar_generator", "kiosk_bridge")
+NODES = ("audio_capture", "instruction_planner", "speech_synthesizer", "avatar_generator", "kiosk_bridge")
 INSTALLED = ROOT / "install" / "flowact_ros" / "lib" / "flowact_ros"
 INTERFACES = sorted(p.relative_to(ROOT / "flowact_msgs") for p in (ROOT / "flowact_msgs").glob("*/*.[msa]*"))
 
@@ -42,7 +42,7 @@ def test_every_interface_is_generated() -> None:
     names = {path.stem for path in INTERFACES}
     assert names == {
         *("AudioChunk", "AvatarState", "ChunkRecord", "Instruction", "StreamMetrics", "Transcript"),
-        *("SpeechSpan", "SetReference", "Say"),
+        *("SpeechSpan", "SetReference", "Say", "Motion", "Synthesize", "WordTime"),
     }
 
 
