@@ -78,6 +78,7 @@ class Pipeline(Protocol):
     lookahead_samples: int  # at 24 kHz, <= MAX_LOOKAHEAD: future audio wanted after its last frame
     height: int  # of published frames
     width: int
+    control_names: tuple[str, ...]  # of the columns of `motion`
 
     def load_reference(self, rgb: np.ndarray) -> Reference:
         """uint8 [H, W, 3] of any size -> Reference. Raises ReferenceError_ with the reason."""
@@ -106,6 +107,10 @@ class Pipeline(Protocol):
 
     def motion(self, latents: Latents) -> np.ndarray:
         """n latents -> float32 [4 * n, K], the controls of the rig in their own units, exactly what is rendered."""
+        ...
+
+    def with_motion(self, latents: Latents, motion: np.ndarray) -> Latents:
+        """Latents that render as `motion` float32 [4 * n, K]; for pictures only, they are never committed."""
         ...
 
 
@@ -146,9 +151,10 @@ class ChunkRecord:
 
     A record whose first_sample lies before the end of the one before it is a rewind to there (a latent's boundary);
     one whose first_frame lies after its own first_sample skips what is between (the engine was late). `resets`
-    changes when the step starts from the reference alone (set_reference, reset_memory). pcm: float32 at 24 kHz from
-    `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what earlier
-    records hold.
+    changes when the step starts from the reference alone (set_reference, reset_memory). look: the target of the gaze,
+    in halves of the screen to the right and up, exact in single precision; None: there was none. pcm: float32 at
+    24 kHz from `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what
+    earlier records hold.
     """
 
     step: int
@@ -164,3 +170,4 @@ class ChunkRecord:
     resets: int
     pcm: np.ndarray
     spans: tuple[SpeechSpan, ...] = ()
+    look: tuple[float, float] | None = None

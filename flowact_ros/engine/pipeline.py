@@ -40,6 +40,8 @@ TEXT_CACHE = 256  # instructions whose embedding is kept
 class AvatarPipeline:
     """`engine.interfaces.Pipeline` on real networks, batch 1. See `build_pipeline`."""
 
+    control_names = rig.CONTROL_NAMES
+
     def __init__(
         self,
         config: ModelConfig,
@@ -120,6 +122,11 @@ class AvatarPipeline:
     def motion(self, latents: Chunk) -> np.ndarray:
         """n latents -> float32 `[4 * n, K]` in the rig's own units, exactly what is rendered."""
         return rig.denormalise(latents.latents[0].flatten(0, 1)).cpu().numpy()
+
+    def with_motion(self, latents: Chunk, motion: np.ndarray) -> Chunk:
+        """Latents of the same place that render as `motion` float32 `[4 * n, K]`. They are not to be committed."""
+        given = rig.normalise(rig.clamp(torch.from_numpy(motion))).unflatten(0, (-1, FRAMES_PER_LATENT))
+        return Chunk(given[None], latents.condition)
 
     def _text(self, text: str) -> Tensor:
         """Embedding `[1, tokens, 384]` of an instruction, cached by string."""

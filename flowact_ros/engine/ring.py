@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flowact_ros.engine.gaze import REST, Gaze
 from flowact_ros.engine.interfaces import StreamState
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
@@ -19,13 +20,14 @@ class Snapshot:
     """The stream right before one latent: the state before its step, and what the step made before it.
 
     All parts are immutable and shared, so a snapshot costs references. `resets`: generation of the character that the
-    state was started from.
+    state was started from. gaze: where the look is.
     """
 
     state: StreamState
     latents: Any  # Latents of the whole step; None where a step ended
     done: int  # latents of the step that come before this boundary
     resets: int
+    gaze: Gaze = REST
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ from flowact_ros.engine.interfaces import (
     Pipeline,
     Reference,
 )
+from flowact_ros.engine.looking import Looking
 from flowact_ros.engine.losses import REFUSED
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.references import load_reference
@@ -45,7 +46,7 @@ class Session:
     """One avatar, live (worker thread, content time on `clock`) or offline (`frames(realtime=False)`).
 
     reference: a Reference of the pipeline, or rgb uint8 [H, W, 3]; on_chunk: called with a ChunkRecord after every
-    step, from the thread that made it.
+    step, from the thread that made it; looking: its policy (default: `look_at` is followed).
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
         on_chunk: Callable[[ChunkRecord], None] | None = None,
         reference_id: str = "",
+        looking: Looking | None = None,
     ) -> None:
         self.config = config or SessionConfig()
         self._pipeline = pipeline
-        self._stream = Stream(pipeline, self._load(reference, reference_id), seed, self.config, clock)
+        self._stream = Stream(pipeline, self._load(reference, reference_id), seed, self.config, clock, looking)
         self._stream.on_chunk = on_chunk
         self._cond = self._stream.cond
         self._intake = Intake(self.config)
@@ -160,6 +162,15 @@ class Session:
         with self._cond:
             self._alive()
             self._stream.instruct(instruction)
+
+    def look_at(self, x: float, y: float) -> None:
+        """A point in halves of the screen from its middle, to the right as the viewer sees it and up; for a while.
+
+        Raises ValueError for what is no number, EngineError for a model that has no gaze.
+        """
+        with self._cond:
+            self._alive()
+            self._stream.look_at(x, y)
 
     def set_reference(self, reference: Reference | np.ndarray, reference_id: str = "") -> str:
         """One clean cut to another character. Returns its id. Raises ReferenceError_ if the image cannot become one."""

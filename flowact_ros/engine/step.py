@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flowact_ros.engine.gaze import REST, Gaze, columns_of, turn
 from flowact_ros.engine.interfaces import ChunkRecord, EngineError, Latents, Pipeline, Reference, StreamState
 from flowact_ros.engine.ring import RingEntry, Snapshot
 from flowact_ros.timebase import FRAMES_PER_LATENT
@@ -89,29 +90,40 @@ def make(
     began, core, timed = clock(), time.process_time(), _Stopwatch(clock)
     resets, first, count = step.record.resets, step.latent, step.record.latents
     state = timed("commit", resume, pipeline, step.before) if step.before.done else step.before.state
+    gaze = step.before.gaze
     if resets != step.before.resets:  # a cut: from the reference alone
-        state = pipeline.start(step.reference, step.record.seed)
+        state, gaze = pipeline.start(step.reference, step.record.seed), REST
     if state.latent_index != first:  # after a cut, or after latents that were skipped
         state = replace(state, latent_index=first)
     text = step.record.instruction
     latents = timed("denoise", pipeline.denoise, state, step.pcm, count, text, lambda: stop(first))
     done = rendered = 0
     while latents is not None and done < count and not stop(first + done):
+        before = Snapshot(state, latents, done, resets, gaze)
+        latent, gaze = _looking(pipeline, latents[done : done + 1], gaze, step.record)
         if seen(first + done):
-            before = Snapshot(state, latents, done, resets)
-            frames, motion = timed("render", _render, pipeline, state.reference, latents[done : done + 1])
+            frames, motion = timed("render", _render, pipeline, state.reference, latent)
             push(RingEntry(first + done, frames, motion, before, step.record.behaviour))
             rendered += 1
         done += 1
     seconds = clock() - began
     after = Snapshot(state, latents, done, resets)
-    after = Snapshot(timed("commit", resume, pipeline, after) if done else state, None, 0, resets)
+    after = Snapshot(timed("commit", resume, pipeline, after) if done else state, None, 0, resets, gaze)
     return Made(done, after, rendered, seconds, clock() - began, time.process_time() - core, timed.stages)
 
 
 def resume(pipeline: Pipeline, snapshot: Snapshot) -> StreamState:
     """The state at a boundary inside a step: what the step made before it is committed to memory."""
     return pipeline.advance(snapshot.state, snapshot.latents[: snapshot.done])
+
+
+def _looking(pipeline: Pipeline, latent: Latents, gaze: Gaze, record: ChunkRecord) -> tuple[Latents, Gaze]:
+    """The latent as it is to be drawn, whose look goes to the record's target; what is committed is the one before."""
+    columns = columns_of(pipeline.control_names)
+    if columns is None or (record.look is None and gaze == REST):
+        return latent, gaze
+    motion, gaze = turn(pipeline.motion(latent), gaze, record.look, columns)
+    return pipeline.with_motion(latent, motion), gaze
 
 
 def _render(pipeline: Pipeline, reference: Reference, latent: Latents) -> tuple[np.ndarray, np.ndarray]:

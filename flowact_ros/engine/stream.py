@@ -16,8 +16,10 @@ import numpy as np
 
 from flowact_ros.engine import pacing
 from flowact_ros.engine.controls import Instruction, Instructions
+from flowact_ros.engine.gaze import columns_of
 from flowact_ros.engine.intake import Feed
 from flowact_ros.engine.interfaces import MAX_LOOKAHEAD, ChunkRecord, EngineError, Frame, Pipeline, Reference
+from flowact_ros.engine.looking import Looking
 from flowact_ros.engine.metrics import Meter, StepCost
 from flowact_ros.engine.policy import Situation, choose, gathered, in_time_from, overloaded, shortest_lead
 from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
@@ -49,6 +51,7 @@ class Stream:
         seed: int,
         config: SessionConfig,
         clock: Callable[[], float],
+        looking: Looking | None = None,
     ) -> None:
         if not 0 <= pipeline.lookahead_samples <= MAX_LOOKAHEAD:
             raise EngineError(
@@ -61,6 +64,7 @@ class Stream:
         self.meter = Meter()
         self.cost = StepCost(_FIRST_COST_S)
         self.instructions = Instructions()
+        self.looking = looking or Looking()
         self.reference = reference
         self.resets = 0
         self.timeline = Timeline(config.start_latents * SAMPLES_PER_LATENT + pipeline.lookahead_samples)
@@ -139,6 +143,13 @@ class Stream:
         waits = any(u.name == instruction.utterance_id and u.name for u in list(self.timeline.queue)[1:])
         taken = self.instructions.set(instruction, wait=waits)
         if taken and instruction.priority >= self.config.urgent_from:
+            self.want_rewind()
+
+    def look_at(self, x: float, y: float) -> None:
+        """Takes effect with the next step; what is far from where it looks now rewinds."""
+        if columns_of(self.pipeline.control_names) is None:
+            raise EngineError("this model's motion has no gaze: it cannot be told where to look")
+        if self.looking.give(x, y, self.now()):
             self.want_rewind()
 
     def reset(self, reference: Reference | None = None) -> None:
@@ -221,6 +232,7 @@ class Stream:
             resets=self.resets,
             pcm=np.concatenate([self.timeline.read(first, end), look]),
             spans=spans,
+            look=self.looking.target(self.now(), self._latent, bool(spans)),
         )
         self._covered = end
         self._small = False

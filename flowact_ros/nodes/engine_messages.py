@@ -67,6 +67,8 @@ def record_message(record: interfaces.ChunkRecord) -> ChunkRecord:
     for name in _TEXTS:
         setattr(message, name, str(getattr(record, name)))
     message.behaviour = behaviour_number(record.behaviour) if record.behaviour else ChunkRecord.AS_SPEECH
+    if record.look is not None:
+        message.looks, message.look_x, message.look_y = True, *record.look
     message.samples = len(record.pcm)
     pcm = np.ascontiguousarray(record.pcm, np.float32)
     sounding = np.flatnonzero(pcm.view(np.uint32))  # bits: a negative zero is kept
@@ -100,6 +102,9 @@ def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
         raise ConversionError(
             f"{what} holds {len(sound)} samples of sound: at most {message.samples}, all finite, are needed"
         )
+    look = (float(message.look_x), float(message.look_y))
+    if message.looks and not np.isfinite(look).all():
+        raise ConversionError(f"{what} looks at {look}: finite numbers are needed")
     pcm = np.zeros(message.samples, np.float32)
     pcm[: len(sound)] = sound
     return interfaces.ChunkRecord(
@@ -107,4 +112,5 @@ def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
         behaviour="" if message.behaviour == ChunkRecord.AS_SPEECH else behaviour_name(message.behaviour),
         pcm=pcm,
         spans=tuple(interfaces.SpeechSpan(s.start, s.end, s.utterance_id) for s in message.spans),
+        look=look if message.looks else None,
     )

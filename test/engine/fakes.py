@@ -16,6 +16,7 @@ from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamStat
 from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
 
 SIDE = 8
+COMMITTED = 9  # integers of a latent that memory sees
 EVALUATIONS = 3  # of the denoiser a step
 
 
@@ -51,8 +52,11 @@ def read_picture(rgb: np.ndarray) -> Seen:
 class FakePipeline:
     """Implements `Pipeline`. hook(stage) runs inside every call, outside of any lock: it may take time or fail.
 
-    Latents are rows of integers; motion is two controls, the frame's index and its loudness.
+    Latents are rows of integers; motion is the frame's index, its loudness, and where it looks (ahead, unless it is
+    told: the bits of those floats are the last integers of a latent, and seen in its picture).
     """
+
+    control_names = ("frame", "loudest", "gaze_x", "gaze_y", "head_yaw", "head_pitch")
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class FakePipeline:
         wanted = self.context_samples + n_latents * SAMPLES_PER_LATENT + self.lookahead_samples
         assert pcm.shape == (wanted,) and pcm.dtype == np.float32
         self.windows.append(pcm)
-        latents = np.zeros((n_latents, 9), np.int64)
+        latents = np.zeros((n_latents, COMMITTED + 16), np.int64)
         for i in range(n_latents):
             loudest = []
             for frame in range(4):
@@ -97,7 +101,7 @@ class FakePipeline:
                 loudest.append(round(float(np.abs(pcm[at : at + SAMPLES_PER_FRAME]).max()) * 255))
             index = state.latent_index + i
             noise = crc(state.seed, index)
-            latents[i] = [
+            latents[i, :COMMITTED] = [
                 index,
                 crc(pcm, i),
                 crc(state.memory, noise),
@@ -111,7 +115,8 @@ class FakePipeline:
         self.hook("advance", len(latents))
         memory = state.memory
         for latent in latents:
-            memory = crc(memory, latent)
+            assert not latent[COMMITTED:].any()  # memory never sees a look that was told
+            memory = crc(memory, latent[:COMMITTED])
         return StreamState(state.latent_index + len(latents), state.seed, memory, state.reference)
 
     def render(self, reference: Reference, latents: np.ndarray) -> np.ndarray:
@@ -121,12 +126,19 @@ class FakePipeline:
         for k, frame in enumerate(frames):
             latent, i = latents[k // 4], k % 4
             words = [latent[0] * 4 + i, *latent[1:4], reference.appearance, latent[5 + i], latent[4]]
-            frame.reshape(-1)[:28] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
+            words.append(crc(latent[COMMITTED + 4 * i : COMMITTED + 4 * i + 4]))
+            frame.reshape(-1)[:32] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
         return frames
 
     def motion(self, latents: np.ndarray) -> np.ndarray:
         rows = [(4 * latent[0] + i, latent[5 + i]) for latent in latents for i in range(4)]
-        return np.array(rows, np.float32)
+        looks = latents[:, COMMITTED:].astype(np.int32).view(np.float32).reshape(-1, 4)
+        return np.concatenate([np.array(rows, np.float32), looks], 1)
+
+    def with_motion(self, latents: np.ndarray, motion: np.ndarray) -> np.ndarray:
+        told = latents.copy()
+        told[:, COMMITTED:] = np.ascontiguousarray(motion[:, 2:]).view(np.int32).reshape(len(latents), 16)
+        return told
 
 
 def face(value: int = 100) -> np.ndarray:

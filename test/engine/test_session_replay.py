@@ -48,7 +48,7 @@ def test_any_history(data):
     usual, said, interrupted, at = sim.costs, 0, False, 0.3
     pieces: list[np.ndarray] = []
     for number in range(data.draw(st.integers(1, 6))):
-        kinds = ["whole", "live", "pieces", "interrupt", "urgent", "calm", "character", "reset", "hiccup"]
+        kinds = ["whole", "live", "pieces", "interrupt", "urgent", "calm", "character", "reset", "hiccup", "look"]
         kind = data.draw(st.sampled_from(kinds))
         at += data.draw(st.floats(0.0, 1.0))
         seconds = data.draw(st.floats(0.01, 1.2))
@@ -84,6 +84,9 @@ def test_any_history(data):
             sim.at(at, lambda v=value: sim.session.set_reference(face(v), str(v)))
         elif kind == "reset":
             sim.at(at, sim.session.reset_memory)
+        elif kind == "look":
+            x, y = data.draw(st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)))
+            sim.at(at, lambda x=x, y=y: sim.session.look_at(x, y))
         else:
             sim.at(at, lambda s=seconds: setattr(sim, "costs", {"denoise": (s, 0.0), "render": (0.0, 0.02)}))
             sim.at(at + 0.4, lambda: setattr(sim, "costs", usual))

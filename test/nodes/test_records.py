@@ -70,6 +70,7 @@ def records(draw: st.DrawFn) -> interfaces.ChunkRecord:
     at = draw(st.integers(0, len(pcm) - len(sound)))
     pcm[at : at + len(sound)] = sound
     texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+    single = st.floats(-10.0, 10.0, width=32)
     spans = st.builds(interfaces.SpeechSpan, st.integers(0, 2**63), st.integers(0, 2**63), texts)
     return interfaces.ChunkRecord(
         step=draw(st.integers(0, 2**63)),
@@ -85,6 +86,7 @@ def records(draw: st.DrawFn) -> interfaces.ChunkRecord:
         resets=draw(st.integers(0, 2**32 - 1)),
         pcm=pcm,
         spans=tuple(draw(st.lists(spans, max_size=3))),
+        look=draw(st.none() | st.tuples(single, single)),
     )
 
 
@@ -127,6 +129,7 @@ def test_silence_costs_nothing() -> None:
         ({"pcm": [0.1] * 13441}, "holds 13441 samples of sound: at most 13440"),
         ({"pcm": [0.1, float("nan")]}, "all finite"),
         ({"behaviour": 5}, "behaviour is 5: must be 0 … 4"),
+        ({"looks": True, "look_y": float("nan")}, r"step 7 looks at \(0.0, nan\): finite"),
     ],
 )
 def test_a_record_that_cannot_be_is_named(changes: dict, says: str) -> None:
@@ -180,6 +183,8 @@ def test_messages_give_the_frames_of_a_session_again() -> None:
                 session.push_audio(0.4 * loud(3.0, 16000), 16000, utterance_id="u", last=True)
             if frame.index == 14:
                 session.set_instruction("nods", priority=200)
+            if frame.index == 20:
+                session.look_at(0.7, -0.3)
             if frame.index == 26:
                 session.interrupt()
             if frame.index == 40:
