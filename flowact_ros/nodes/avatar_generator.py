@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geometry_msgs.msg import PointStamped
 from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
 from flowact_ros.engine.interfaces import AudioQueueFull
+from flowact_ros.engine.looking import Looking
 from flowact_ros.engine.losses import QUEUE_FULL
 from flowact_ros.engine.runtime import best_threads, give_memory_back, keep_freed_memory, spare_the_collector
 from flowact_ros.launcher.resources import use_image_profile
@@ -34,13 +36,14 @@ from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.engine_log import forward
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
+from flowact_ros.nodes.generator_params import PARAMETERS
 from flowact_ros.nodes.kept_reference import KeptReference
-from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.look_point import Screen
+from flowact_ros.nodes.params import ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.say_server import SayServer
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
-from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
     from flowact_ros.engine import interfaces
     from flowact_ros.engine.session import Session
 
-PRESETS = ("avatar_cpu", "debug")
 WARM_UP_FRAMES = 2 * 12  # two chunks: with an empty and with a filled memory
 TEND_S = 0.1  # how often what is not urgent is looked at
 RESTART_S = 0.5  # before a stream that failed is started again; doubled each time
@@ -58,39 +60,7 @@ LONGEST_RESTART_S = 30.0
 class AvatarGenerator(FlowactNode):
     """Thin: everything about audio, frames and time is in `engine.Session`."""
 
-    PARAMETERS = (
-        Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
-        Param("device", "cpu", "Where the model runs: cpu, cuda, cuda:1"),
-        Param("weights_dir", "", "Folder of weights; empty: the ones that were installed"),
-        Param("character", "", "Name of a shipped character; empty: the first one"),
-        Param("reference_image", "", "Path of a portrait to animate instead of a shipped character"),
-        Param(
-            "seed",
-            0,
-            "Of the stream's noise: the same seed and inputs give the same frames",
-            range=(0, 2**31 - 1),
-        ),
-        Param(
-            "schedule",
-            "sequential",
-            "How evaluations are spent: diagonal needs half the passes, and 0.96 s more of speech ahead",
-            choices=("sequential", "diagonal"),
-        ),
-        Param(
-            "runtime",
-            "auto",
-            "What computes the renderer: OpenVINO where it is installed, else torch (eager)",
-            choices=("auto", "openvino", "eager"),
-        ),
-        Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
-        Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
-        Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
-        Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
-        Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
-        Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
-        Param("audio_encoding", S16LE, "Of the published sound", choices=AUDIO_ENCODINGS),
-        Param("jpeg_quality", 85, "Of image_raw/compressed", range=(1, 100)),
-    )
+    PARAMETERS = PARAMETERS
 
     def __init__(self, **options: object) -> None:
         super().__init__("avatar_generator", **options)
@@ -187,6 +157,7 @@ class AvatarGenerator(FlowactNode):
 
         self.add_entity(forward(self.get_logger()))
         self._decode = AudioDecoder(self.get_logger().warning)
+        self._screen = Screen(self.params["screen_width"], self.params["screen_height"], self.params["eye_depth"])
         self._records = RecordPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._ended.clear()
@@ -197,12 +168,16 @@ class AvatarGenerator(FlowactNode):
             config=self._config,
             on_chunk=self._records.take,
             reference_id=self._reference_id,
+            looking=Looking(
+                self.params["gaze"], timeout_s=self.params["look_at_timeout"], seed=self.params["seed"]
+            ),
         )
         self._alone = UninstructedBehaviour(session)
         self._session = session
         self._publisher = FramePublisher(
             self,
             session,
+            controls=self._pipeline.control_names,
             encoding=self.params["audio_encoding"],
             jpeg_quality=self.params["jpeg_quality"],
             on_frame=self._on_frame,
@@ -213,6 +188,7 @@ class AvatarGenerator(FlowactNode):
             self._say.attach(session, lambda: publisher.speaking, self._speech_comes)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
+        self.add_subscription(PointStamped, topics.LOOK_AT, self._on_look_at)
         self.add_timer(1.0, self._publish_metrics)
         self.add_timer(TEND_S, self._tend)
         session.start()
@@ -311,6 +287,10 @@ class AvatarGenerator(FlowactNode):
             utterance_id=message.utterance_id,
         )
         self._alone = None
+
+    def _on_look_at(self, message: PointStamped) -> None:
+        if self._session is not None:
+            self._session.look_at(*self._screen.place(message))
 
     def _set_reference(
         self, request: SetReference.Request, response: SetReference.Response

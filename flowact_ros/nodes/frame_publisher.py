@@ -10,13 +10,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
-from flowact_msgs.msg import AudioChunk, AvatarState
+from flowact_msgs.msg import AudioChunk, AvatarState, Motion
 from flowact_ros.media.jpeg import encode_jpeg
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import (
@@ -40,7 +41,7 @@ JPEG_QUEUE = 8  # frames; an encoder later than that drops the oldest
 
 
 class FramePublisher:
-    """Publishes `image_raw`, `image_raw/compressed`, `audio`, `state` and `robot_speaking` of one session.
+    """Publishes `image_raw`, `image_raw/compressed`, `audio`, `motion`, `state` and `robot_speaking` of one session.
 
     `on_frame(frame)` is called in the pacing thread after each frame left; `on_end(error or None)` when the
     session's frames end.
@@ -51,17 +52,19 @@ class FramePublisher:
         node: FlowactNode,
         session: Session,
         *,
+        controls: tuple[str, ...],
         encoding: str,
         jpeg_quality: int,
         on_frame: Callable[[Frame], None],
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         self._node, self._session = node, session
-        self._encoding, self._quality = encoding, jpeg_quality
+        self._controls, self._encoding, self._quality = list(controls), encoding, jpeg_quality
         self._on_frame, self._on_end = on_frame, on_end
         self._image = node.add_publisher(Image, topics.IMAGE)
         self._compressed = node.add_publisher(CompressedImage, topics.COMPRESSED)
         self._audio = node.add_publisher(AudioChunk, topics.AUDIO)
+        self._motion = node.add_publisher(Motion, topics.MOTION)
         self._state = node.add_publisher(AvatarState, topics.STATE)
         self._speaking = node.add_publisher(Bool, topics.ROBOT_SPEAKING)
         self._shown: tuple[str, str, bool, str | None] | None = None  # the last one's: see `_publish_state`
@@ -140,6 +143,10 @@ class FramePublisher:
                 frame_id=FRAME_ID,
             )
         )
+        if self._motion.get_subscription_count():
+            motion = Motion(frame=frame.index, names=self._controls, values=array("f", frame.motion.tobytes()))
+            motion.header.stamp, motion.header.frame_id = stamp, FRAME_ID
+            self._motion.publish(motion)
         if self._image.get_subscription_count():
             began = time.perf_counter()
             message = image_message(frame.rgb, stamp, FRAME_ID)

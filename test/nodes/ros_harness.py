@@ -23,7 +23,15 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
 from flowact_msgs.action import Say
-from flowact_msgs.msg import AudioChunk, AvatarState, ChunkRecord, Instruction, StreamMetrics
+from flowact_msgs.msg import (
+    AudioChunk,
+    AvatarState,
+    ChunkRecord,
+    Instruction,
+    Motion,
+    StreamMetrics,
+    Transcript,
+)
 from flowact_ros.launcher.bringup import environment
 from flowact_ros.launcher.supervisor import NodeSpec, Supervisor
 from flowact_ros.nodes import topics
@@ -40,6 +48,8 @@ OUTPUTS = {
     topics.AUDIO: AudioChunk,
     topics.STATE: AvatarState,
     topics.ROBOT_SPEAKING: Bool,
+    topics.MOTION: Motion,
+    topics.CAPTIONS: Transcript,
     topics.CHUNKS: ChunkRecord,
     topics.METRICS: StreamMetrics,
     topics.INSTRUCTION: Instruction,

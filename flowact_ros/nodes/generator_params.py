@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of the avatar generator."""
+
+from __future__ import annotations
+
+from flowact_ros.engine.looking import FOLLOW, POLICIES
+from flowact_ros.nodes.params import Param
+from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
+
+PRESETS = ("avatar_cpu", "debug")
+
+PARAMETERS = (
+    Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
+    Param("device", "cpu", "Where the model runs: cpu, cuda, cuda:1"),
+    Param("weights_dir", "", "Folder of weights; empty: the ones that were installed"),
+    Param("character", "", "Name of a shipped character; empty: the first one"),
+    Param("reference_image", "", "Path of a portrait to animate instead of a shipped character"),
+    Param(
+        "seed",
+        0,
+        "Of the stream's noise: the same seed and inputs give the same frames",
+        range=(0, 2**31 - 1),
+    ),
+    Param(
+        "schedule",
+        "sequential",
+        "How evaluations are spent: diagonal needs half the passes, and 0.96 s more of speech ahead",
+        choices=("sequential", "diagonal"),
+    ),
+    Param(
+        "runtime",
+        "auto",
+        "What computes the renderer: OpenVINO where it is installed, else torch (eager)",
+        choices=("auto", "openvino", "eager"),
+    ),
+    Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
+    Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
+    Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
+    Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
+    Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
+    Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
+    Param("audio_encoding", S16LE, "Of the published sound", choices=AUDIO_ENCODINGS),
+    Param("jpeg_quality", 85, "Of image_raw/compressed", range=(1, 100)),
+    Param(
+        "gaze",
+        FOLLOW,
+        "Where it looks: at the points of look_at (follow), also about by itself while it is silent (wander), or only "
+        "as the model has it, mostly at the viewer (viewer)",
+        choices=POLICIES,
+    ),
+    Param("look_at_timeout", 3.0, "[s] a point of look_at counts", range=(0.2, 3600.0)),
+    Param("screen_width", 0.52, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
+    Param("screen_height", 0.29, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
+    Param(
+        "eye_depth",
+        0.5,
+        "[m] behind the screen from where the character seems to look; less turns it farther to the side",
+        range=(0.05, 10.0),
+    ),
+)
