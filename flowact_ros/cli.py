@@ -37,6 +37,7 @@ _PASSED_ON = {
     "data": ("flowact_ros.data.prepare", "make or prepare training data"),
     "eval": ("flowact_ros.evaluation.main", "measure quality: `flowact eval quick`"),
     "bench": ("flowact_ros.evaluation.bench", "measure speed and latency of the live stream"),
+    "weights": ("flowact_ros.weights_cli", "get models of recognisers, planners and encoders"),
     "doctor": ("flowact_ros.launcher.doctor", "what is installed, and what to do about problems"),
 }
 
@@ -103,6 +104,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params-file", metavar="FILE", help="ROS parameters (default: config/flowact.yaml)")
     parser.add_argument("--preset", help="model preset (default: avatar_cpu)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cpu)")
+    parser.add_argument("--listen", metavar="MODEL", help="turn what is heard into text: tiny.en, base, a path")
     parser.add_argument("--character", help="name of a shipped character")
     parser.add_argument("--host", help="address of the page (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the page; 0 takes any free one")
@@ -264,6 +266,7 @@ def _shared(options: argparse.Namespace) -> dict:
         "preset": options.preset or "",
         "character": options.character or "",
         "device": options.device or "",
+        "listen": options.listen or "",
         "host": options.host or "",
         "port": options.port,
         "device_name": options.mic or "default",

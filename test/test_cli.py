@@ -16,7 +16,7 @@ import pytest
 from flowact_ros import cli
 from flowact_ros.media.wav import read_audio, write_wav
 
-VERBS = ("demo", "up", "say", "train", "data", "eval", "bench", "doctor")
+VERBS = ("demo", "up", "say", "train", "data", "eval", "bench", "weights", "doctor")
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_bad_input(name: str, capsys: pytest.CaptureFixture[str], wav: Path, tmp
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("verb", ["train", "data", "eval", "bench", "doctor"])
+@pytest.mark.parametrize("verb", ["train", "data", "eval", "bench", "weights", "doctor"])
 def test_rooms_get_their_arguments(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     module = types.SimpleNamespace(main=lambda arguments: seen.append(arguments) or 3)

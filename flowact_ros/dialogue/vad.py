@@ -45,8 +45,9 @@ class VoiceActivityDetector(Protocol):
         ...
 
     @property
-    def pause_s(self) -> float:
-        """[s] since the last voiced frame, while a voice may still go on; 0 when no voice is on."""
+    def quiet_since_s(self) -> float | None:
+        """Where a pause began that may turn out to be the end: the time that the offset would have. None if there is
+        no pause, or no voice."""
         ...
 
     def push(self, pcm: np.ndarray) -> list[VoiceEvent]:
@@ -106,8 +107,8 @@ class Hysteresis:
         self.voiced = False
 
     @property
-    def pause_s(self) -> float:
-        return self._quiet * self._frame_s if self.voiced else 0.0
+    def quiet_since_s(self) -> float | None:
+        return (self._frames - self._quiet) * self._frame_s if self.voiced and self._quiet else None
 
     def decide(self, loud: bool) -> VoiceEvent | None:
         """What the next frame brings about."""
@@ -188,8 +189,8 @@ class EnergyVad:
         return self._gate.voiced
 
     @property
-    def pause_s(self) -> float:
-        return self._gate.pause_s
+    def quiet_since_s(self) -> float | None:
+        return self._gate.quiet_since_s
 
     @property
     def floor_db(self) -> float:

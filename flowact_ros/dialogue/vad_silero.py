@@ -114,8 +114,8 @@ class SileroVad:
         return self._gate.voiced
 
     @property
-    def pause_s(self) -> float:
-        return self._gate.pause_s
+    def quiet_since_s(self) -> float | None:
+        return self._gate.quiet_since_s
 
     @property
     def probability(self) -> float:

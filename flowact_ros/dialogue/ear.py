@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A microphone's sound, of any rate and cut, through resampling and voice activity into utterances."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowact_ros.dialogue.hearing import Hearing, Request
+from flowact_ros.dialogue.recognizer import RATE
+from flowact_ros.dialogue.vad import VoiceActivityDetector, VoiceEvent
+from flowact_ros.media.resample import StreamResampler
+
+_BLOCK = RATE // 10  # sound is heard in pieces of at most so many samples, whatever comes at once
+
+
+class Ear:
+    """Detector and hearing over one stream. Both count the same samples, those at RATE."""
+
+    def __init__(self, sample_rate: int, detector: VoiceActivityDetector, hearing: Hearing) -> None:
+        """detector and hearing: for sound at RATE."""
+        self.sample_rate = sample_rate
+        self._resampler = StreamResampler(sample_rate, RATE)
+        self._detector, self.hearing = detector, hearing
+
+    @property
+    def detector(self) -> VoiceActivityDetector:
+        return self._detector
+
+    def hear(self, pcm: np.ndarray) -> tuple[list[VoiceEvent], list[Request]]:
+        """float32 mono [T] at the microphone's rate -> voices that began or ended, and what is to be recognised."""
+        sound = self._resampler.push(pcm)
+        voices: list[VoiceEvent] = []
+        requests: list[Request] = []
+        for start in range(0, len(sound), _BLOCK):
+            block = sound[start : start + _BLOCK]
+            events = self._detector.push(block)
+            voices += events
+            requests += self.hearing.push(block, events, self._detector.quiet_since_s)
+        return voices, requests
+
+    def finish(self) -> list[Request]:
+        """The stream ends, or is not listened to any more; what comes next is a new one."""
+        requests = self.hearing.finish()
+        self._detector.reset()
+        self._resampler = StreamResampler(self.sample_rate, RATE)
+        return requests
