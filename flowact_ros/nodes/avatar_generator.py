@@ -31,6 +31,7 @@ from flowact_ros.launcher.resources import use_image_profile
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import STUCK_S, FlowactNode, one_line, run
+from flowact_ros.nodes.captions import CaptionPublisher
 from flowact_ros.nodes.convert import ConversionError, behaviour_name
 from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.engine_log import forward
@@ -159,6 +160,7 @@ class AvatarGenerator(FlowactNode):
         self._decode = AudioDecoder(self.get_logger().warning)
         self._screen = Screen(self.params["screen_width"], self.params["screen_height"], self.params["eye_depth"])
         self._records = RecordPublisher(self)
+        self._captions = CaptionPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._ended.clear()
         session = Session(
@@ -340,8 +342,12 @@ class AvatarGenerator(FlowactNode):
 
     def _on_frame(self, frame: interfaces.Frame) -> None:
         """Pacing thread."""
+        said = None
         if self._say is not None:
             self._say.frame_left(frame)
+            said = self._say.said(frame.utterance_id)
+        if self._publisher is not None:
+            self._captions.frame_left(frame, self._publisher.stamp_ns(frame.index), said)
 
     def _tend(self) -> None:
         if self._alone is not None and self._session is not None:
