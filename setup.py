@@ -9,7 +9,14 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = "flowact_ros"
-NODES = ("audio_capture", "instruction_planner", "speech_synthesizer", "avatar_generator", "kiosk_bridge")
+NODES = (
+    "audio_capture",
+    "speech_recognizer",
+    "instruction_planner",
+    "speech_synthesizer",
+    "avatar_generator",
+    "kiosk_bridge",
+)
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:

@@ -104,6 +104,12 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
             "launch_planner", default_value="true", choices=boolean, description="Choose behaviours by rules"
         ),
         DeclareLaunchArgument(
+            "launch_recognizer",
+            default_value="false",
+            choices=boolean,
+            description="Turn what is heard into text; needs the extra `talk` and a model (`flowact weights list`)",
+        ),
+        DeclareLaunchArgument(
             "launch_synthesizer",
             default_value="true",
             choices=boolean,
@@ -177,6 +183,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
     chosen = [
         node("avatar_generator", "avatar_generator", generator),
+        node("speech_recognizer", "speech_recognizer", when=given("launch_recognizer")),
         node("instruction_planner", "instruction_planner", when=given("launch_planner")),
         node("speech_synthesizer", "speech_synthesizer", when=given("launch_synthesizer")),
         node("kiosk_bridge", "kiosk_bridge", when=given("launch_page")),

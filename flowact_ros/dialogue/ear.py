@@ -21,14 +21,21 @@ class Ear:
         self.sample_rate = sample_rate
         self._resampler = StreamResampler(sample_rate, RATE)
         self._detector, self.hearing = detector, hearing
+        self._heard = 0  # samples, at the microphone's rate
 
     @property
     def detector(self) -> VoiceActivityDetector:
         return self._detector
 
+    @property
+    def seconds(self) -> float:
+        """Sound heard since the stream began: where the next sample is on the time axis of what comes out."""
+        return self._heard / self.sample_rate
+
     def hear(self, pcm: np.ndarray) -> tuple[list[VoiceEvent], list[Request]]:
         """float32 mono [T] at the microphone's rate -> voices that began or ended, and what is to be recognised."""
         sound = self._resampler.push(pcm)
+        self._heard += len(pcm)
         voices: list[VoiceEvent] = []
         requests: list[Request] = []
         for start in range(0, len(sound), _BLOCK):
@@ -43,4 +50,5 @@ class Ear:
         requests = self.hearing.finish()
         self._detector.reset()
         self._resampler = StreamResampler(self.sample_rate, RATE)
+        self._heard = 0
         return requests

@@ -97,11 +97,6 @@ class Hearing:
         """Of the utterance that goes on, or the last one; empty before the first."""
         return f"{self._prefix}-{self._utterances}" if self._utterances else ""
 
-    @property
-    def seconds(self) -> float:
-        """Sound pushed so far."""
-        return self._end / self._rate
-
     def push(
         self, pcm: np.ndarray, events: Sequence[VoiceEvent], quiet_since_s: float | None = None
     ) -> list[Request]:

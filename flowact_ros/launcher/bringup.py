@@ -46,6 +46,7 @@ class Options:
     preset: str = ""
     character: str = ""
     device: str = ""
+    listen: str = ""
     host: str = ""
     port: int | None = None
     wav: str = ""
@@ -87,6 +88,11 @@ def node_specs(options: Options) -> list[NodeSpec]:
         NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", **common),
         NodeSpec("speech_synthesizer", "flowact_ros.nodes.speech_synthesizer", **common),
     ]
+    if options.listen:
+        parameters = {"model": options.listen}
+        specs.append(
+            NodeSpec("speech_recognizer", "flowact_ros.nodes.speech_recognizer", parameters=parameters, **common)
+        )
     capture = "flowact_ros.nodes.audio_capture"
     if options.microphone or options.mic_as_speech:
         role = "speech" if options.mic_as_speech else "mic"

@@ -16,6 +16,7 @@ SPEECH = "speech"
 SPEECH_TEXT = "speech/text"
 MIC = "mic"
 TRANSCRIPT = "transcript"
+LIVE_SPEECH = "live_speech"
 INSTRUCTION = "instruction"
 IMAGE = "image_raw"
 COMPRESSED = "image_raw/compressed"
@@ -62,6 +63,7 @@ QOS: dict[str, QoSProfile] = {
     SPEECH_TEXT: EVENT_QOS,
     MIC: AUDIO_QOS,
     TRANSCRIPT: EVENT_QOS,
+    LIVE_SPEECH: EVENT_QOS,
     INSTRUCTION: EVENT_QOS,
     IMAGE: IMAGE_QOS,
     COMPRESSED: IMAGE_QOS,

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NODES = ("audio_capture", "instruction_planner", "speech_synthesizer", "avatar_generator", "kiosk_bridge")
+NODES = (
+    "audio_capture",
+    "speech_recognizer",
+    "instruction_planner",
+    "speech_synthesizer",
+    "avatar_generator",
+    "kiosk_bridge",
+)
 INSTALLED = ROOT / "install" / "flowact_ros" / "lib" / "flowact_ros"
 INTERFACES = sorted(p.relative_to(ROOT / "flowact_msgs") for p in (ROOT / "flowact_msgs").glob("*/*.[msa]*"))
 
