@@ -17,12 +17,28 @@ from flowact_ros.diffusion.memory import MemoryBank, Predict
 from flowact_ros.models.dit import Condition, DiT
 
 
-def euler_step(noisy: Tensor, clean: Tensor, sigma: float, following: float) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """What the next step knows of the one before it: the velocity, and how far sigma went (below 0)."""
+
+    velocity: Tensor
+    span: float
+
+
+def flow_step(
+    noisy: Tensor, clean: Tensor, sigma: float, following: float, before: Slope | None
+) -> tuple[Tensor, Slope]:
     """One step of the flow ODE from `sigma` to `following`, given the predicted clean latents.
 
-    x + (following - sigma) v with v = (x - clean) / sigma, written so that following = 0 gives `clean` exactly.
+    Adams and Bashforth's second order: x + span (v + span / (2 span_before) (v - v_before)) with v = (x - clean) /
+    sigma; the first step of a chunk is Euler's. A few of Euler's steps end near the mean of all that might follow: lids
+    that close half, eyes that hardly leave the viewer. The second order costs no evaluation.
     """
-    return clean + (following / sigma) * (noisy - clean)
+    span, velocity = following - sigma, (noisy - clean) / sigma
+    moved = clean + (following / sigma) * (noisy - clean)  # Euler's, exact where following = 0
+    if before is not None:
+        moved = moved + span**2 / (2 * before.span) * (velocity - before.velocity)
+    return moved, Slope(velocity, span)
 
 
 class Stopped(Exception):
@@ -48,7 +64,7 @@ def denoise_chunk(
     exit_at: return the clean prediction of this step (0-based) and stop; earlier steps then run without gradient
     (self-forcing trains the exit step only). None runs them all, with len(sigmas) - 1 network evaluations.
     """
-    x = noise
+    x, slope = noise, None
     for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         level = torch.full(x.shape[:2], sigma, device=x.device, dtype=x.dtype)
         last = exit_at == step
@@ -56,7 +72,7 @@ def denoise_chunk(
             clean = predict(x, level)
         if last:
             return clean
-        x = euler_step(x, clean, sigma, following)
+        x, slope = flow_step(x, clean, sigma, following, slope)
     return x
 
 
@@ -93,6 +109,7 @@ class _InFlight:
     noisy: Tensor  # [B, S, P, C]
     condition: Condition
     level: int  # steps already taken
+    slope: Slope | None  # of the last of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +137,7 @@ class DiagonalWindow:
 
     def push(self, model: DiT, noise: Tensor, condition: Condition) -> tuple[DiagonalWindow, Tensor | None]:
         """Add a chunk of pure noise and advance: the window after it, and the chunk that was finished, if one was."""
-        window = replace(self, flight=(*self.flight, _InFlight(noise, condition, 0)))
+        window = replace(self, flight=(*self.flight, _InFlight(noise, condition, 0, None)))
         finished = None
         for _ in range(-(-(len(self.sigmas) - 1) // self.in_flight)):
             if window.flight:
@@ -146,9 +163,8 @@ class DiagonalWindow:
         moved = []
         for chunk, x0 in zip(self.flight, clean.split(counts, 1)):
             here, following = self.sigmas[chunk.level], self.sigmas[chunk.level + 1]
-            moved.append(
-                replace(chunk, noisy=euler_step(chunk.noisy, x0, here, following), level=chunk.level + 1)
-            )
+            noisy, slope = flow_step(chunk.noisy, x0, here, following, chunk.slope)
+            moved.append(_InFlight(noisy, chunk.condition, chunk.level + 1, slope))
         oldest = moved[0]
         if oldest.level < len(self.sigmas) - 1:
             return replace(self, flight=tuple(moved)), None
