@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from flowact_ros.dialogue.phrases import MANNERS, REACTIONS, WORDINGS, greets, manner_of, reaction_to
 from flowact_ros.vocabulary import (
@@ -84,7 +84,25 @@ class UserText:
     final: bool = True
 
 
-Event = Tick | UserVoice | SpeechData | SpeechText | AvatarSpeaking | UserText
+@dataclass(frozen=True)
+class AnswerPending:
+    """An answer began to be made (`pending`), or is complete and said: until then a silent face thinks."""
+
+    time_s: float
+    pending: bool
+
+
+@dataclass(frozen=True)
+class SpeechPlan:
+    """How an utterance is to be said, by who wrote it: instead of what its words would call for."""
+
+    time_s: float
+    utterance_id: str
+    behaviour: str
+    text: str
+
+
+Event = Tick | UserVoice | SpeechData | SpeechText | AvatarSpeaking | UserText | AnswerPending | SpeechPlan
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,7 @@ class RulePlannerConfig:
     greeting_s: float = 2.0  # of a sentence that greets: then it is said as the rest of it asks for
     dwell_s: float = 0.6  # a state is shown at least so long, urgent changes excepted
     seed: int = 0  # of the choice among wordings
+    thinking: tuple[str, ...] = ()  # wordings of THINKING instead of our own
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self) if field.name.endswith("_s")):
@@ -134,7 +153,8 @@ class RulePlanner:
     2. speech arrives or is being spoken: SPEAKING, in the manner of its text where that is known; what greets, with
        a wave for `greeting_s`;
     3. the user said something that calls for it: REACTING for `reaction_s`;
-    4. the user has stopped and no answer has come yet: THINKING, at most `thinking_timeout_s`;
+    4. the user has stopped and no answer has come yet: THINKING, at most `thinking_timeout_s`, or for as long as an
+       answer is known to be made;
     5. otherwise IDLE.
     """
 
@@ -156,6 +176,8 @@ class RulePlanner:
         self._reaction_until = float("-inf")
         self._last_wording: dict[str, str] = {}
         self._texts: OrderedDict[str, tuple[bool, str]] = OrderedDict()  # (greets, manner) by utterance
+        self._plans: OrderedDict[str, SpeechPlan] = OrderedDict()
+        self._answer_pending = False
         self._sounding_id, self._sounds_since = "", 0.0  # the utterance that left last, and since when
         self._manner = ""  # last instructed
 
@@ -166,7 +188,7 @@ class RulePlanner:
 
     def observe(self, event: Event) -> Instruction | None:
         # Sources have slightly different delays: time never runs backwards in here.
-        if not isinstance(event, (Tick, UserVoice, SpeechData, SpeechText, AvatarSpeaking, UserText)):
+        if not isinstance(event, Event):
             raise PlannerError(f"unknown event {type(event).__name__}")
         now = self._now = max(self._now, event.time_s)
         fresh_reaction = broken_into = False
@@ -197,6 +219,10 @@ class RulePlanner:
                     self._sounding_id, self._sounds_since = event.utterance_id, now
                 self._utterance_id = event.utterance_id
                 self._thinking_until = self._announced_until = float("-inf")
+        elif isinstance(event, AnswerPending):
+            self._answer_pending = event.pending
+        elif isinstance(event, SpeechPlan):
+            _remember(self._plans, event.utterance_id, event)
         elif isinstance(event, UserText):
             kind = reaction_to(event.text) if event.final else None
             if kind is not None:
@@ -209,10 +235,7 @@ class RulePlanner:
             return  # whose text it is nobody can tell, or it is not heard of any more
         if not self._speech(now):
             self._sounding_id = ""  # should it have the name of the one before: it begins anew
-        self._texts[event.utterance_id] = greets(event.text), manner_of(event.text)
-        self._texts.move_to_end(event.utterance_id)
-        if len(self._texts) > _TEXTS:
-            self._texts.popitem(last=False)
+        _remember(self._texts, event.utterance_id, (greets(event.text), manner_of(event.text)))
         if not self._avatar_speaking:
             self._announced_until = now + self.config.announced_s
             self._utterance_id = event.utterance_id
@@ -239,13 +262,14 @@ class RulePlanner:
             return SPEAKING
         if now < self._reaction_until:
             return REACTING
-        if now < self._thinking_until:
+        if now < self._thinking_until or self._answer_pending:
             return THINKING
         return IDLE
 
     def _decide(self, now: float, fresh_reaction: bool, broken_into: bool = False) -> Instruction | None:
         wanted = self._wanted(now)
-        manner = self._manner_now(now) if wanted == SPEAKING else ""
+        plan = self._plans.get(self._spoken()) if wanted == SPEAKING else None
+        manner = plan.text if plan else self._manner_now(now) if wanted == SPEAKING else ""
         again = (wanted == REACTING and fresh_reaction) or (wanted == LISTENING and broken_into)
         again = again or manner != self._manner
         if wanted == self._behaviour and not again:
@@ -260,8 +284,8 @@ class RulePlanner:
             self._speech_until = self._announced_until = float("-inf")
         self._behaviour, self._since, self._manner = wanted, now, manner
         return Instruction(
-            behaviour=wanted,
-            text=self._wording(wanted),
+            behaviour=plan.behaviour if plan else wanted,
+            text=plan.text if plan else self._wording(wanted),
             priority=PRIORITY_URGENT if urgent else PRIORITY_NORMAL,
             utterance_id=self._spoken() if wanted == SPEAKING else "",
             interrupts=interrupts,
@@ -270,7 +294,18 @@ class RulePlanner:
     def _wording(self, behaviour: str) -> str:
         """Any wording of the behaviour but the one used last time."""
         texts = REACTIONS[self._reaction] if behaviour == REACTING else WORDINGS[behaviour]
+        if behaviour == THINKING and self.config.thinking:
+            texts = self.config.thinking
         texts = MANNERS.get(self._manner, texts)  # a manner is there while speaking only
-        choice = self._random.choice([text for text in texts if text != self._last_wording.get(behaviour)])
+        others = [text for text in texts if text != self._last_wording.get(behaviour)]
+        choice = self._random.choice(others or texts)
         self._last_wording[behaviour] = choice
         return choice
+
+
+def _remember(table: OrderedDict[str, Any], utterance_id: str, value: Any) -> None:
+    """As the newest of at most `_TEXTS`."""
+    table[utterance_id] = value
+    table.move_to_end(utterance_id)
+    if len(table) > _TEXTS:
+        table.popitem(last=False)
