@@ -322,7 +322,7 @@ def check_cpu(cores: int | None, flags: str) -> Check:
 def checks() -> list[tuple[str, Callable[[], Check]]]:
     """All checks of this machine with their names, to be made one after the other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("numpy", "safetensors", "aiohttp", "av", "soxr", "soundfile", "simplejpeg")
+    packages = ("numpy", "safetensors", "aiohttp", "av", "soxr", "soundfile", "simplejpeg", "hibari-tts")
     return [
         ("cpu", lambda: check_cpu(cores, _cpu_flags())),
         ("python", lambda: check_python(sys.version_info[:3])),

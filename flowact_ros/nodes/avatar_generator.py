@@ -44,6 +44,7 @@ from flowact_ros.nodes.params import ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.say_server import SayServer
+from flowact_ros.nodes.skill_say import SkillServer, ros4hri_say
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class AvatarGenerator(FlowactNode):
         self._warm_up()
         # Requests are answered in the inactive state as well: that the avatar is not active.
         self._say = SayServer(self)
+        skill = ros4hri_say()
+        if skill is not None:
+            SkillServer(self, skill)
         # Encoding a picture takes seconds, in which somebody may want to interrupt.
         self.add_slow_service(SetReference, topics.SET_REFERENCE, self._set_reference)
         self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
@@ -156,6 +160,7 @@ class AvatarGenerator(FlowactNode):
     def begin(self) -> None:
         from flowact_ros.engine.session import Session
 
+        assert self._pipeline is not None  # `load` made it
         self.add_entity(forward(self.get_logger()))
         self._decode = AudioDecoder(self.get_logger().warning)
         self._screen = Screen(self.params["screen_width"], self.params["screen_height"], self.params["eye_depth"])

@@ -16,11 +16,15 @@ import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 
 from flowact_msgs.action import Say
+from flowact_msgs.msg import WordTime
+from flowact_msgs.srv import Synthesize
 from flowact_ros.engine.interfaces import AudioQueueFull
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode
+from flowact_ros.nodes.convert import audio_message, to_duration, to_time
 from flowact_ros.nodes.say_server import SayServer
 
 PATIENCE_S = 30.0
@@ -129,6 +133,33 @@ class Caller:
         future = client.call_async(request)
         self.until(future.done)
         return future.result().success
+
+
+VOICE_RATE = 16000  # of the stand-in: not ours, as a robot's own may be
+
+
+class Voice(Node):
+    """A robot's own synthesizer: half a second a word, each as loud as its number; it does as `answer` says."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__("voice", context=context)
+        self.asked: list[str] = []
+        self.answer: Callable[[Synthesize.Request, Synthesize.Response], Any] = self.speak
+        self.create_service(Synthesize, topics.SYNTHESIZE, self._serve)
+
+    def _serve(self, request: Synthesize.Request, response: Synthesize.Response) -> Synthesize.Response:
+        self.asked.append(request.text)
+        self.answer(request, response)
+        return response
+
+    def speak(self, request: Synthesize.Request, response: Synthesize.Response) -> None:
+        words = request.text.split()
+        levels = np.repeat(np.arange(1, len(words) + 1) / 100, VOICE_RATE // 2).astype(np.float32)
+        response.audio = audio_message(levels, VOICE_RATE, to_time(0))
+        spans = [
+            (word.strip(".,!?"), to_duration(i / 2), to_duration((i + 1) / 2)) for i, word in enumerate(words)
+        ]
+        response.words = [WordTime(text=text, start=start, end=end) for text, start, end in spans]
 
 
 @contextmanager

@@ -9,43 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rclpy.node import Node
 from ros_harness import ABORTED, CANCELED, SUCCEEDED, goal, loud
-from say_harness import Caller, say_program
+from say_harness import Caller, Voice, say_program
 
 from flowact_msgs.action import Say
-from flowact_msgs.msg import WordTime
 from flowact_msgs.srv import Synthesize
-from flowact_ros.nodes import sentence_maker, topics
-from flowact_ros.nodes.convert import audio_message, to_duration, to_time
+from flowact_ros.nodes import sentence_maker
+from flowact_ros.nodes.convert import to_duration
 from flowact_ros.nodes.say_server import MAX_TEXT
 
 pytestmark = pytest.mark.usefixtures("within")
-RATE = 16000  # of the stand-in: not ours, as a robot's own may be
-
-
-class Voice(Node):
-    """A robot's own synthesizer: half a second a word, each as loud as its number; it does as `answer` says."""
-
-    def __init__(self, context: Any) -> None:
-        super().__init__("voice", context=context)
-        self.asked: list[str] = []
-        self.answer: Callable[[Synthesize.Request, Synthesize.Response], Any] = self.speak
-        self.create_service(Synthesize, topics.SYNTHESIZE, self._serve)
-
-    def _serve(self, request: Synthesize.Request, response: Synthesize.Response) -> Synthesize.Response:
-        self.asked.append(request.text)
-        self.answer(request, response)
-        return response
-
-    def speak(self, request: Synthesize.Request, response: Synthesize.Response) -> None:
-        words = request.text.split()
-        levels = np.repeat(np.arange(1, len(words) + 1) / 100, RATE // 2).astype(np.float32)
-        response.audio = audio_message(levels, RATE, to_time(0))
-        spans = [
-            (word.strip(".,!?"), to_duration(i / 2), to_duration((i + 1) / 2)) for i, word in enumerate(words)
-        ]
-        response.words = [WordTime(text=text, start=start, end=end) for text, start, end in spans]
 
 
 @pytest.fixture
