@@ -8,47 +8,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flowact_ros.dialogue.sentences import SentenceSplitter
 from flowact_ros.dialogue.speech import Word
 
-LONGEST = 240  # characters of a piece: more would keep the listener waiting while it is made
-_SHORT_FORMS = "mr mrs ms dr prof st vs etc no fig approx e.g i.e".split()
-# An end: its marks, what closes a quotation, and space behind it; the marks of Chinese and Japanese need no space.
-_END = re.compile(r"[.!?…]+[\"'’”)\]]*(?=\s)|[。！？]+[」』]*|\n\s*\n")
-_PAUSE = re.compile(r"[,;:、，；–—](?=\s)|[、，；]")
 
-
-def split_sentences(text: str, longest: int = LONGEST) -> list[str]:
-    """The sentences of `text`, none longer than `longest` characters, with spaces and control characters made plain."""
-    pieces: list[str] = []
-    start = 0
-    for end in _END.finditer(text):
-        before = text[start : end.start()].rsplit(None, 1)
-        last = before[-1].lower() if before else ""
-        following = text[end.end() :].lstrip()[:1]
-        abbreviated = end.group() == "." and (last in _SHORT_FORMS or len(last) == 1 and last.isalpha())
-        if abbreviated or (end.group()[0] in ".…" and following.islower()):
-            continue
-        pieces.append(text[start : end.end()])
-        start = end.end()
-    plain = (_plain(piece) for piece in [*pieces, text[start:]])
-    return [part for piece in plain if piece for part in _short(piece, longest)]
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _short(text: str, longest: int) -> list[str]:
-    """Cut at the last pause that leaves a piece short enough, else at a space, else anywhere."""
-    parts: list[str] = []
-    while len(text) > longest:
-        head = text[: longest + 1]
-        pauses = [m.end() for m in _PAUSE.finditer(head) if m.end() > longest // 4]
-        cut = pauses[-1] if pauses else head.rfind(" ")
-        cut = cut if cut > 0 else longest
-        parts.append(text[:cut].strip())
-        text = text[cut:].strip()
-    return [*parts, text] if text else parts
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a whole text. Lines may be broken anywhere, an empty line ends a sentence; control characters
+    are spaces."""
+    paragraphs = re.split(r"\n\s*\n", text)
+    plain = ("".join(c if c.isprintable() else " " for c in paragraph) for paragraph in paragraphs)
+    splitter = SentenceSplitter()
+    return [*splitter.push("\n".join(plain), 0.0), *splitter.finish()]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowact_ros.dialogue.sentences import MAX_SENTENCE
 from flowact_ros.dialogue.speech import Word
-from flowact_ros.dialogue.speech_text import LONGEST, SpokenText, split_sentences
+from flowact_ros.dialogue.speech_text import SpokenText, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -33,16 +34,16 @@ def test_sentences(text: str, sentences: list[str]) -> None:
 def test_a_long_sentence_is_cut_at_a_pause() -> None:
     text = "We walk along the river, " * 20 + "and home."
     parts = split_sentences(text)
-    assert len(parts) > 1 and all(len(part) <= LONGEST for part in parts)
+    assert len(parts) > 1 and all(len(part) <= MAX_SENTENCE for part in parts)
     assert all(part.endswith("river,") for part in parts[:-1])
     assert " ".join(parts) == text
-    assert [len(part) for part in split_sentences("x" * 500, 200)] == [200, 200, 100]
+    assert [len(part) for part in split_sentences("x" * 500)] == [240, 240, 20]
 
 
 @given(st.text(max_size=600))
 def test_nothing_is_lost(text: str) -> None:
-    parts = split_sentences(text, 50)
-    assert all(0 < len(part) <= 50 and part.isprintable() for part in parts)
+    parts = split_sentences(text)
+    assert all(0 < len(part) <= MAX_SENTENCE and part.isprintable() for part in parts)
     kept = "".join(c for c in text if c.isprintable() and not c.isspace())
     assert "".join("".join(parts).split()) == kept
 
