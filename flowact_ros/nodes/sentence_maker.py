@@ -61,9 +61,10 @@ class SentenceMaker:
                 )
             return
         self._missing_since = None
+        goal.asked = True  # first, since the pacing thread asks whether the goal is complete
         sentence = goal.sentences.popleft()
         future = self._client.call_async(Synthesize.Request(text=sentence))
-        goal.asked, self._pending = True, (goal, future, now)
+        self._pending = (goal, future, now)
         future.add_done_callback(
             self._node.guard(lambda done: self._answered(goal, sentence, done), topics.SYNTHESIZE)
         )
@@ -75,8 +76,8 @@ class SentenceMaker:
         goal, future, since = self._pending
         late = now - since > ANSWER_WAIT_S
         if late and goal.cut is None:
-            goal.asked = False
             goal.fail(Say.Result.SYNTHESIZER_ERROR, f"no answer of {self._name} within {ANSWER_WAIT_S:g} s")
+            goal.asked = False
         if late or goal.cut is not None:
             self._client.remove_pending_request(future)
             future.cancel()
@@ -85,22 +86,28 @@ class SentenceMaker:
     def _answered(self, goal: SayGoal, sentence: str, future: Any) -> None:
         if self._pending is None or self._pending[1] is not future or future.cancelled():
             return
-        self._pending, goal.asked = None, False
-        if goal.cut is not None:
-            return
-        answer = future.result()
+        self._pending = None
+        try:
+            if goal.cut is None:
+                self._take(goal, sentence, future.result())
+        except Exception as error:  # the goal must get its result, whatever it was
+            if not isinstance(error, ConversionError):
+                self._node.report(error, topics.SYNTHESIZE)
+            goal.fail(Say.Result.SYNTHESIZER_ERROR, f"{self._name}: {one_line(error)}")
+        finally:
+            goal.asked = False  # at last: the pacing thread asks whether the goal is complete
+        self._on_sound()
+
+    def _take(self, goal: SayGoal, sentence: str, answer: Synthesize.Response) -> None:
+        """Raises ConversionError for sound that cannot be."""
         if answer.error_code == Synthesize.Response.NONE:
-            try:
-                pcm, rate = audio_array(answer.audio)
-                sound = resample(pcm, rate, SAMPLE_RATE)
-                goal.take(sentence, sound, SAMPLE_RATE, _words(answer.words, len(sound) / SAMPLE_RATE))
-            except ConversionError as error:
-                goal.fail(Say.Result.SYNTHESIZER_ERROR, f"{self._name}: {one_line(error)}")
+            pcm, rate = audio_array(answer.audio)
+            sound = resample(pcm, rate, SAMPLE_RATE)
+            goal.take(sentence, sound, SAMPLE_RATE, _words(answer.words, len(sound) / SAMPLE_RATE))
         elif answer.error_code == Synthesize.Response.NOT_ACTIVE:
             goal.fail(Say.Result.NO_SYNTHESIZER, answer.error_msg or "the speech synthesizer is not active")
         elif answer.error_code != Synthesize.Response.NOTHING_TO_SAY:  # such a sentence is passed over
             goal.fail(Say.Result.SYNTHESIZER_ERROR, answer.error_msg or f"error {answer.error_code}")
-        self._on_sound()
 
 
 def _words(words: Sequence[Any], seconds: float) -> list[Word]:
