@@ -230,7 +230,8 @@ def _speaking(options: Options, added: dict[str, str]) -> Iterator[None]:
     finally:
         if process.poll() is None:
             process.terminate()
-        process.wait()
+            process.wait()
+            say("")  # behind the words
 
 
 def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threading.Event) -> int:

@@ -41,6 +41,7 @@ NEEDS_ROS = (
     "test_slow_service.py",
     "test_say_answers.py",
     "test_say_text.py",
+    "test_demo_text.py",
     "test_skill_say.py",
     "test_look_point.py",
     "test_captions.py",
