@@ -22,7 +22,7 @@ WANDER_LATENTS = 15  # 2.4 s: whole steps
 
 
 class Looking:
-    """Under the stream's lock."""
+    """Under the stream's lock; `policy` and `timeout_s` may be changed by anybody, at any time."""
 
     def __init__(self, policy: str = FOLLOW, *, timeout_s: float = 3.0, seed: int = 0) -> None:
         """timeout_s: how long a point counts. Raises ValueError for a policy that does not exist."""
@@ -53,7 +53,7 @@ class Looking:
     def target(self, now: float, latent: int, speaking: bool) -> Pair | None:
         """What the step from `latent` on is to look at. Asked once a step."""
         self._given = min(self._given, now)  # a clock that was set back
-        if self._point is not None and now - self._given > self.timeout_s:
+        if self.policy == VIEWER or now - self._given > self.timeout_s:
             self._point = None
         target = self._point
         if target is None and self.policy == WANDER and not speaking:

@@ -168,6 +168,9 @@ class AvatarGenerator(FlowactNode):
         self._captions = CaptionPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
         self._ended.clear()
+        looking = Looking(
+            self.params["gaze"], timeout_s=self.params["look_at_timeout"], seed=self.params["seed"]
+        )
         session = Session(
             self._pipeline,
             self._reference,
@@ -175,12 +178,10 @@ class AvatarGenerator(FlowactNode):
             config=self._config,
             on_chunk=self._records.take,
             reference_id=self._reference_id,
-            looking=Looking(
-                self.params["gaze"], timeout_s=self.params["look_at_timeout"], seed=self.params["seed"]
-            ),
+            looking=looking,
         )
         self._alone = UninstructedBehaviour(session)
-        self._session = session
+        self._session, self._looking = session, looking
         self._publisher = FramePublisher(
             self,
             session,
@@ -357,6 +358,7 @@ class AvatarGenerator(FlowactNode):
     def _tend(self) -> None:
         if self._alone is not None and self._session is not None:
             self._alone.tick(self._publisher is not None and self._publisher.speaking)
+        self._looking.policy, self._looking.timeout_s = self.params["gaze"], self.params["look_at_timeout"]
         self._publish_records()
 
     def _publish_records(self) -> None:

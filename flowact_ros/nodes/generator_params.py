@@ -47,8 +47,9 @@ PARAMETERS = (
         "Where it looks: at the points of look_at (follow), also about by itself while it is silent (wander), or only "
         "as the model has it, mostly at the viewer (viewer)",
         choices=POLICIES,
+        live=True,
     ),
-    Param("look_at_timeout", 3.0, "[s] a point of look_at counts", range=(0.2, 3600.0)),
+    Param("look_at_timeout", 3.0, "[s] a point of look_at counts", range=(0.2, 3600.0), live=True),
     Param("screen_width", 0.52, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
     Param("screen_height", 0.29, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
     Param(

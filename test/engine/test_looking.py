@@ -50,6 +50,8 @@ def test_policies() -> None:
     for x, y in filter(None, seen):
         assert abs(x) <= 1 and abs(y) <= 1 and x == np.float32(x)
     assert wander(1, 0) == wander(1, 14)
+    wanderer.policy = VIEWER
+    assert wanderer.target(5.0, 0, False) is None  # from now on
     with pytest.raises(ValueError, match="gaze is 'up': one of follow, wander, viewer"):
         Looking("up")
 
@@ -121,6 +123,18 @@ def test_records_without_looks_are_those_of_before() -> None:
     sim = Simulation().run(3)
     assert {record.look for record in sim.records} == {None} and sim.stream._now.gaze == REST
     assert not any(frame.motion[2:].any() for frame in sim.frames)
+
+
+def test_it_wanders_while_it_is_silent() -> None:
+    sim = Simulation()
+    sim.stream.looking = Looking(WANDER, seed=2)
+    sim.at(4.0, lambda: sim.session.push_audio(ramp(3.0), 24000, utterance_id="a", last=True))
+    sim.run(15)
+    sim.check()
+    assert len({record.look for record in sim.records}) > 3
+    assert {record.look for record in sim.records if record.spans} == {None}
+    for live, again in zip(sim.frames, replayed(sim)):
+        np.testing.assert_array_equal(live.motion, again.motion)
 
 
 def test_a_model_without_a_gaze_says_so() -> None:

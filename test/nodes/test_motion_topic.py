@@ -51,8 +51,9 @@ def test_it_looks_where_it_is_told_and_records_it(moving: Watcher) -> None:
     before = gaze(moving)
     publisher.publish(point)
     moving.until(lambda: gaze(moving) > before + 0.3, "a look to the right")
+    moving.until(lambda: any(m.looks for m in moving.seen[topics.CHUNKS]), "its record")
     looks = [(m.look_x, m.look_y) for m in moving.seen[topics.CHUNKS] if m.looks]
-    assert looks and set(looks) == {(1.0, 0.0)}
+    assert set(looks) == {(1.0, 0.0)}
     moving.until(lambda: not moving.seen[topics.CHUNKS][-1].looks, "the time-out")
     moving.until(lambda: abs(gaze(moving) - before) < 0.2, "the look back")
 
