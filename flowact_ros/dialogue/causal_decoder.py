@@ -20,6 +20,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from flowact_ros.dialogue.language_model import CutShort
+
 TOP_P = 0.9
 REPETITION_PENALTY = 1.1  # small models say the same again and again without
 READ_AT_ONCE = 64  # tokens of a prompt: between two such blocks a cancelled request ends
@@ -98,7 +100,10 @@ class CausalDecoder:
     def generate(
         self, reading: Reading, tokens: Sequence[int], most: int, check: Callable[[], None] = lambda: None
     ) -> Iterator[int]:
-        """The tokens that follow, without the one that ends the text; `check` raises to end it before."""
+        """The tokens that follow, without the one that ends the text; `check` raises to end it before.
+
+        Raises CutShort after `most` of them.
+        """
         logits = self.read(reading, tokens, check)
         written: list[int] = []
         while len(written) < most:
@@ -116,6 +121,7 @@ class CausalDecoder:
             check()
             if len(written) < most:
                 logits = self._forward(reading, [token])
+        raise CutShort("the answer reached max_tokens")
 
     @torch.inference_mode()
     def score(

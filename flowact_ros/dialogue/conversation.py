@@ -325,12 +325,12 @@ class Conversation:
             self._wake()
         return [sentence for sentence, _ in sentences]
 
-    def all_written(self, turn: Turn) -> Sequence[Sentence]:
+    def all_written(self, turn: Turn, cut: bool) -> Sequence[Sentence]:
         with self._lock:
             if turn.ended:
                 return ()
             now_s = self._clock()
-            sentences = turn.finish(now_s)
+            sentences = turn.finish(now_s, cut)
             self._say_sentences(turn, sentences, now_s)
             if not turn.sentences:
                 raise LanguageModelError("the model wrote nothing that could be said")

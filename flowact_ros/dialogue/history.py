@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from flowact_ros.dialogue.language_model import ASSISTANT, SYSTEM, USER, Message
@@ -35,13 +34,17 @@ class _Turn:
 
 
 class History:
-    """The last `turns` of a conversation."""
+    """At most the last `turns` of a conversation."""
 
     def __init__(self, turns: int) -> None:
-        self._turns: deque[_Turn] = deque(maxlen=turns)
+        self._most = turns
+        self._turns: list[_Turn] = []
 
     def asked(self, text: str) -> None:
         """The user said something (or nothing: the character speaks by itself); what is said next answers it."""
+        if len(self._turns) >= self._most:
+            # Half at once, not one each time: a model in this process reads anew all that follows what went.
+            del self._turns[: (self._most + 1) // 2]
         self._turns.append(_Turn(text))
 
     def answering(self, utterance_id: str, text: str) -> None:
@@ -76,6 +79,3 @@ class History:
                 else:
                     messages.append(Message(role, text))
         return messages
-
-    def clear(self) -> None:
-        self._turns.clear()

@@ -26,6 +26,10 @@ class LanguageModelError(RuntimeError):
     """A backend cannot be used, or a reply could not be made: one line that says why."""
 
 
+class CutShort(LanguageModelError):
+    """The model had more to write than it may: what came is a beginning. Raised after the last piece."""
+
+
 class Cancelled(LanguageModelError):
     """Whoever asked for the reply does not want it any more."""
 
@@ -131,7 +135,7 @@ class LanguageModel(Protocol):
         ...
 
     def stream(self, messages: Sequence[Message], cancellation: Cancellation) -> Iterator[str]:
-        """The reply, piece by piece. Raises LanguageModelError, also in the middle of it."""
+        """The reply, piece by piece. Raises LanguageModelError, also in the middle of it; CutShort at its end."""
         ...
 
     def close(self) -> None:

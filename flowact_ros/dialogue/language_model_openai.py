@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replies of an OpenAI-compatible server (vLLM, Ollama, llama.cpp, a vendor's), streamed as server-sent events.
 
-The server is asked for JSON of a fixed schema; one that refuses that with 400 is asked again without, once and for
-all. The key comes from the environment and goes into the request's header only.
+The server is asked for JSON of a fixed schema; one that refuses that with 400 or 422 is asked again without, once and
+for all. The key comes from the environment and goes into the request's header only.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flowact_ros.dialogue.language_model import (
     USER,
     Cancellation,
     Cancelled,
+    CutShort,
     LanguageModelError,
     Message,
     ModelSettings,
@@ -34,6 +35,7 @@ from flowact_ros.dialogue.reply import REPLY_SCHEMA
 MAX_LINE = 1 << 20  # bytes of one event
 MAX_BODY = 1 << 20  # bytes of an answer that is not streamed
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 4.0  # between tries, doubled each time
+_NOT_UNDERSTOOD = (400, 422)
 _AGAIN = (408, 429, 500, 502, 503, 504)
 
 
@@ -141,17 +143,21 @@ class OpenAIModel:
         async with client.post(self._url, json=body, allow_redirects=False) as answer:
             if answer.status != 200:
                 text = f"HTTP {answer.status}: {_complaint(await _body(answer))}"
-                if answer.status == 400 and self._schema:
+                if answer.status in _NOT_UNDERSTOOD and self._schema:
                     raise _NoSchema(text)
                 if answer.status in _AGAIN:
                     raise _Temporary(text, _seconds(answer.headers.get("Retry-After", "")))
                 raise LanguageModelError(f"{self._settings.base_url}: {text}")
             if answer.content_type != "text/event-stream":
-                yield _content(_parsed(await _body(answer)), "message")
+                value = _parsed(await _body(answer))
+                yield _content(value, "message")
+                _check_end(value)
                 return
             async for event in _events(answer.content):
-                if piece := _content(_parsed(event), "delta"):
+                value = _parsed(event)
+                if piece := _content(value, "delta"):
                     yield piece
+                _check_end(value)
 
 
 def _next(
@@ -231,6 +237,13 @@ def _content(value: dict[str, Any], kind: str) -> str:
             f"choices[0].{kind}.content is {type(content).__name__}, a text was expected"
         )
     return content or ""
+
+
+def _check_end(value: dict[str, Any]) -> None:
+    """Raises CutShort if the model was not done."""
+    choices = value.get("choices")
+    if choices and choices[0].get("finish_reason") == "length":
+        raise CutShort("the answer reached max_tokens")
 
 
 def _message(message: Message) -> dict[str, Any]:

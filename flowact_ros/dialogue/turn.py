@@ -75,11 +75,13 @@ class Turn:
     def due(self, now_s: float) -> list[Planned]:
         return self._planned(self._splitter.due(now_s), now_s)
 
-    def finish(self, now_s: float) -> list[Planned]:
-        """The rest, once the model has ended. Raises LanguageModelError where it makes no sense."""
-        return self._read(self._reader.finish(), now_s) + self._planned(
-            self._splitter.finish(), now_s, last=True
-        )
+    def finish(self, now_s: float, cut: bool) -> list[Planned]:
+        """The rest, once the model has ended; of an answer that was cut without its last half sentence, if there is
+        another one. Raises LanguageModelError where it makes no sense."""
+        planned = self._read(self._reader.finish(), now_s)
+        broken = cut and self.sentences > 0 and not self._splitter.complete
+        rest = self._splitter.finish()
+        return planned + ([] if broken else self._planned(rest, now_s, last=True))
 
     def whole(self, text: str, now_s: float) -> list[Planned]:
         """A text that is complete from the beginning, instead of a model's."""

@@ -7,7 +7,14 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from flowact_ros.dialogue.language_model import PLAIN, Cancelled, LanguageModel, LanguageModelError, Scorer
+from flowact_ros.dialogue.language_model import (
+    PLAIN,
+    Cancelled,
+    CutShort,
+    LanguageModel,
+    LanguageModelError,
+    Scorer,
+)
 from flowact_ros.dialogue.manners import ToneScorer
 from flowact_ros.dialogue.turn import Sentence, Turn, stands_out
 
@@ -21,8 +28,9 @@ class Reader(Protocol):
         """Sentences that are complete with it."""
         ...
 
-    def all_written(self, turn: Turn) -> Sequence[Sentence]:
-        """The sentences that were left. Raises LanguageModelError if there was nothing to say."""
+    def all_written(self, turn: Turn, cut: bool) -> Sequence[Sentence]:
+        """The sentences that were left; `cut`: the model had more to write. Raises LanguageModelError if there was
+        nothing to say."""
         ...
 
     def tone_chosen(self, turn: Turn, sentence: Sentence, action: str) -> None: ...
@@ -86,15 +94,17 @@ class Writer:
 
     def _write(self, turn: Turn) -> None:
         try:
-            pieces = self._model.stream(turn.messages, turn.cancellation)
+            pieces, cut = self._model.stream(turn.messages, turn.cancellation), False
             try:
                 for piece in pieces:
                     self._choose_tones(turn, self._reader.piece_written(turn, piece))
                     if turn.ended:
                         return
+            except CutShort:
+                cut = True
             finally:
                 getattr(pieces, "close", lambda: None)()
-            self._choose_tones(turn, self._reader.all_written(turn))
+            self._choose_tones(turn, self._reader.all_written(turn, cut))
         except Cancelled:
             return
         except Exception as error:  # of any backend: the visitor is answered all the same

@@ -17,6 +17,7 @@ from flowact_msgs.msg import Transcript
 from flowact_ros.dialogue.conversation import Conversation, ReplyEnded
 from flowact_ros.dialogue.planner import AnswerPending, Event, Instruction, SpeechPlan
 from flowact_ros.dialogue.proactive import GREETING, INVITATION, Proactive
+from flowact_ros.dialogue.turn import RULES
 from flowact_ros.nodes.base import FlowactNode
 from flowact_ros.nodes.planner_settings import ConversationFactory
 from flowact_ros.nodes.reply_speaker import ReplySpeaker
@@ -31,7 +32,7 @@ OVERLAP_S = (
 class Answers:
     """From activation to deactivation; all in the executor.
 
-    observe, behaviour: the rules' ear, and what they have the face do.
+    observe, behaviour: the rules' ear, and what they have the face do; now_s: their clock, for any thread.
     """
 
     def __init__(
@@ -40,18 +41,15 @@ class Answers:
         factory: ConversationFactory,
         observe: Callable[[Event], None],
         behaviour: Callable[[], str],
+        now_s: Callable[[], float],
         proactive: bool,
     ) -> None:
-        """Raises what `ConversationFactory.make` raises."""
         self._node, self._factory = node, factory
-        self._observe, self._behaviour = observe, behaviour
+        self._observe, self._behaviour, self._now_s = observe, behaviour, now_s
         self._woken = node.create_guard_condition(node.guard(self._on_news, "an answer"))
         node.add_entity(lambda: node.destroy_guard_condition(self._woken))
         self._speaker = ReplySpeaker(node, self._user_is_silent, self._on_heard)
-        conversation = factory.make(self._woken.trigger)
-        if conversation is None:
-            raise ValueError("nobody is to answer: there is no persona")
-        self.conversation: Conversation = conversation
+        self.conversation: Conversation = factory.make(self._woken.trigger, now_s)
         self._proactive = Proactive() if proactive else None
         self._pending = False
         self._floor_until_s = float("-inf")
@@ -111,9 +109,10 @@ class Answers:
 
     def interrupted(self, now_s: float) -> None:
         """The user broke into it."""
-        self.conversation.interrupt()
-        self._speaker.cancel()
-        self._settle(now_s)
+        if self._pending:
+            self.conversation.interrupt()
+            self._speaker.cancel()
+            self._settle(now_s)
 
     def tick(self, now_s: float) -> None:
         """Time passes."""
@@ -133,17 +132,16 @@ class Answers:
         """An answer may begin; once it has, what breaks into it is a barge-in."""
         return self._behaviour() != LISTENING and self._now_s() >= self._floor_until_s
 
-    def _now_s(self) -> float:
-        return self._node._steady.now().nanoseconds / 1e9
-
     def _on_news(self) -> None:
         now_s = self._now_s()
         for event in self.conversation.take():
             if isinstance(event, ReplyEnded):
                 self._last = event
                 self._node.get_logger().debug(f"answer {event.turn}: {event}")
-                if event.reason:
+                if event.reason and event.source == RULES:
                     self._node.report(f"answered by the persona's rules: {event.reason}")
+                elif event.reason:
+                    self._node.report(f"the model's answer broke off: {event.reason}")
             elif isinstance(event, Instruction):
                 self._observe(SpeechPlan(now_s, event.utterance_id, event.behaviour, event.text))
             elif not self.conversation.stale(event.utterance_id):

@@ -109,7 +109,12 @@ class InstructionPlanner(FlowactNode):
         self.add_subscription(Bool, topics.USER_SPEAKING, self._on_user_speaking)
         if self._factory.persona is not None:
             self._answers = Answers(
-                self, self._factory, self._observe, lambda: self.behaviour, self.params["proactive"]
+                self,
+                self._factory,
+                self._observe,
+                lambda: self.behaviour,
+                lambda: self._now_s(),
+                self.params["proactive"],
             )
         self.add_timer(TICK_S, self._on_tick)
 

@@ -110,11 +110,10 @@ class ConversationFactory:
     def _model(self) -> LanguageModel | None:
         return None if self.backend == RULES else make_language_model(self.backend, self._settings)
 
-    def make(self, wake: Callable[[], object]) -> Conversation | None:
-        """None if nobody is to answer. `wake` is called from any thread."""
-        if self.persona is None:
-            return None
-        return Conversation(self.persona, self._model(), self._config, wake=wake)
+    def make(self, wake: Callable[[], object], clock: Callable[[], float]) -> Conversation:
+        """Where there is a persona. Both are called from any thread."""
+        assert self.persona is not None
+        return Conversation(self.persona, self._model(), self._config, wake=wake, clock=clock)
 
 
 def _picture(path: str) -> bytes:

@@ -22,7 +22,14 @@ from flowact_ros.dialogue.conversation import (
     ReplyEnded,
 )
 from flowact_ros.dialogue.heard_text import RateLimit, clean, speakable
-from flowact_ros.dialogue.language_model import JSON, PLAIN, Cancellation, LanguageModelError, Message
+from flowact_ros.dialogue.language_model import (
+    JSON,
+    PLAIN,
+    Cancellation,
+    CutShort,
+    LanguageModelError,
+    Message,
+)
 from flowact_ros.dialogue.persona import FixedReply, Persona
 from flowact_ros.dialogue.planner import Instruction
 from flowact_ros.dialogue.proactive import GREETING, INVITATION, Proactive
@@ -286,6 +293,17 @@ def test_nothing_heard_is_nothing_said_and_roles_take_turns(talks: Any) -> None:
     talk.conversation.interrupt()
     talk.answer("Hello?")
     assert [(message.role, message.text) for message in model.asked[1][1:]] == [("user", "Count\nHello?")]
+
+
+def test_half_a_sentence_is_not_said_where_there_are_whole_ones(talks: Any) -> None:
+    cut = CutShort("max_tokens")
+    talk = talks(
+        ScriptedModel(["One is here. Two is", cut], ["Two is", cut], ["All. Of it.", cut], writes=PLAIN)
+    )
+    assert talk.answer("Count") == ["One is here."]
+    assert talk.answer("And?") == ["Two is"]
+    assert talk.answer("And now?") == ["All.", "Of it."]
+    assert talk.conversation.counts.by_model == 3
 
 
 def test_history_is_limited(talks: Any) -> None:

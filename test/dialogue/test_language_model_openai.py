@@ -19,6 +19,7 @@ from flowact_ros.dialogue.language_model import (
     USER,
     Cancellation,
     Cancelled,
+    CutShort,
     LanguageModelError,
     Message,
     ModelSettings,
@@ -63,10 +64,19 @@ def test_the_first_piece_is_there_before_the_last_is_written() -> None:
         pieces.close()
 
 
-def test_a_server_that_knows_no_schema_is_asked_without_once_and_for_all() -> None:
-    with serving(
-        fails(400, "response_format is not supported"), streams("Hi."), streams("Hi again.")
-    ) as server:
+def test_an_answer_that_was_cut_says_so() -> None:
+    ends = b'data: {"choices": [{"delta": {"content": "One. Tw"}, "finish_reason": "length"}]}\n\n'
+    with serving(sends(ends)) as server:
+        pieces = model_of(server).stream(ASKED, Cancellation())
+        assert next(pieces) == "One. Tw"
+        with pytest.raises(CutShort):
+            next(pieces)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_knows_no_schema_is_asked_without_once_and_for_all(status: int) -> None:
+    refusal = fails(status, "what is response_format")
+    with serving(refusal, streams("Hi."), streams("Hi again.")) as server:
         model = model_of(server)
         assert "".join(model.stream(ASKED, Cancellation())) == "Hi."
         assert "".join(model.stream(ASKED, Cancellation())) == "Hi again."

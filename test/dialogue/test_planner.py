@@ -9,6 +9,7 @@ from flowact_ros.dialogue.planner import (
     MANNERS,
     REACTIONS,
     WORDINGS,
+    AnswerPending,
     AvatarSpeaking,
     Event,
     Instruction,
@@ -16,6 +17,7 @@ from flowact_ros.dialogue.planner import (
     RulePlanner,
     RulePlannerConfig,
     SpeechData,
+    SpeechPlan,
     SpeechText,
     Tick,
     UserText,
@@ -295,3 +297,50 @@ def test_bad_settings_and_events_are_named() -> None:
         RulePlannerConfig(dwell_s=-1)
     with pytest.raises(PlannerError, match="str"):
         RulePlanner().observe("hello")  # type: ignore[arg-type]
+
+
+def test_it_thinks_for_as_long_as_an_answer_is_made() -> None:
+    events = [*user(1, 2), AnswerPending(2.5, True), *said(12, 14, "It is ten."), AnswerPending(17, False)]
+    out = play(events, 20.0, thinking=("pondering",))
+    assert [instruction.behaviour for _, instruction in out] == [
+        IDLE,
+        LISTENING,
+        THINKING,
+        SPEAKING,
+        THINKING,
+        IDLE,
+    ]
+    assert out[2][1].text == out[4][1].text == "pondering"
+    assert out[-1][0] == pytest.approx(17.0, abs=0.11)
+
+
+def test_a_plan_counts_for_its_utterance_from_when_it_sounds() -> None:
+    plans = [SpeechPlan(1, "a", SPEAKING, "smiling"), SpeechPlan(1, "b", REACTING, "laughing heartily")]
+    events = [
+        *plans,
+        AvatarSpeaking(2, True, "a"),
+        AvatarSpeaking(3, True, "b"),
+        AvatarSpeaking(4, True, "c"),
+    ]
+    out = [instruction for _, instruction in play([*events, AvatarSpeaking(5, False)], 8.0)]
+    assert [(i.behaviour, i.utterance_id) for i in out] == [
+        (IDLE, ""),
+        (SPEAKING, "a"),
+        (REACTING, "b"),
+        (SPEAKING, "c"),
+        (IDLE, ""),
+    ]
+    assert [i.text for i in out[1:3]] == ["smiling", "laughing heartily"] and out[3].text in WORDINGS[
+        SPEAKING
+    ]
+
+
+def test_a_plan_that_comes_late_changes_what_is_shown() -> None:
+    events = [AvatarSpeaking(1, True, "a"), SpeechPlan(2, "a", SPEAKING, "waving"), AvatarSpeaking(3, False)]
+    assert [i.text for _, i in play(events, 4.0)][2] == "waving"
+
+
+def test_a_plan_is_no_match_for_the_user() -> None:
+    events = [SpeechPlan(1, "a", REACTING, "laughing"), AvatarSpeaking(2, True, "a"), UserVoice(3, True)]
+    last = play(events, 4.0, barge_in=True)[-1][1]
+    assert last.behaviour == LISTENING and last.interrupts

@@ -140,7 +140,7 @@ def test_entities_live_only_while_active(make: Make) -> None:
     for _ in range(3):
         assert count() == before
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        assert count() == (before[0] + 1, before[1] + 5, before[2] + 1)
+        assert count() == (before[0] + 1, before[1] + 6, before[2] + 1)
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     assert count() == before
 

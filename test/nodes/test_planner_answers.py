@@ -7,10 +7,14 @@ when the test tells it to.
 
 from __future__ import annotations
 
+import base64
+import io
 import time
+import wave
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
 from chat_server import ChatServer, closes, hangs, sentences, serving, streams
@@ -25,12 +29,14 @@ from std_srvs.srv import Trigger
 from flowact_msgs.action import Say
 from flowact_msgs.msg import AvatarState, Instruction, Transcript
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.convert import audio_message, to_time
 from flowact_ros.nodes.instruction_planner import InstructionPlanner
 
 PATIENCE_S = 60.0  # for things that must happen
 NOVA = """
 name: Nova
 role: a guide
+greeting: Welcome!
 thinking: [pondering]
 replies:
   - {words: [ticket], say: Eight euros. Children are free.}
@@ -107,15 +113,19 @@ class Avatar:
 class Stage:
     """A planner and an avatar in one context, spun by the test."""
 
-    def __init__(self, namespace: str = "/avatar", **parameters: Any) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(args=[], context=self.context)
+    def __init__(self, namespace: str = "/avatar", beside: Stage | None = None, **parameters: Any) -> None:
+        self._guest = beside is not None
+        self.context = beside.context if beside is not None else rclpy.Context()
+        if not self._guest:
+            rclpy.init(args=[], context=self.context)
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.planner = InstructionPlanner(
             context=self.context, namespace=namespace, parameter_overrides=overrides
         )
         self.avatar = Avatar(self.context, namespace)
-        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor = (
+            beside.executor if beside is not None else SingleThreadedExecutor(context=self.context)
+        )
         for node in (self.planner, self.avatar.node):
             self.executor.add_node(node)
 
@@ -155,11 +165,15 @@ class Stage:
 
     def close(self) -> None:
         self.planner.stop()
-        self.executor.shutdown(timeout_sec=1.0)
+        for node in (self.planner, self.avatar.node):
+            self.executor.remove_node(node)
+        if not self._guest:
+            self.executor.shutdown(timeout_sec=1.0)
         self.planner.destroy_node()
         self.avatar.server.destroy()
         self.avatar.node.destroy_node()
-        self.context.try_shutdown()
+        if not self._guest:
+            self.context.try_shutdown()
 
 
 @pytest.fixture
@@ -176,7 +190,7 @@ def stage(within: None, tmp_path: Any) -> Iterator[Callable[..., Stage]]:
         return made[-1]
 
     yield make
-    for one in made:
+    for one in reversed(made):
         one.close()
 
 
@@ -290,6 +304,44 @@ def test_the_same_transcript_twice_is_one_question(stage: Any) -> None:
     talk.avatar.hears("ticket", 3)
     talk.goal(4)
     assert talk.values()["turns"] == 2
+
+
+def test_two_robots_do_not_mix(stage: Any) -> None:
+    left = stage(namespace="/left/avatar")
+    right = stage(namespace="/right/avatar", beside=left)
+    left.avatar.hears("ticket")
+    right.avatar.hears("What is a clock?")
+    left.goal(2)
+    right.goal(1)
+    assert left.avatar.texts == ["Eight euros.", "Children are free."] and right.avatar.texts == [
+        "Ask our staff."
+    ]
+
+
+def test_who_comes_and_says_nothing_is_greeted(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = stage(proactive=True)
+    talk.avatar.user_speaks(True)
+    talk.instructed(Instruction.LISTENING)
+    talk.avatar.user_speaks(False)
+    talk.instructed(Instruction.THINKING)
+    assert talk.avatar.goals == []
+    later = time.monotonic() + 4.0
+    monkeypatch.setattr(talk.planner, "_now_s", lambda: later)
+    assert talk.goal(1).text == "Welcome!"
+    talk.avatar.end("reply-1-1", "Welcome!")
+
+
+def test_a_model_that_hears_is_sent_the_last_of_the_users_voice(stage: Any) -> None:
+    with serving(streams(sentences(("smiling", "A cat.")))) as server:
+        talk = stage(server, hear_voice=0.1)
+        for _ in range(5):
+            talk.planner._on_mic(audio_message(np.full(640, 0.1, np.float32), 16_000, to_time(0)))
+        talk.avatar.hears("What was that sound?")
+        talk.goal(1)
+        parts = server.asked[0]["messages"][1]["content"]
+        assert [part["type"] for part in parts] == ["text", "input_audio"]
+        with wave.open(io.BytesIO(base64.b64decode(parts[1]["input_audio"]["data"]))) as file:
+            assert file.getframerate() == 16_000 and 1600 <= file.getnframes() < 1600 + 640
 
 
 def test_without_a_persona_nobody_answers(stage: Any) -> None:
