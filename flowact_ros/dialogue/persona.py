@@ -19,6 +19,7 @@ from flowact_ros.dialogue.language_model import DIRECTIONS, JSON
 MAX_BYTES = 64 << 10
 MAX_TEXT = 2000  # characters of one entry
 MAX_ENTRIES = 200
+WORDS_BESIDE = 2  # of a fixed reply's: "well, hello Nova" is a greeting and nothing else
 
 _ACTIONS = (
     "smiling warmly",
@@ -47,6 +48,14 @@ class FixedReply:
 
     words: tuple[str, ...]  # any of them in what was heard, as whole words
     say: str
+    alone: bool = False  # only if hardly anything else was said: "hi", but not "hi, where is the whale?"
+
+    def fits(self, heard: str) -> bool:
+        return any(
+            _mentions(heard, (word,))
+            and not (self.alone and len(heard.split()) > len(word.split()) + WORDS_BESIDE)
+            for word in self.words
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Persona:
 
     def fixed_reply(self, heard: str) -> str:
         """The first of `replies` that fits; "" if none does."""
-        return next((reply.say for reply in self.replies if _mentions(heard, reply.words)), "")
+        return next((reply.say for reply in self.replies if reply.fits(heard)), "")
 
     def refuses(self, heard: str) -> bool:
         return _mentions(heard, self.refuse)
@@ -186,10 +195,12 @@ def _replies(value: Any) -> tuple[FixedReply, ...]:
     replies = []
     for at, entry in enumerate(value):
         key = f"replies[{at}]"
-        if not isinstance(entry, dict) or set(entry) != {"words", "say"}:
-            raise PersonaError(f"{key} must have the keys words and say, and no other")
+        if not isinstance(entry, dict) or not {"words", "say"} <= set(entry) <= {"words", "say", "alone"}:
+            raise PersonaError(f"{key} must have the keys words and say, may have alone, and no other")
+        if not isinstance(entry.get("alone", False), bool):
+            raise PersonaError(f"{key}.alone must be true or false, not {entry['alone']!r}"[:200])
         words = _texts(f"{key}.words", entry["words"])
         if not words:
             raise PersonaError(f"{key}.words must have at least one entry")
-        replies.append(FixedReply(words, _text(f"{key}.say", entry["say"])))
+        replies.append(FixedReply(words, _text(f"{key}.say", entry["say"]), entry.get("alone", False)))
     return tuple(replies)

@@ -18,6 +18,8 @@ def test_the_shipped_persona() -> None:
     persona = load_persona(SHIPPED)
     assert persona.fixed_reply("How much is a ticket, please?").startswith("A ticket costs eight")
     assert persona.fixed_reply("What is a clock?") == ""
+    assert persona.fixed_reply("Well, hello Nova!").startswith("Hello!")
+    assert persona.fixed_reply("Hi, where is the skeleton of the whale?") == ""
     assert persona.refuses("Can you give me MEDICAL  advice?") and not persona.refuses("medic")
     for fact in persona.facts:
         assert fact in persona.system_prompt(JSON)
@@ -49,6 +51,10 @@ def test_texts_are_no_templates(text: str) -> None:
         ({"replies": [{"word": "x", "say": "y"}]}, r"replies\[0\] must have the keys words and say"),
         ({"replies": [{"words": [], "say": "y"}]}, r"replies\[0\].words must have at least one entry"),
         ({"replies": "x"}, "replies must be a list"),
+        (
+            {"replies": [{"words": ["x"], "say": "y", "alone": "no"}]},
+            r"replies\[0\].alone must be true or false",
+        ),
     ],
 )
 def test_a_mistake_is_named(change: dict, complaint: str) -> None:
