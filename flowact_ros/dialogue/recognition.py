@@ -7,6 +7,7 @@ A recogniser that cannot keep up drops the oldest partial requests; a final one 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from flowact_ros.dialogue.hearing import Request
 from flowact_ros.dialogue.recognizer import Hypothesis, Recognizer, RecognizerError
 
 CAPACITY = 4  # requests that wait; final ones may be more, as many as are spoken
+REST = 2.0  # after a recognition nothing partial is begun for so many times as long as it took
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def same_sound(one: Request, other: Request) -> bool:
 class Recognition:
     """Answers requests in a thread: `answer` is called there, once for each request that is not dropped.
 
-    A final request about sound that was recognised ahead, in the pause before, costs nothing more.
+    A final request about sound that was recognised ahead, in the pause before, costs nothing more. Partial texts in
+    mid-sentence take a third of the time at most: on a slow computer there are fewer of them, so that the recogniser
+    is free when a pause comes.
     """
 
     def __init__(
@@ -77,8 +81,10 @@ class Recognition:
         self._recognizer, self._answer = recognizer, answer
         self._backlog = Backlog(capacity)
         self._ahead: tuple[Request, Hypothesis] | None = None
+        self._rests_until = float("-inf")
         self._work = threading.Condition()
         self._closing = self._busy = False
+        self._left_out = 0
         self._thread = threading.Thread(target=self._run, name="recognition", daemon=True)
         self._thread.start()
 
@@ -96,10 +102,13 @@ class Recognition:
     @property
     def dropped(self) -> int:
         """Partial requests that were never answered."""
-        return self._backlog.dropped
+        return self._backlog.dropped + self._left_out
 
     def put(self, request: Request) -> None:
         with self._work:
+            if not (request.final or request.whole) and time.monotonic() < self._rests_until:
+                self._left_out += 1
+                return
             self._backlog.put(request)
             self._work.notify_all()
 
@@ -131,8 +140,11 @@ class Recognition:
     def _recognize(self, request: Request) -> Answer:
         if self._ahead is not None and same_sound(self._ahead[0], request):
             return Answer(request, self._timed(self._ahead[1], request))
+        began = time.monotonic()
         try:
             found = self._recognizer.recognize(request.pcm, final=request.final or request.whole)
+            ended = time.monotonic()
+            self._rests_until = ended + REST * (ended - began)
         except (
             Exception
         ) as error:  # whatever a backend's library raises: the thread has to live, and somebody waits

@@ -146,6 +146,12 @@ def token_limit(samples: int) -> int:
     return TOKENS_MORE + math.ceil(TOKENS_PER_S * samples / RATE)
 
 
+def repeats(text: str) -> bool:
+    """Does the text end by saying the same twice, as networks do that are caught in a loop?"""
+    said = re.findall(r"\w+", text.casefold())
+    return any(said[-n:] == said[-2 * n : -n] for n in range(1, len(said) // 2 + 1))
+
+
 def hypothesis(
     text: str, mean_logprob: float, no_speech: float, locale: str, samples: int, *, final: bool
 ) -> Hypothesis:

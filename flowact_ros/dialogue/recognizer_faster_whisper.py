@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recogniser `faster-whisper`: Whisper models on CTranslate2, 8-bit weights on a CPU, 16-bit floats on a GPU.
 
-CTranslate2's `model.bin` is a format of plain tensors: opening one runs no code.
+Whisper's encoder hears 30 s, of which an utterance fills two or three. It is given LEAST_S, or the sound and MARGIN_S
+of silence, which takes a fifth of the time; with less silence these models begin to repeat themselves. Where that
+happens all the same, the whole window is heard. CTranslate2's `model.bin` is a format of plain tensors: opening one
+runs no code.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowact_ros.dialogue.recognizer import (
+    RATE,
+    WINDOW_S,
     Hypothesis,
     RecognizerConfig,
     RecognizerError,
     check_sound,
     hypothesis,
+    repeats,
     require,
     token_limit,
 )
 from flowact_ros.weights_store import advice, stored
 
 REMEDY = "pip install faster-whisper"
+LEAST_S = 10.0  # [s] of the encoder's window
+MARGIN_S = 5.0  # [s] of silence behind the sound
 
 
 def find_model(name: str) -> Path:
@@ -84,30 +94,56 @@ class FasterWhisper:
         if config.spoken and config.spoken not in self._model.supported_languages:
             raise RecognizerError(f"{config.model} does not know the language {config.language!r}")
         self._config = config
-        self._language = config.spoken or (None if multilingual else "en")
+        self._multilingual = multilingual
+        self._language = config.spoken or ("" if multilingual else "en")
 
     def recognize(self, pcm: np.ndarray, *, final: bool = True) -> Hypothesis:
         """See Recognizer."""
         pcm = check_sound(pcm)
         if len(pcm) == 0:
             return Hypothesis("", 0.0, self._config.language, 0.0, 0.0, final)
+        seconds = max(LEAST_S, len(pcm) / RATE + MARGIN_S)
+        beams = self._config.beam_size if final else 1
         try:
-            found, info = self._model.transcribe(
-                pcm,
-                language=self._language,
-                beam_size=self._config.beam_size if final else 1,
-                temperature=0.0,  # no second tries with chance in them: the same sound gives the same text
-                condition_on_previous_text=False,
-                without_timestamps=True,
-                max_new_tokens=token_limit(len(pcm)),
-                log_prob_threshold=None,
-                no_speech_threshold=None,  # judged below, as for the other backends
-            )
-            segments = list(found)
+            text, mean, silent, language = self._hear(pcm, min(seconds, WINDOW_S), beams)
+            if seconds < WINDOW_S and repeats(text):
+                text, mean, silent, language = self._hear(pcm, WINDOW_S, beams)
         except RuntimeError as error:  # CTranslate2's: out of memory, a lost GPU
             raise RecognizerError(f"faster-whisper failed: {' '.join(str(error).split())}") from error
-        tokens = sum(len(segment.tokens) for segment in segments)
-        mean = sum(segment.avg_logprob * len(segment.tokens) for segment in segments) / max(tokens, 1)
-        silent = min((segment.no_speech_prob for segment in segments), default=1.0)
-        locale = self._config.language or info.language
-        return hypothesis("".join(s.text for s in segments), mean, silent, locale, len(pcm), final=final)
+        return hypothesis(text, mean, silent, self._config.language or language, len(pcm), final=final)
+
+    def _hear(self, pcm: np.ndarray, seconds: float, beams: int) -> tuple[str, float, float, str]:
+        """(text, mean log probability of its tokens, probability that nobody speaks, language) in a window."""
+        import ctranslate2
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        model = self._model.model
+        sound = np.pad(pcm, (0, round(seconds * RATE) - len(pcm)))
+        frames = self._model.feature_extractor(sound)[np.newaxis, :, : round(seconds * 100)]
+        encoded = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(frames, np.float32)))
+        language = self._language
+        if not language:
+            language = model.detect_language(encoded)[0][0][0].strip("<|>")
+        tokenizer = self._tokenizer(language)
+        prompt = list(tokenizer.sot_sequence)
+        # Without the tokens of times these models stop at the first long pause.
+        result = model.generate(
+            encoded,
+            [prompt],
+            beam_size=beams,
+            max_length=min(len(prompt) + token_limit(len(pcm)), self._model.max_length),
+            max_initial_timestamp_index=50,  # Whisper's own: the text begins within the first second
+            suppress_tokens=list(get_suppressed_tokens(tokenizer, [-1])),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        tokens = result.sequences_ids[0]
+        mean = result.scores[0] * len(tokens) / (len(tokens) + 1)  # the end of the text is a token, too
+        text = tokenizer.decode([token for token in tokens if token < tokenizer.eot])
+        return text, mean, result.no_speech_prob, language
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a recogniser lives as long as its process
+    def _tokenizer(self, language: str) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        return Tokenizer(self._model.hf_tokenizer, self._multilingual, task="transcribe", language=language)

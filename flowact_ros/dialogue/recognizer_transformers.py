@@ -64,16 +64,20 @@ class Transformers:
         self._options = self._language_options()
 
     def _language_options(self) -> dict[str, Any]:
-        """What `generate` is told about the language, for models that know several. Raises RecognizerError."""
+        """What `generate` is told beside the sound. Raises RecognizerError for a language unknown to the model."""
         generation, config = self._model.generation_config, self._config
+        # Without the tokens of times Whisper stops at the first long pause; other models have none.
+        times = {"return_timestamps": True, "force_unique_generate_call": True}
+        if getattr(generation, "no_timestamps_token_id", None) is None:
+            times = {}
         if not getattr(generation, "is_multilingual", False):
             if config.spoken not in ("", "en") and getattr(generation, "is_multilingual", None) is False:
                 raise RecognizerError(f"{config.model} knows English only, not {config.language!r}")
-            return {}
+            return times
         known = getattr(generation, "lang_to_id", None) or {}
         if config.spoken and f"<|{config.spoken}|>" not in known:
             raise RecognizerError(f"{config.model} does not know the language {config.language!r}")
-        return {"task": "transcribe", "language": config.spoken or None}
+        return {**times, "task": "transcribe", "language": config.spoken or None}
 
     def recognize(self, pcm: np.ndarray, *, final: bool = True) -> Hypothesis:
         """See Recognizer."""
@@ -95,6 +99,8 @@ class Transformers:
                     output_scores=True,
                     **self._options,
                 )
+        except IndexError:  # this is how transformers' Whisper takes it when there is not a single token
+            return Hypothesis("", 0.0, self._locale, 0.0, len(pcm) / RATE, final)
         except RuntimeError as error:  # torch's: out of memory, a lost GPU
             raise RecognizerError(f"transformers failed: {' '.join(str(error).split())[:200]}") from error
         text = self._processor.batch_decode(out.sequences, skip_special_tokens=True)[0]

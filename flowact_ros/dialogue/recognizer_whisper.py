@@ -101,7 +101,7 @@ class Whisper:
             language=config.spoken or (None if self._model.is_multilingual else "en"),
             beam_size=beams if beams > 1 else None,
             sample_len=min(token_limit(len(pcm)), self._model.dims.n_text_ctx // 2),
-            without_timestamps=True,
+            without_timestamps=False,  # without them Whisper stops at the first long pause
             fp16=config.device != "cpu",
         )
         try:

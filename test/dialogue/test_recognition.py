@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import threading
+import types
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowact_ros.dialogue import recognition as recognition_module
 from flowact_ros.dialogue.hearing import Request
 from flowact_ros.dialogue.recognition import Answer, Backlog, Recognition
 from flowact_ros.dialogue.recognizer import Hypothesis, RecognizerError
@@ -110,6 +112,27 @@ def test_the_caller_is_not_kept_waiting(counting) -> None:
     assert recognizer.calls == [False, True]
     final = answers[1].hypothesis
     assert (final.start_s, final.end_s, final.final) == (1.0, 4.0, True)
+
+
+def test_a_slow_recogniser_rests_from_partial_texts(counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    recognizer, recognition, answers = counting
+    now = [100.0]
+    monkeypatch.setattr(recognition_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    recognition.put(request("a", 2.0))
+    assert recognizer.entered.wait(10.0)
+    now[0] = 101.0  # it takes a second: then it rests for two
+    recognizer.go.set()
+    assert recognition.wait_idle(10.0)
+    now[0] = 102.9
+    recognition.put(request("a", 3.0))
+    recognition.put(request("a", 4.0, whole=True))
+    assert recognition.wait_idle(10.0)
+    now[0] = 104.0
+    recognition.put(request("a", 5.0))
+    recognition.put(request("a", 6.0, final=True))
+    assert recognition.wait_idle(10.0)
+    assert [a.request.end_s for a in answers] in ([2.0, 4.0, 5.0, 6.0], [2.0, 4.0, 6.0])
+    assert recognition.dropped == 5 - len(answers)
 
 
 def test_what_was_recognised_ahead_is_the_final_text(counting) -> None:

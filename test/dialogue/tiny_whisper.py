@@ -56,7 +56,9 @@ def make_transformers(folder: Path, *, multilingual: bool = False) -> Path:
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    with torch.no_grad():  # its places after the last word ask for the end of the text, those before for words
+    with (
+        torch.no_grad()
+    ):  # its places after the last word ask for the end of the text, those before for words
         decoder = model.model.decoder
         wish = torch.nn.functional.normalize(torch.randn(16), dim=0)
         decoder.embed_tokens.weight[end] = wish
@@ -68,7 +70,7 @@ def make_transformers(folder: Path, *, multilingual: bool = False) -> Path:
         decoder_start_token_id=start,
         eos_token_id=end,
         pad_token_id=end,
-        suppress_tokens=[i for i in range(len(WORDS), len(names)) if i != end],
+        suppress_tokens=[ids[name] for name in SPECIAL if ids[name] != end],
         no_timestamps_token_id=ids["<|notimestamps|>"],
     )
     model.generation_config.is_multilingual = multilingual
@@ -79,8 +81,7 @@ def make_transformers(folder: Path, *, multilingual: bool = False) -> Path:
     WhisperFeatureExtractor().save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({name: ids[name] for name in (*WORDS, *SPECIAL)}, unk_token="hi"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.add_tokens(list(times))
+    tokenizer.add_special_tokens([*SPECIAL, *times])
     tokenizer.save(str(folder / "tokenizer.json"))
     card = {
         "tokenizer_class": "PreTrainedTokenizerFast",
