@@ -6,6 +6,8 @@
     flowact bench --seconds 3600   # the same again and again: does its memory grow?
     flowact bench --page browser   # with a headless Chromium too, which says how far picture and sound are apart
     flowact bench --engine-only    # the session alone in one process, without ROS
+    flowact bench hearing          # recorded speech to text: has options of its own
+    flowact bench dialogue         # a user who asks and interrupts: has options of its own
 
 Nothing else should run on the machine meanwhile; what was running at the start is stated. Latencies are taken where
 frames leave (engine) or arrive at a subscriber (nodes), which is 80 ms before they are to be seen.
@@ -63,7 +65,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 bad command line."""
-    args = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["hearing"]:
+        from flowact_ros.evaluation import bench_hearing
+
+        return bench_hearing.main(arguments[1:])
+    if arguments[:1] == ["dialogue"]:
+        from flowact_ros.evaluation import bench_dialogue
+
+        return bench_dialogue.main(arguments[1:])
+    args = _parser().parse_args(arguments)
     try:
         _check(args)
     except ValueError as error:
