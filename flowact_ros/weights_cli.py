@@ -120,7 +120,8 @@ class _Bars:
         self._progress.update(self._tasks[name], completed=have, total=total or None)
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
 
 if __name__ == "__main__":

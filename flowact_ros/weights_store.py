@@ -118,10 +118,10 @@ def verify(entry: Entry) -> list[str]:
         path = folder / name
         if not path.is_file():
             problems.append(f"{name} is missing")
-        elif (found := sha256(path)) != official.get(name, sums.get(name)):
-            problems.append(
-                f"{name} has SHA-256 {found[:16]}…, expected {official.get(name, sums.get(name, ''))[:16]}…"
-            )
+            continue
+        found, expected = sha256(path), official.get(name) or sums.get(name, "")
+        if found != expected:
+            problems.append(f"{name} has SHA-256 {found[:16]}…, expected {expected[:16]}…")
     return problems
 
 
@@ -196,7 +196,7 @@ def _fetch(file: RemoteFile, folder: Path, local: Path | None, progress: Progres
     found = sha256(part)
     if file.sha256 and found != file.sha256:
         part.unlink()
-        origin = local or urlsplit(file.url).hostname
+        origin = local or urlsplit(_address(file)).hostname
         raise WeightsError(
             f"{file.name} from {origin} has SHA-256 {found[:16]}…, the official one is {file.sha256[:16]}…: "
             "it is damaged or another file, and was not kept"
@@ -205,11 +205,15 @@ def _fetch(file: RemoteFile, folder: Path, local: Path | None, progress: Progres
     return found
 
 
+def _address(file: RemoteFile) -> str:
+    """Where the file is fetched: HF_ENDPOINT names a mirror of the hub, as for the hub's own programs."""
+    mirror = os.environ.get("HF_ENDPOINT")
+    return file.url.replace(HUB, mirror.rstrip("/")) if mirror else file.url
+
+
 def _download(file: RemoteFile, part: Path, progress: Progress) -> None:
     """Into `part`, on from what is there of it. Raises WeightsError."""
-    url = file.url
-    if mirror := os.environ.get("HF_ENDPOINT"):
-        url = url.replace(HUB, mirror.rstrip("/"))
+    url = _address(file)
     host = urlsplit(url).hostname
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(

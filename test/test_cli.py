@@ -189,6 +189,17 @@ def test_demo_with_a_microphone_as_speech(monkeypatch: pytest.MonkeyPatch) -> No
     assert specs["microphone"].parameters == {"role": "speech", "source": "microphone", "device": "usb"}
 
 
+def test_listening_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowact_ros.launcher import bringup
+
+    seen = []
+    monkeypatch.setattr(bringup, "run_up", lambda options: seen.append(options) or 0)
+    assert cli.main(["up"]) == 0 and cli.main(["up", "--listen", "base.en"]) == 0
+    deaf, listening = ({spec.name: spec for spec in bringup.node_specs(options)} for options in seen)
+    assert set(listening) - set(deaf) == {"speech_recognizer"}
+    assert listening["speech_recognizer"].parameters == {"model": "base.en"}
+
+
 def test_a_demo_is_private_and_a_robot_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from flowact_ros.launcher.bringup import environment
 

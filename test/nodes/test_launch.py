@@ -170,7 +170,7 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
         "avatar_generator", "instruction_planner", "speech_synthesizer", "kiosk_bridge", "microphone"
     }  # fmt: skip
     entry_points = re.search(r"NODES = \(([^)]*)\)", (ROOT / "setup.py").read_text()).group(1)
-    installed = set(ast.literal_eval(f"({entry_points},)".replace(",,", ",")))
+    installed = set(ast.literal_eval(f"({entry_points})"))
     for node in nodes.values():
         options = node.options
         assert options["package"] == "flowact_ros" and options["executable"] in installed
@@ -187,9 +187,9 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
 def test_parts_can_be_left_out_and_added(launch_file: Any) -> None:
     nodes = started(
         launch_file, launch_microphone="false", launch_page="false", launch_synthesizer="false",
-        speech_file="/a.wav", autostart="false",
+        launch_recognizer="true", speech_file="/a.wav", autostart="false",
     )
-    assert set(nodes) == {"avatar_generator", "instruction_planner", "speech_source"}
+    assert set(nodes) == {"avatar_generator", "instruction_planner", "speech_recognizer", "speech_source"}
     speech = nodes["speech_source"].options["parameters"][1]
     assert speech["file"].args == ("/a.wav",) and speech["autostart"] is False
 
