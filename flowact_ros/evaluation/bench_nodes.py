@@ -38,8 +38,18 @@ def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "seed": args.seed,
         "keep": folder,
     }
+    answer = run_program(PROGRAM, order)
+    times = Times(**answer.pop("times"))
+    kept = answer["extra"].pop("kept")
+    if args.preset != "debug":  # random weights draw no lips
+        answer["extra"]["lips_rest_s"] = percentiles(lips_at_rest(kept))
+    return result_table(args, times, mode="all nodes", load_before=load_before, **answer)
+
+
+def run_program(program: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Has a module of nodes/ do what `order` says, with a progress bar; what it saw. Raises BenchError."""
     starter = Path(__file__).parents[1] / "launcher" / "start_node.py"  # not `-m`: it imports from the current folder
-    command = [sys.executable, str(starter), PROGRAM]
+    command = [sys.executable, str(starter), program]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
     answer: dict[str, Any] = {}
@@ -64,11 +74,7 @@ def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         raise BenchError(answer["error"])
     if not answer:
         raise BenchError(f"the nodes' benchmark ended with exit code {process.returncode} and said nothing")
-    times = Times(**answer.pop("times"))
-    kept = answer["extra"].pop("kept")
-    if args.preset != "debug":  # random weights draw no lips
-        answer["extra"]["lips_rest_s"] = percentiles(lips_at_rest(kept))
-    return result_table(args, times, mode="all nodes", load_before=load_before, **answer)
+    return answer
 
 
 def _named(args: argparse.Namespace) -> str:
