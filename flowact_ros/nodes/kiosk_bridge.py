@@ -13,11 +13,12 @@ import time
 
 from sensor_msgs.msg import CompressedImage
 
-from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics
+from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics, Transcript
 from flowact_ros.kiosk.errors import PortTaken
 from flowact_ros.kiosk.server import KioskServer
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, NotYet, run, tell_supervisor
+from flowact_ros.nodes.captions import USER
 from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
 from flowact_ros.nodes.params import Param
@@ -37,6 +38,7 @@ class KioskBridge(FlowactNode):
         Param("host", "127.0.0.1", "Address the page is served on; others than loopback ask for a token"),
         Param("port", 8620, "Port of the page; 0 takes any free one", range=(0, 65535)),
         Param("title", "FlowAct", "Title of the page"),
+        Param("captions", True, "Show what is said and heard, and whose turn it is; C on a keyboard switches them off"),
         Param("buffer_ms", 200, "[ms] jitter buffer of the pages", range=(40, 2000)),
         Param(
             "allowed_origins",
@@ -82,6 +84,8 @@ class KioskBridge(FlowactNode):
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AvatarState, topics.STATE, self._on_state)
         self.add_subscription(StreamMetrics, topics.METRICS, self._on_metrics)
+        if self.params["captions"]:
+            self.add_subscription(Transcript, topics.CAPTIONS, self._on_caption)
         self.add_timer(WATCH_S, self._watch)
         self._tell_pages()
 
@@ -113,9 +117,12 @@ class KioskBridge(FlowactNode):
         self._stand_in()
         self._listen(self._server.wanted)
         stale = self._server.wanted and time.monotonic() - self._frame_time > STALE_S
-        message = "waiting for the avatar" if stale else ""
-        if message != self._state.get("message"):
-            self._state["message"] = message
+        news = {"message": "waiting for the avatar" if stale else ""}
+        if self.params["captions"]:  # a user's turn is one where somebody hears him
+            heard = self.count_publishers(topics.MIC) and self.count_publishers(topics.TRANSCRIPT)
+            news["listens"] = bool(heard)
+        if any(self._state.get(name) != value for name, value in news.items()):
+            self._state.update(news)
             self._tell_pages()
 
     def _health(self) -> str:
@@ -171,6 +178,13 @@ class KioskBridge(FlowactNode):
         self._state["behaviour"] = behaviour_name(message.behaviour)
         self._state["speaking"] = message.robot_speaking
         self._state["utterance"] = message.utterance_id
+        self._tell_pages()
+
+    def _on_caption(self, message: Transcript) -> None:
+        """The page shows it when it is heard: `pts` is on the clock of the frames."""
+        pts = self._times.picture(from_time(message.header.stamp)) / 1e9
+        side = "heard" if message.header.frame_id == USER else "said"
+        self._state[side] = {"text": message.text, "pts": pts}
         self._tell_pages()
 
     def _on_metrics(self, message: StreamMetrics) -> None:

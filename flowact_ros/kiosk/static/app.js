@@ -3,6 +3,7 @@
 
 import { AUDIO, Connection, FRAME, HELLO, STATE } from "./connection.js";
 import { AudioPlayer } from "./audio.js";
+import { Dialogue } from "./captions.js";
 import { MonotonicClock } from "./clock.js";
 import { Backdrop, FrameQueue } from "./video.js";
 
@@ -14,6 +15,8 @@ const video = new FrameQueue(picture);
 const backdrop = new Backdrop($("backdrop"), $("shade"));
 const clock = new MonotonicClock(0.2);
 const audio = new AudioPlayer(clock, 0.2, showSound);
+
+const dialogue = new Dialogue($("heard"), $("said"), $("turn"));
 
 let connection = null;
 let hello = {};
@@ -34,6 +37,7 @@ function onMessage(message) {
     audio.push(message, now);
   } else if (message.kind === STATE) {
     state = readJson(message.payload);
+    dialogue.push(state);
     showState();
   } else if (message.kind === HELLO) {
     hello = readJson(message.payload);
@@ -44,6 +48,7 @@ function onMessage(message) {
     clock.reset();
     video.reset();
     audio.clear();
+    dialogue.reset();
     skew = [];
     audio.resume();
   }
@@ -67,6 +72,7 @@ function refresh() {
   source = heard === null ? "monotonic" : "audio";
   if (heard !== null) clock.set(now, heard);
   const content = clock.at(now);
+  dialogue.show(content);
   if (video.draw(content)) {
     document.body.classList.add("seen");
     backdrop.paint(picture, now);
@@ -90,6 +96,7 @@ function showConnection(change, text) {
   } else if (document.body.dataset.connection === "live") {
     document.body.dataset.connection = "reconnecting";
     audio.stop();                // half a word from before the break helps nobody
+    dialogue.reset();
     $("waiting-text").textContent = "Reconnecting";
   }
   showState();
@@ -165,6 +172,10 @@ for (const event of ["pointerup", "keydown", "touchend"]) addEventListener(event
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "f" || event.key === "F") toggleFullScreen();
+  if (event.key === "c" || event.key === "C") {
+    dialogue.toggle();
+    dialogue.push(state);
+  }
   if (event.key === "d" || event.key === "D") {
     $("details").hidden = !$("details").hidden;
     if (!$("details").hidden) showDetails(stats());
