@@ -37,7 +37,7 @@ from flowact_ros.nodes.engine_config import engine_config
 from flowact_ros.nodes.engine_log import forward
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
-from flowact_ros.nodes.generator_params import PARAMETERS
+from flowact_ros.nodes.generator_params import PARAMETERS, audio_weights
 from flowact_ros.nodes.kept_reference import KeptReference
 from flowact_ros.nodes.look_point import Screen
 from flowact_ros.nodes.params import ParameterError
@@ -104,7 +104,7 @@ class AvatarGenerator(FlowactNode):
             weights=self.params["weights_dir"] or None,
             runtime=self.params["runtime"],
             audio_backend=self.params["audio_backend"],
-            audio_path=self.params["audio_path"] or None,
+            audio_path=audio_weights(self.params),
             text_backend=self.params["text_backend"],
             text_path=self.params["text_path"] or None,
         )

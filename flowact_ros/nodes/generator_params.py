@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flowact_ros.engine.looking import FOLLOW, POLICIES
-from flowact_ros.nodes.params import Param
+from flowact_ros.nodes.params import Param, ParameterError, Params
 from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
+from flowact_ros.weights_store import ENCODER, stored
 
 PRESETS = ("avatar_cpu", "debug")
+WHISPER = "whisper-tiny.en"  # the model of `flowact weights` whose encoder the denoiser understands
 
 PARAMETERS = (
     Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
@@ -35,7 +39,12 @@ PARAMETERS = (
     ),
     Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
     Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
-    Param("audio_path", "", "Weights of the audio backend; empty: the ones that were installed"),
+    Param(
+        "audio_path",
+        "",
+        f"Weights of the audio backend; empty: the ones that were installed, of whisper those of `flowact weights get "
+        f"{WHISPER}`",
+    ),
     Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
     Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
     Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
@@ -59,3 +68,18 @@ PARAMETERS = (
         range=(0.05, 10.0),
     ),
 )
+
+
+def audio_weights(params: Params) -> Path | None:
+    """Of the audio backend; None for the installed ones. Raises ParameterError with how to get those that lack."""
+    if params["audio_path"]:
+        return Path(params["audio_path"]).expanduser()
+    if params["audio_backend"] != "whisper":
+        return None
+    folder = stored(WHISPER)
+    if folder is None or not (folder / ENCODER).is_file():
+        raise ParameterError(
+            f"parameter audio_backend: whisper's encoder is not on this machine: flowact weights get {WHISPER}, or "
+            "give the path of converted weights as audio_path"
+        )
+    return folder / ENCODER
