@@ -20,6 +20,9 @@ EXAMPLES = {
   flowact demo --wav hello.wav
   flowact demo --text "Good morning, everybody!"
   flowact demo --mic-as-speech                 the character speaks what you say
+  flowact demo --talk                          it listens, thinks and answers
+  flowact demo --talk --planner openai --planner-url http://127.0.0.1:11434/v1 --planner-model NAME
+  flowact demo --script config/dialogue.yaml --headless --record talk.mp4
   flowact demo --wav hello.wav --seconds 10 --record out.mp4 --headless""",
     "up": """examples:
   flowact up
@@ -40,6 +43,10 @@ _PASSED_ON = {
     "weights": ("flowact_ros.weights_cli", "get models of recognisers, planners and encoders"),
     "doctor": ("flowact_ros.launcher.doctor", "what is installed, and what to do about problems"),
 }
+
+
+_RECOGNIZERS = ("faster-whisper", "whisper", "transformers")
+_PLANNERS = ("rules", "embedded", "transformers", "openai")
 
 
 class UsageError(ValueError):
@@ -65,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     _common(demo)
     demo.add_argument("--wav", metavar="FILE", help="what it says; - for a pipe (default: the shipped sentence)")
     demo.add_argument("--text", metavar="TEXT", help="what it says instead, by the speech synthesizer")
+    demo.add_argument("--talk", action="store_true", help="a conversation: it hears you, thinks and answers")
+    demo.add_argument("--script", metavar="FILE", help="a conversation with the user of a YAML file; no microphone")
     demo.add_argument("--mic-as-speech", action="store_true", help="it says what the microphone hears")
     demo.add_argument("--mic", metavar="DEVICE", help="microphone: part of its name, its index, or default")
     demo.add_argument("--no-mic", action="store_true", help="no microphone")
@@ -105,6 +114,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", help="model preset (default: avatar_cpu)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument("--listen", metavar="MODEL", help="turn what is heard into text: tiny.en, base, a path")
+    parser.add_argument("--recognizer", choices=_RECOGNIZERS, help="with --listen or --talk: what runs that model")
+    parser.add_argument("--planner", choices=_PLANNERS, help="who answers (--talk: embedded if it is there)")
+    parser.add_argument("--planner-model", metavar="MODEL", help="name or path of its language model")
+    parser.add_argument("--planner-url", metavar="URL", help="of its server, such as http://127.0.0.1:11434/v1")
+    parser.add_argument("--audio-encoder", choices=("embedded", "whisper"), help="what moves the lips hears by")
     parser.add_argument("--character", help="name of a shipped character")
     parser.add_argument("--host", help="address of the page (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the page; 0 takes any free one")
@@ -220,7 +234,8 @@ def _demo(options: argparse.Namespace) -> int:
     from flowact_ros.launcher.resources import config_file
 
     _check_common(options)
-    given = [name for name in ("wav", "text", "mic_as_speech") if getattr(options, name)]
+    sources = ("wav", "text", "mic_as_speech", "talk", "script")
+    given = [name for name in sources if getattr(options, name)]
     if len(given) > 1:
         names = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"{names}: give one of the two")
@@ -234,19 +249,48 @@ def _demo(options: argparse.Namespace) -> int:
         if target.suffix.lower() != ".mp4" or not target.resolve().parent.is_dir():
             raise UsageError(f"--record: {options.record} must be an .mp4 file in a folder that exists")
         record = str(target.resolve())
-    wav = "" if options.mic_as_speech or options.text else _check_sound(options.wav or str(config_file("demo.wav")))
+    wav = ""
+    if options.wav or not given:
+        wav = _check_sound(options.wav or str(config_file("demo.wav")))
+    script = _check_script(options)
     return run_demo(
         Options(
             **_shared(options),
             wav=wav,
             text=options.text or "",
-            microphone=bool(options.mic) or not (options.no_mic or options.headless),
+            talk=options.talk or bool(script),
+            script=script,
+            microphone=not script and _wants_microphone(options),
             mic_as_speech=options.mic_as_speech,
             seconds=options.seconds,
             record=record,
             browser=not (options.headless or options.no_browser),
         )
     )
+
+
+def _wants_microphone(options: argparse.Namespace) -> bool:
+    return bool(options.mic) or not (options.no_mic or (options.headless and not options.talk))
+
+
+def _check_script(options: argparse.Namespace) -> str:
+    """The absolute path of a script that can be played, "" without one. Raises UsageError."""
+    from pathlib import Path
+
+    from flowact_ros.dialogue.script import ScriptError, load_script
+    from flowact_ros.launcher.talk import SCRIPT
+
+    if not options.script:
+        if options.listen == SCRIPT:
+            raise UsageError(f"--listen {SCRIPT}: goes with --script, whose words are to take a recogniser's place")
+        return ""
+    if options.mic:
+        raise UsageError("--script and --mic: the script's user speaks instead of a microphone; give one of the two")
+    try:
+        load_script(options.script)
+    except ScriptError as error:
+        raise UsageError(f"--script: {error}") from None
+    return str(Path(options.script).expanduser().resolve())
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -267,6 +311,11 @@ def _shared(options: argparse.Namespace) -> dict:
         "character": options.character or "",
         "device": options.device or "",
         "listen": options.listen or "",
+        "recognizer": options.recognizer or "",
+        "planner": options.planner or "",
+        "planner_model": options.planner_model or "",
+        "planner_url": options.planner_url or "",
+        "audio_encoder": options.audio_encoder or "",
         "host": options.host or "",
         "port": options.port,
         "device_name": options.mic or "default",

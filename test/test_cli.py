@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from flowact_ros import cli
+from flowact_ros.launcher.resources import config_file
 from flowact_ros.media.wav import read_audio, write_wav
 
 VERBS = ("demo", "up", "say", "train", "data", "eval", "bench", "weights", "doctor")
@@ -76,6 +77,14 @@ BAD = {
     "say two texts": (["say", "hello", "--text", "hello"], "or --wav FILE"),
     "demo, empty text": (["demo", "--text", " "], "nothing to say"),
     "demo, text and wav": (["demo", "--text", "hello", "--wav", "GOOD"], "--wav and --text: give one of the two"),
+    "talk and wav": (["demo", "--wav", "GOOD", "--talk"], "--wav and --talk: give one of the two"),
+    "script missing": (["demo", "--script", "/nowhere/s.yaml"], "/nowhere/s.yaml cannot be read"),
+    "script without turns": (["demo", "--script", "TEXT"], "the keys are turns"),
+    "script and microphone": (["demo", "--script", "SCRIPT", "--mic", "default"], "give one of the two"),
+    "no script to listen to": (["demo", "--talk", "--listen", "script"], "goes with --script"),
+    "planner": (["demo", "--talk", "--planner", "oracle"], "oracle"),
+    "recognizer": (["up", "--recognizer", "ear"], "ear"),
+    "audio encoder": (["up", "--audio-encoder", "ear"], "ear"),
     "priority": (["say", "--wav", "GOOD", "--priority", "256"], "256"),
     "policy": (["say", "--wav", "GOOD", "--policy", "shout"], "shout"),
     "two sources": (["demo", "--wav", "GOOD", "--mic-as-speech"], "one of the two"),
@@ -111,6 +120,7 @@ def test_bad_input(name: str, capsys: pytest.CaptureFixture[str], wav: Path, tmp
         "SHORT": tmp_path / "short.wav",
         "SLOW": tmp_path / "slow.wav",
         "FOLDER": tmp_path,
+        "SCRIPT": config_file("dialogue.yaml"),
     }
     status, _, err = run(capsys, *(names.get(argument, argument) for argument in arguments))
     assert status != 0
@@ -239,3 +249,11 @@ def test_say_a_text(arguments: list[str], stdin: str, text: str, monkeypatch: py
     assert cli.main(["say", "--policy", "reject", *arguments]) == 0
     ((pcm, given),) = said
     assert pcm is None and (given["text"], given["policy"]) == (text, "reject")
+
+
+def test_the_backends_of_the_command_line_are_those_there_are() -> None:
+    """Written down twice, since `flowact --help` imports nothing heavy."""
+    from flowact_ros.dialogue.language_model import BACKENDS
+    from flowact_ros.dialogue.recognizer import BACKENDS as RECOGNIZERS
+
+    assert set(cli._RECOGNIZERS) == set(RECOGNIZERS) and set(cli._PLANNERS) == {"rules", *BACKENDS}

@@ -30,6 +30,7 @@ from flowact_ros.launcher.supervisor import (
     SupervisorError,
     file_log,
 )
+from flowact_ros.launcher.talk import SCRIPT, TalkProblem, parameters, with_conversation
 
 START_TIMEOUT_S = 180.0  # a cold disk and a slow board included
 SPEECH_DELAY_S = 1.0  # the face is seen before it speaks
@@ -46,7 +47,14 @@ class Options:
     preset: str = ""
     character: str = ""
     device: str = ""
-    listen: str = ""
+    talk: bool = False
+    script: str = ""
+    listen: str = ""  # SCRIPT: the script's own words, without a recogniser
+    recognizer: str = ""
+    planner: str = ""
+    planner_model: str = ""
+    planner_url: str = ""
+    audio_encoder: str = ""
     host: str = ""
     port: int | None = None
     wav: str = ""
@@ -76,6 +84,7 @@ def node_specs(options: Options) -> list[NodeSpec]:
             ("preset", options.preset),
             ("character", options.character),
             ("device", options.device),
+            ("audio_backend", options.audio_encoder),
         )
         if value
     }
@@ -85,27 +94,40 @@ def node_specs(options: Options) -> list[NodeSpec]:
     specs = [
         NodeSpec("avatar_generator", "flowact_ros.nodes.avatar_generator", parameters=generator, **common),
         NodeSpec("kiosk_bridge", "flowact_ros.nodes.kiosk_bridge", parameters=page, **common),
-        NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", **common),
+        NodeSpec(
+            "instruction_planner",
+            "flowact_ros.nodes.instruction_planner",
+            parameters=parameters(options),
+            **common,
+        ),
         NodeSpec("speech_synthesizer", "flowact_ros.nodes.speech_synthesizer", **common),
     ]
-    if options.listen:
-        parameters = {"model": options.listen}
+    if options.listen and options.listen != SCRIPT:
+        hears: dict[str, Any] = {"model": options.listen}
+        if options.recognizer:
+            hears["recognizer"] = options.recognizer
+        if options.script:  # its user speaks into no room in which the avatar sounds
+            hears["echo"] = "none"
         specs.append(
-            NodeSpec("speech_recognizer", "flowact_ros.nodes.speech_recognizer", parameters=parameters, **common)
+            NodeSpec("speech_recognizer", "flowact_ros.nodes.speech_recognizer", parameters=hears, **common)
         )
     capture = "flowact_ros.nodes.audio_capture"
     if options.microphone or options.mic_as_speech:
         role = "speech" if options.mic_as_speech else "mic"
-        parameters = {"role": role, "source": "microphone", "device": options.device_name}
-        specs.append(NodeSpec("microphone", capture, parameters=parameters, **common))
+        source = {"role": role, "source": "microphone", "device": options.device_name}
+        specs.append(NodeSpec("microphone", capture, parameters=source, **common))
     if options.wav:
-        parameters = {"role": "speech", "source": "file", "file": options.wav, "start_delay": SPEECH_DELAY_S}
-        specs.append(NodeSpec("speech_source", capture, parameters=parameters, **common))
+        source = {"role": "speech", "source": "file", "file": options.wav, "start_delay": SPEECH_DELAY_S}
+        specs.append(NodeSpec("speech_source", capture, parameters=source, **common))
+    if options.script:
+        user = {"script": options.script, "transcribe": options.listen == SCRIPT}
+        module = "flowact_ros.nodes.scripted_user"
+        specs.append(NodeSpec("scripted_user", module, parameters=user, oneshot=True, **common))
     if options.record:
-        parameters = {"path": options.record, "seconds": float(options.seconds)}
-        specs.append(
-            NodeSpec("recorder", "flowact_ros.nodes.recorder", parameters=parameters, oneshot=True, **common)
-        )
+        film: dict[str, Any] = {"path": options.record, "seconds": float(options.seconds)}
+        if options.talk:  # both sides of it are heard, and read
+            film |= {"voices": True, "captions": True}
+        specs.append(NodeSpec("recorder", "flowact_ros.nodes.recorder", parameters=film, oneshot=True, **common))
     unknown = set(options.without) - {spec.name for spec in specs}
     if unknown:
         names = ", ".join(spec.name for spec in specs)
@@ -190,6 +212,12 @@ def run_demo(options: Options) -> int:
     stop = _stop_on_signals()
     log, path = _log(options)
     added = environment(private=True)
+    if options.talk:
+        try:
+            options = with_conversation(options, say)
+        except TalkProblem as problem:
+            print(f"error: {problem}", file=sys.stderr)
+            return EXIT_BAD_SETUP
     began = time.monotonic()
     browser: Any = None
     specs = node_specs(options)
@@ -239,7 +267,10 @@ def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threadin
         # The recorder counts content time by stamps; the clock on the wall only guards against a stream that stands.
         guard = time.monotonic() + options.seconds * 3 + 60 if options.seconds else float("inf")
         while (
-            not stop.is_set() and supervisor.wait_exit("recorder", 0.2) is None and time.monotonic() < guard
+            not stop.is_set()
+            and supervisor.wait_exit("recorder", 0.2) is None
+            and time.monotonic() < guard
+            and not _script_ended(supervisor, options)
         ):
             _fail_if_stuck(supervisor)
         if supervisor.wait_exit("recorder", 0.0) is None:
@@ -249,12 +280,26 @@ def _run_demo_until_end(supervisor: Supervisor, options: Options, stop: threadin
             raise SupervisorError(f"nothing was recorded into {options.record}")
         missing = supervisor.fact("recorder", "missing_pictures") or 0
         say(f"{options.record}: {frames / 25:.2f} s" + (f", {missing} frames missing" if missing else ""))
-        return 0
+        return _told_turns(supervisor, options)
     until = time.monotonic() + options.seconds if options.seconds else float("inf")
-    while not stop.is_set() and time.monotonic() < until:
+    while not stop.is_set() and time.monotonic() < until and not _script_ended(supervisor, options):
         _fail_if_stuck(supervisor)
         stop.wait(0.2)
-    return 0
+    return _told_turns(supervisor, options)
+
+
+def _script_ended(supervisor: Supervisor, options: Options) -> bool:
+    return bool(options.script) and supervisor.wait_exit("scripted_user", 0.0) is not None
+
+
+def _told_turns(supervisor: Supervisor, options: Options) -> int:
+    """Says how the script went; the exit status."""
+    if not options.script:
+        return 0
+    turns = supervisor.fact("scripted_user", "turns") or 0
+    answered = supervisor.fact("scripted_user", "answered") or 0
+    say(f"{turns} turns, {answered} answered")
+    return 0 if turns and answered == turns else 1
 
 
 def _fail_if_stuck(supervisor: Supervisor) -> None:

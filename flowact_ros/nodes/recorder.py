@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The avatar's topics into an mp4 file: frames and sound laid by their stamps.
+"""The avatar's topics into an mp4 file: frames and sound laid by their stamps; if wanted with the user's voice, and
+with what both say, in the picture and as a text beside the file.
 
 python -m flowact_ros.nodes.recorder --ros-args -r __ns:=/avatar -p path:=out.mp4 -p seconds:=20.0
+python -m flowact_ros.nodes.recorder --ros-args -r __ns:=/avatar -p path:=out.mp4 -p voices:=true -p captions:=true
 """
 
 from __future__ import annotations
@@ -15,18 +17,25 @@ from pathlib import Path
 import numpy as np
 from sensor_msgs.msg import Image
 
-from flowact_msgs.msg import AudioChunk
+from flowact_msgs.msg import AudioChunk, Transcript
 from flowact_ros.media.mp4 import Mp4Writer
+from flowact_ros.media.subtitles import burn
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import FlowactNode, run, tell_supervisor
 from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import NANOSECONDS, audio_array, from_time, image_array
+from flowact_ros.nodes.film_text import FilmText
 from flowact_ros.nodes.params import Param, ParameterError
 from flowact_ros.nodes.stamps import is_simulated
+from flowact_ros.nodes.voice_track import VoiceTrack
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 FRAME_NS = NANOSECONDS // FRAME_RATE
 SOUND_WAIT_FRAMES = 25  # a picture waits so long for its sound before silence is written
+VOICE_WAIT_FRAMES = (
+    10  # and for the user's voice: a frame leaves before its time, a microphone's sound after it
+)
 
 
 class Aligner:
@@ -36,8 +45,13 @@ class Aligner:
     came is silence; sound before the start is cut.
     """
 
-    def __init__(self, writer: Mp4Writer, start_ns: int) -> None:
-        self._writer, self._start_ns = writer, start_ns
+    def __init__(
+        self, writer: Mp4Writer, start_ns: int, text: FilmText | None = None, *, voices: bool = False
+    ) -> None:
+        """text: of captions that are burnt in; voices: waits for the user's voice."""
+        self._writer, self.start_ns, self._text = writer, start_ns, text
+        self._wait = VOICE_WAIT_FRAMES if voices or text is not None else 0
+        self._voice: dict[int, np.ndarray] = {}
         self._pictures: dict[int, np.ndarray] = {}
         self._sound: dict[int, np.ndarray] = {}
         self._last: np.ndarray | None = None
@@ -46,7 +60,7 @@ class Aligner:
         self.missing_sound = 0
 
     def _place(self, stamp_ns: int) -> int:
-        return round((stamp_ns - self._start_ns) / FRAME_NS)
+        return round((stamp_ns - self.start_ns) / FRAME_NS)
 
     def add_picture(self, stamp_ns: int, rgb: np.ndarray) -> None:
         self._pictures[self._place(stamp_ns)] = rgb
@@ -57,18 +71,29 @@ class Aligner:
             place = self._place(stamp_ns) + part // SAMPLES_PER_FRAME
             self._sound[place] = pcm[part : part + SAMPLES_PER_FRAME]
 
+    def add_voice(self, stamp_ns: int, pcm: np.ndarray) -> None:
+        """float32 [n] at 24 kHz of any time, to be heard together with the sound of the frames."""
+        at = round((stamp_ns - self.start_ns) * SAMPLE_RATE / NANOSECONDS)
+        while len(pcm):
+            place, offset = divmod(at, SAMPLES_PER_FRAME)
+            part, pcm = pcm[: SAMPLES_PER_FRAME - offset], pcm[SAMPLES_PER_FRAME - offset :]
+            if place >= self.written:
+                block = self._voice.setdefault(place, np.zeros(SAMPLES_PER_FRAME, np.float32))
+                block[offset : offset + len(part)] += part
+            at += len(part)
+
     def write(self, *, until: int | None = None, finish: bool = False) -> None:
         """Writes what is complete; with `finish` all that is there. At most `until` frames in all."""
         while until is None or self.written < until:
             n = self.written
             newest = max(self._pictures, default=-1)
-            complete = n in self._pictures and n in self._sound
+            complete = n in self._pictures and n in self._sound and newest - n >= self._wait
             # Later ones are here: this one will not come any more (topics keep their order).
             late = newest - n >= SOUND_WAIT_FRAMES
             if not (complete or ((late or finish) and newest >= n)):
                 break
             self._write_one(n)
-        for store in (self._pictures, self._sound):
+        for store in (self._pictures, self._sound, self._voice):
             for key in [key for key in store if key < self.written]:
                 del store[key]
 
@@ -82,10 +107,15 @@ class Aligner:
             self.missing_sound += 1
             sound = np.zeros(SAMPLES_PER_FRAME, np.float32)
         if picture is not None:
-            self._writer.write_frame(picture)
+            seen = (
+                picture if self._text is None else burn(picture, *self._text.at(self.start_ns + n * FRAME_NS))
+            )
+            self._writer.write_frame(seen)
         self._last = picture
         block = np.zeros(SAMPLES_PER_FRAME, np.float32)
         block[: len(sound)] = sound
+        if n in self._voice:
+            block += self._voice[n]
         self._writer.write_audio(block)
         self.written += 1
 
@@ -100,6 +130,12 @@ class Recorder(FlowactNode):
             0.0,
             "[s] of content, after which the recording ends; 0: until stopped",
             range=(0.0, 86400.0),
+        ),
+        Param("voices", False, "What the user says is heard as well: `mic` is mixed in"),
+        Param(
+            "captions",
+            False,
+            "What both say is in the picture, and in a .txt file beside the video: a line a sentence, with its times",
         ),
     )
 
@@ -122,12 +158,18 @@ class Recorder(FlowactNode):
 
     def begin(self) -> None:
         self._times = ContentTime()
+        self._text = FilmText() if self.params["captions"] else None
         self._thread = threading.Thread(
             target=self.guard(self._work, "recording"), name="recording", daemon=True
         )
         self._thread.start()
         self.add_subscription(AudioChunk, topics.AUDIO, self._on_audio, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Image, topics.IMAGE, self._on_image, topics.IMAGE_WATCH_QOS)
+        if self.params["voices"]:
+            self._decode, self._track = AudioDecoder(self.get_logger().warning), VoiceTrack()
+            self.add_subscription(AudioChunk, topics.MIC, self._on_mic, topics.AUDIO_DEEP_QOS)
+        if self._text is not None:
+            self.add_subscription(Transcript, topics.CAPTIONS, self._text.add)
 
     def end(self) -> None:
         if self._thread is not None:
@@ -146,6 +188,10 @@ class Recorder(FlowactNode):
         time_ns = self._times.sound(stamp_ns, message.first_sample, rate, simulated=simulated)
         self._offer(("sound", time_ns, pcm))
 
+    def _on_mic(self, message: AudioChunk) -> None:
+        pcm, rate = self._decode(message)
+        self._offer(("voice", *self._track.take(from_time(message.header.stamp), pcm, rate)))
+
     def _offer(self, item: tuple[str, int, np.ndarray]) -> None:
         try:
             self._items.put_nowait(item)
@@ -160,17 +206,21 @@ class Recorder(FlowactNode):
         try:
             while (item := self._items.get()) is not None and not self.finished.is_set():
                 kind, stamp, data = item
+                if kind == "voice" and aligner is None:
+                    continue
                 if kind == "sound" and aligner is None:
                     early = [*early[-50:], (stamp, data)]
                     continue
                 if aligner is None:
                     writer = Mp4Writer(self._path, data.shape[1], data.shape[0])
-                    aligner = Aligner(writer, stamp)
+                    aligner = Aligner(writer, stamp, self._text, voices=self.params["voices"])
                     for earlier in early:
                         aligner.add_sound(*earlier)
                     tell_supervisor(event="recording", first_frame=time.time())
                 if kind == "sound":
                     aligner.add_sound(stamp, data)
+                elif kind == "voice":
+                    aligner.add_voice(stamp, data)
                 else:
                     aligner.add_picture(stamp, data)
                 aligner.write(until=self._until)
@@ -187,6 +237,10 @@ class Recorder(FlowactNode):
             return
         aligner.write(until=self._until, finish=True)
         writer.close()
+        if self._text is not None:
+            self._path.with_suffix(".txt").write_text(
+                self._text.transcript(aligner.start_ns), encoding="utf-8"
+            )
         lost = f", {aligner.missing_pictures} pictures missing" if aligner.missing_pictures else ""
         self.get_logger().info(f"{self._path}: {aligner.written / FRAME_RATE:.2f} s{lost}")
         tell_supervisor(

@@ -50,6 +50,8 @@ NEEDS_ROS = (
     "test_say_client.py",
     "test_lifecycle.py",
     "test_clean_end.py",
+    "test_film.py",
+    "test_conversation.py",
     "test_image_messages.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
