@@ -239,7 +239,8 @@ class Intake:
         if numbering is None:
             numbering = Numbering(chunk.rate, self._repeats)
             numbering.see(chunk)
-        stream = _Stream(Utterance(name, first_push=self._now), numbering, resampler)
+        utterance = Utterance(name, first_push=self._now, rate=chunk.rate)
+        stream = _Stream(utterance, numbering, resampler)
         self._streams.pop(name, None)
         self._streams[name] = stream
         while len(self._streams) > _REMEMBERED:

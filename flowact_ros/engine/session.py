@@ -30,7 +30,7 @@ from flowact_ros.engine.interfaces import (
     Reference,
 )
 from flowact_ros.engine.looking import Looking
-from flowact_ros.engine.losses import REFUSED
+from flowact_ros.engine.losses import INTERRUPTED, REFUSED
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.session_config import SessionConfig
@@ -299,6 +299,9 @@ class Session:
         """Figures since the start. Works after an error and after close()."""
         with self._cond:
             stream, timeline, counts = self._stream, self._stream.timeline, self._intake.counts
+            dropped = dict(counts.dropped)
+            if timeline.cut:  # the intake had passed it on
+                dropped[INTERRUPTED] = dropped.get(INTERRUPTED, 0) + timeline.cut
             return StreamMetrics(
                 **stream.meter.figures(),  # type: ignore[arg-type]
                 ring_fill=stream.ahead,
@@ -307,9 +310,9 @@ class Session:
                 inserted_s=timeline.inserted / SAMPLE_RATE,
                 unterminated=timeline.unterminated + counts.unended,
                 received_samples=counts.received,
-                heard_samples=counts.heard,
+                heard_samples=counts.heard - timeline.cut,
                 filled_samples=counts.filled,
-                dropped_samples=dict(counts.dropped),
+                dropped_samples=dropped,
                 repeats=counts.repeats,
                 lost_chunks=counts.lost_chunks,
                 lost_samples=counts.lost_samples,

@@ -33,7 +33,8 @@ class Timeline:
     """The laid track and the queue behind it.
 
     start_samples: buffered samples with which an open utterance may start (a closed one starts with any).
-    underruns: times an utterance ran dry and went on later; inserted: silent samples put inside utterances.
+    underruns: times an utterance ran dry and went on later; inserted: silent samples put inside utterances; cut:
+    samples of interrupted utterances that never sounded, of the rate at which they came.
     """
 
     def __init__(self, start_samples: int = SAMPLES_PER_LATENT) -> None:
@@ -42,6 +43,7 @@ class Timeline:
         self.speech_end = 0  # end of the last speech laid
         self.underruns = 0
         self.inserted = 0
+        self.cut = 0
         self.unterminated = 0  # utterances ended by the next one instead of by `last`
         self.queue: deque[Utterance] = deque()
         self._laid: deque[_Laid] = deque()
@@ -69,6 +71,7 @@ class Timeline:
         now: clock time; released: content samples that have left (speech beyond them makes the new one wait).
         """
         if utterance.cancelled:
+            self._count_cut(utterance, len(pcm))
             return
         utterance.last_push = now
         if (
@@ -268,6 +271,7 @@ class Timeline:
             if (name is None or utterance.name == name) and not utterance.cancelled and not utterance.tail:
                 utterance.cancelled = True
                 utterance.closed = True
+                self._count_cut(utterance, utterance.buffered - min(fade, utterance.buffered))
                 utterance.keep(fade)
                 marked.append(utterance)
         return marked
@@ -279,6 +283,7 @@ class Timeline:
             owner if owner is not None and owner.cancelled and self.queue and self.queue[0] is owner else None
         )
         kept = [utterance for utterance in self.queue if not utterance.cancelled]
+        gone = [utterance for utterance in self.queue if utterance.cancelled]
         self.queue.clear()
         if cut is not None and cut.buffered and fade:
             tail = Utterance("", tail=True)
@@ -286,7 +291,12 @@ class Timeline:
             tail.append(pcm * np.linspace(1.0, 0.0, len(pcm), dtype=np.float32))
             tail.closed = tail.started = tail.flowing = True
             self.queue.append(tail)
+        for utterance in gone:
+            self._count_cut(utterance, utterance.buffered)
         self.queue.extend(kept)
+
+    def _count_cut(self, utterance: Utterance, samples: int) -> None:
+        self.cut += round(samples * utterance.rate / SAMPLE_RATE)
 
     def trim(self, position: int) -> None:
         """Forgets content time before `position`; memory stays bounded."""

@@ -7,6 +7,8 @@ from collections import deque
 
 import numpy as np
 
+from flowact_ros.timebase import SAMPLE_RATE
+
 
 class Utterance:
     """Samples float32 at 24 kHz waiting to be laid, in order.
@@ -16,8 +18,11 @@ class Utterance:
     interrupted one, not speech.
     """
 
-    def __init__(self, name: str, *, first_push: float | None = None, tail: bool = False) -> None:
+    def __init__(
+        self, name: str, *, first_push: float | None = None, tail: bool = False, rate: int = SAMPLE_RATE
+    ) -> None:
         self.name = name
+        self.rate = rate  # [Hz] at which it came: in its samples what is lost is counted
         self.first_push = first_push  # clock time of its first push into silence, for TTFF
         self.last_push = 0.0
         self.tail = tail

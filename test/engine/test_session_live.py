@@ -192,6 +192,21 @@ def test_chunks_of_an_interrupted_utterance_are_ignored_but_new_speech_is_not():
     assert not np.isin(ramp(1.0, 50000), said).any()
 
 
+@pytest.mark.parametrize("rate", [24_000, 16_000])
+def test_what_an_interruption_discards_is_counted(rate):
+    """In the queue and of what was laid already: heard is what sounded, but for the resampler's edges."""
+    sim = Simulation()
+    sim.at(2, lambda: sim.session.push_audio(ramp(4.0)[: 4 * rate], rate, utterance_id="a", last=True))
+    sim.at(2.1, lambda: sim.session.push_audio(ramp(1.0)[:rate], rate, utterance_id="b", last=True))
+    sim.at(3.5, lambda: sim.session.interrupt())
+    sim.run(6)
+    sim.check()
+    figures = sim.session.metrics()
+    sounded = np.count_nonzero(sim.said()) * rate / 24_000
+    assert figures.received_samples == figures.heard_samples + figures.dropped_samples["interrupted"] == 5 * rate
+    assert figures.heard_samples == pytest.approx(sounded, abs=8) and figures.queued_s == 0
+
+
 def test_speech_right_after_an_interruption_sounds():
     sim = Simulation()
     sim.at(2, push(sim, ramp(3.0), ""))
