@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two conversations at once, each with all its nodes as processes: a spoken question is heard, answered and spoken.
+
+The first robot's planner has fixed replies; the second one's asks a language model whose server hangs. A Whisper model
+hears them where there is one; else the scripted user tells what he said, as a recogniser would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import hangs, serving
+from ros_harness import Watcher, generator_spec, supervise
+
+from flowact_msgs.msg import Instruction, Transcript
+from flowact_ros.dialogue.persona import load_persona
+from flowact_ros.launcher.resources import config_file
+from flowact_ros.launcher.supervisor import NodeSpec, Supervisor
+from flowact_ros.nodes import topics
+from flowact_ros.nodes.captions import AVATAR, USER
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
+
+MODEL = "tiny.en"
+WATCHED = (topics.AUDIO, topics.STATE, topics.INSTRUCTION, topics.CAPTIONS, topics.DIAGNOSTICS)
+SHOPS = """
+name: Ada
+role: a clerk
+replies:
+  - {words: [open, opened], say: At noon.}
+"""
+QUESTION, OTHER = "When does the museum open?", "What is a galaxy?"
+
+
+def whisper() -> bool:
+    """Is the model on this machine?"""
+    try:
+        from flowact_ros.dialogue.recognizer_faster_whisper import find_model
+
+        find_model(MODEL)
+    except (ImportError, ValueError):
+        return False
+    return True
+
+
+def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hears: bool) -> list[NodeSpec]:
+    module, namespace = "flowact_ros.nodes", f"{name}/avatar"
+    user = {"script": str(script), "transcribe": not hears}
+    generator = generator_spec(reference)
+    specs = [
+        NodeSpec(generator.name, generator.module, namespace=namespace, parameters=generator.parameters),
+        NodeSpec(
+            "instruction_planner", f"{module}.instruction_planner", namespace=namespace, parameters=planner
+        ),
+        NodeSpec("speech_synthesizer", f"{module}.speech_synthesizer", namespace=namespace),
+        NodeSpec(
+            "scripted_user", f"{module}.scripted_user", namespace=namespace, parameters=user, oneshot=True
+        ),
+    ]
+    if hears:
+        parameters = {"model": MODEL, "partial_interval": 0.0}
+        specs.append(
+            NodeSpec(
+                "speech_recognizer", f"{module}.speech_recognizer", namespace=namespace, parameters=parameters
+            )
+        )
+    return specs
+
+
+class Robot:
+    """One of the two: what it published, and its processes."""
+
+    def __init__(self, watcher: Watcher, supervisor: Supervisor) -> None:
+        self.watcher, self.supervisor, self.seen = watcher, supervisor, watcher.seen
+
+    def captions(self, side: str) -> list[str]:
+        messages: list[Transcript] = self.seen[topics.CAPTIONS]
+        return [message.text for message in messages if message.header.frame_id == side and message.final]
+
+    def spoken(self) -> set[str]:
+        return {message.utterance_id for message in self.seen[topics.AUDIO]} - {""}
+
+    def diagnostics(self) -> dict[str, str]:
+        name = f"{self.watcher.node.get_namespace().strip('/')}/instruction_planner"
+        statuses = [status for array in self.seen[topics.DIAGNOSTICS] for status in array.status]
+        return {
+            value.key: value.value for status in statuses if status.name == name for value in status.values
+        }
+
+
+@pytest.fixture(scope="module")
+def robots(
+    domain: None, reference: Path, python_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Robot, Robot]]:
+    """Two, after each had its conversation."""
+    pytest.importorskip("hibari", reason="the voice of the package hibari-tts is not installed")
+    folder, hears = tmp_path_factory.mktemp("talk"), whisper()
+    (folder / "ada.yaml").write_text(SHOPS)
+    for name, question in (("one", QUESTION), ("two", OTHER)):
+        (folder / f"{name}.yaml").write_text(f"pitch: 0.8\nturns:\n  - {question}\n")
+    with serving(hangs()) as server:
+        slow = {
+            "backend": "openai",
+            "model": "any",
+            "base_url": server.url,
+            "answer_timeout": 1.0,
+            "retries": 0,
+        }
+        planners = {"one": {"persona": str(folder / "ada.yaml")}, "two": slow}
+        watchers = {name: Watcher(f"/{name}/avatar", WATCHED) for name in planners}
+        specs = {
+            name: robot(name, reference, folder / f"{name}.yaml", planner, hears)
+            for name, planner in planners.items()
+        }
+        try:
+            with (
+                supervise(specs["one"], python_path, []) as first,
+                supervise(specs["two"], python_path, []) as second,
+            ):
+                both = Robot(watchers["one"], first), Robot(watchers["two"], second)
+                for one in both:
+                    assert one.supervisor.wait_exit("scripted_user", 180) == 0
+                yield both
+        finally:
+            for watcher in watchers.values():
+                watcher.close()
+
+
+def test_a_question_is_heard_thought_about_and_answered(robots: tuple[Robot, Robot]) -> None:
+    robot, _ = robots
+    assert (
+        robot.supervisor.fact("scripted_user", "turns"),
+        robot.supervisor.fact("scripted_user", "answered"),
+    ) == (1, 1)
+    assert robot.captions(USER) == [QUESTION]
+    assert robot.captions(AVATAR)[-1] == "At noon."
+    told = [message.behaviour for message in robot.seen[topics.INSTRUCTION]]
+    begin = told.index(Instruction.LISTENING)
+    assert Instruction.THINKING in told[begin:] and Instruction.SPEAKING in told[begin:]
+    # Frames with the answer's sound are frames of a face that speaks.
+    speaking = [m for m in robot.seen[topics.STATE] if m.utterance_id == "reply-1-1"]
+    assert speaking and {m.behaviour for m in speaking if m.robot_speaking} <= {
+        Instruction.SPEAKING,
+        Instruction.THINKING,
+    }
+    assert Instruction.SPEAKING in {m.behaviour for m in speaking}
+
+
+def test_a_model_that_hangs_is_replaced_by_the_persona(robots: tuple[Robot, Robot]) -> None:
+    _, robot = robots
+    assert robot.supervisor.fact("scripted_user", "answered") == 1
+    persona = load_persona(config_file("persona.yaml"))
+    heard = " ".join(robot.captions(AVATAR))
+    assert heard and any(heard in sentence or sentence.startswith(heard) for sentence in persona.fallback)
+    values = robot.watcher.until(
+        lambda: (v := robot.diagnostics()).get("fallbacks") == "1" and v, "a fallback in /diagnostics"
+    )
+    assert values["planner_backend"] == "openai" and "no answer within 1 s" in values["last_model_error"]
+
+
+def test_the_two_do_not_hear_each_other(robots: tuple[Robot, Robot]) -> None:
+    one, two = robots
+    assert one.captions(USER) == [QUESTION] and two.captions(USER) == [OTHER]
+    assert "At noon." not in two.captions(AVATAR)
+    assert not set(one.captions(AVATAR)) & set(two.captions(AVATAR))
+    assert one.diagnostics()["turns"] == two.diagnostics()["turns"] == "1"
+    assert os.environ["ROS_DOMAIN_ID"]  # of one domain: the namespace alone keeps them apart
