@@ -18,7 +18,7 @@ from pathlib import Path
 
 from flowact_ros import weights_store
 from flowact_ros.weights_store import WeightsError, find_entry, folder_of, stored
-from flowact_ros.weights_table import ENTRIES
+from flowact_ros.weights_table import ENTRIES, Entry
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,12 +72,17 @@ def _get(names: list[str], source: Path | None) -> int:
         print("flowact weights: --from goes with one NAME", file=sys.stderr)
         return 2
     for entry in entries:
-        with _Bars() as bars:
-            unknown = weights_store.get(entry, source.expanduser() if source else None, bars.update)
-        for file, found in unknown.items():
-            print(f"{entry.name}: {file} has no official SHA-256 in our table; this one has {found}")
-        print(f"{entry.name}: {folder_of(entry.name)}")
+        fetch(entry, source.expanduser() if source else None)
     return 0
+
+
+def fetch(entry: Entry, source: Path | None = None) -> None:
+    """Brings a model onto this machine, with a progress bar. Raises WeightsError."""
+    with _Bars() as bars:
+        unknown = weights_store.get(entry, source, bars.update)
+    for file, found in unknown.items():
+        print(f"{entry.name}: {file} has no official SHA-256 in our table; this one has {found}")
+    print(f"{entry.name}: {folder_of(entry.name)}")
 
 
 def _check(names: list[str]) -> int:

@@ -95,16 +95,17 @@ def _have_recognizer(backend: str, model: str) -> None:
     name = f"{backend}-{model}"
     if Path(model).expanduser().exists() or name not in ENTRIES:
         return  # a path, or a name that the node knows better
-    from flowact_ros import weights_cli
-    from flowact_ros.weights_store import stored
+    from flowact_ros.weights_cli import fetch
+    from flowact_ros.weights_store import WeightsError, stored
 
     if stored(name) or (backend == RECOGNIZER and _in_other_caches(model)):
         return
-    if weights_cli.main(["get", name]):
+    try:
+        fetch(ENTRIES[name])
+    except WeightsError as error:
         raise TalkProblem(
-            f"the recogniser's model {model} is not there: `flowact weights get {name}` with a network, or "
-            "--listen PATH"
-        )
+            f"the recogniser's model {model} is not there: {error}; or give the path of one: --listen PATH"
+        ) from error
 
 
 def _in_other_caches(model: str) -> bool:
