@@ -170,10 +170,7 @@ def show(result: dict[str, Any]) -> None:
     heard = (
         result["recognizer"] if result["listen"] == "script" else f"{result['recognizer']} {result['listen']}"
     )
-    report = Report(
-        f"flowact bench dialogue: {result['turns']} turns, {result['minutes']:.1f} minutes; answers: "
-        f"{result['planner_backend']} {result['model']}; hearing: {heard}"
-    )
+    report = Report(f"flowact bench dialogue: {result['turns']} turns, {result['minutes']:.1f} minutes")
     for name, text in STEPS.items():
         for share in ("p50", "p95"):
             value = result[name][share]
@@ -188,6 +185,8 @@ def show(result: dict[str, Any]) -> None:
     report.add("answered", "turns answered", result["answered"], least=result["turns"], digits=0)
     report.add("words", "word error rate of what was heard", 100 * result["word_error_rate"], "%", digits=1)
     report.facts = {
+        "answers": f"{result['planner_backend']} {result['model']}".rstrip(),
+        "hearing": heard,
         "fallbacks": f"{result['fallbacks']} of {result['turns']}; {result['broken_off']} answers broken off",
         "processes": ", ".join(f"{name} {share}" for name, share in result["processes"].items()),
         "machine": ", ".join(f"{key} {value}" for key, value in result["machine"].items()),

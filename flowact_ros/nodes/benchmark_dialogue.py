@@ -23,6 +23,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from flowact_ros.dialogue.persona import load_persona
 from flowact_ros.dialogue.script import load_script, sound_of
+from flowact_ros.dialogue.speech_text import split_sentences
 from flowact_ros.evaluation.load import cpu_seconds
 from flowact_ros.launcher.bringup import Options, environment, node_specs
 from flowact_ros.launcher.resources import config_file
@@ -80,7 +81,8 @@ def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
     node = rclpy.create_node("flowact_benchmark", namespace=NAMESPACE)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    watch = DialogueWatch(node, frozenset((*persona.fallback, persona.too_many)))
+    fillers = (part for text in (*persona.fallback, persona.too_many) for part in split_sentences(text))
+    watch = DialogueWatch(node, frozenset(fillers))
     spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
     spinning.start()
     voice = UserVoice(node, transcribes=order["listen"] == SCRIPT)

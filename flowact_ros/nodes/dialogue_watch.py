@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 
-from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics, Transcript
+from flowact_msgs.msg import AudioChunk, AvatarState, Instruction, StreamMetrics, Transcript
 from flowact_ros.nodes import topics
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class DialogueWatch:
         self._state_s = 0.0
         self._sounding = ""  # utterance of the newest frame
         self._broken = ""  # the one that is broken into
+        self._let_in = False  # the planner knows that it is
         self._known: set[str] = set()  # utterances that sounded, or were announced, before the turn's end
         self._texts: dict[str, str] = {}
         self._stopped = False
@@ -75,6 +76,7 @@ class DialogueWatch:
                 (AvatarState, topics.STATE, self._on_state, topics.LATCHED_QOS),
                 (Transcript, topics.TRANSCRIPT, self._on_transcript, topics.EVENT_QOS),
                 (Transcript, topics.SPEECH_TEXT, self._on_text, topics.EVENT_QOS),
+                (Instruction, topics.INSTRUCTION, self._on_instruction, topics.EVENT_QOS),
                 (StreamMetrics, topics.METRICS, self._on_metrics, topics.EVENT_QOS),
                 (DiagnosticArray, topics.DIAGNOSTICS, self._on_diagnostics, topics.EVENT_QOS),
             )
@@ -109,7 +111,7 @@ class DialogueWatch:
         with self._changed:
             self._turn = TurnTimes(said, broke_in)
             self._known.update(self._texts)
-            self._broken = self._sounding if broke_in else ""
+            self._broken, self._let_in = self._sounding if broke_in else "", False
             self._turn.broke_in = bool(self._broken)
             return self._turn
 
@@ -159,10 +161,9 @@ class DialogueWatch:
             return
         with self._changed:
             turn, self._sounding = self._turn, name
-            rests = (
-                name != self._broken and name not in self._texts
-            )  # not the next sentence of the same answer
-            if turn is not None and self._broken and rests and turn.rested_s is None:
+            # Not what ended by itself, nor the next sentence of the same answer.
+            rests = self._broken and self._let_in and name not in self._texts
+            if turn is not None and rests and turn.rested_s is None:
                 turn.rested_s = now
             if name and turn is not None and self._is_new(name):
                 if turn.spoken_s is None:
@@ -199,6 +200,9 @@ class DialogueWatch:
         elif message.utterance_id not in self._known:
             turn.planned_s = turn.planned_s or time.monotonic()
             turn.answer = f"{turn.answer} {message.text}".strip()
+
+    def _on_instruction(self, message: Instruction) -> None:
+        self._let_in = self._let_in or message.behaviour == Instruction.LISTENING
 
     def _on_metrics(self, message: StreamMetrics) -> None:
         self.metrics = message
