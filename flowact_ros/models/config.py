@@ -100,7 +100,7 @@ class DiTConfig:
 class SchedulerConfig:
     """How the evaluations of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
 
-    steps: int = 6
+    steps: int = 5
     shift: float = 3.0
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
@@ -127,8 +127,9 @@ class RendererConfig:
     identity: int = 64
     hidden: int = 192  # vectors that motion enters the networks by
     encoder_widths: tuple[int, int, int, int] = (32, 64, 112, 160)  # at strides 4, 8, 16, 32
-    fine_width: int = 48
-    coarse_width: int = 96
+    finest_width: int = 24  # of the features that are warped at stride 4
+    fine_width: int = 48  # at stride 8
+    coarse_width: int = 96  # at stride 16
     mouth_size: int = 128
     mouth_drop: int = 8  # the crop's middle lies so far below the mouth's
     mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
@@ -182,6 +183,7 @@ def debug() -> ModelConfig:
             identity=8,
             hidden=16,
             encoder_widths=(8, 8, 8, 8),
+            finest_width=8,
             fine_width=8,
             coarse_width=8,
             mouth_size=32,

@@ -19,6 +19,7 @@ from flowact_ros.models.codec.quantise import Ranges, measure_ranges
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import KIND, DiT
+from flowact_ros.training.stages.renderer import take_painters
 from flowact_ros.training.trainer import read_state
 
 CALIBRATION = 4  # frames of each named character that the activations' limits are measured on
@@ -63,11 +64,23 @@ def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> 
     return path
 
 
-def export_renderer(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
-    """Write `renderer.safetensors` of `config` from `run`; returns its path."""
-    card, ema = run_card(run, f"flowact train renderer --run RUN --preset {config.name}")
+def export_renderer(
+    config: ModelConfig, run: Path, out: Path | None = None, painters: Path | None = None
+) -> Path:
+    """Write `renderer.safetensors` of `config` from `run`; returns its path.
+
+    painters: the run that trained the painters of mouth and eyes, if it was another; its slices are in the card, too
+    """
+    command = f"flowact train renderer --run RUN --preset {config.name}"
+    card, ema = run_card(run, command)
     module = Renderer(config.renderer)
     module.load_state_dict(ema)
+    if painters is not None:
+        take_painters(module, painters)
+        other, _ = run_card(painters, f"{command} --parts faces")
+        card["painters"] = {
+            key: other[key] for key in ("command", "steps", "train_seconds", "slices", "metrics")
+        }
     card["activations"] = activations(module)
     path = (out or weights_dir() / config.name) / "renderer.safetensors"
     save_weights(path, module, kind="renderer", config=config.renderer, card=card, dtype=torch.float16)

@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
         "--parts", nargs="+", choices=("faces", "hands", "whole"), default=["faces", "hands", "whole"],
         help="kinds of steps that are taken in turn",
     )  # fmt: skip
+    renderer.add_argument(
+        "--painters", type=Path, metavar="RUN", help="take mouth and eyes of this run, which trains faces"
+    )
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
 
     for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
@@ -68,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
         export.add_argument(
             "--out", type=Path, help="folder that receives the weights (default: the package's)"
         )
+        if name == "export-renderer":
+            export.add_argument(
+                "--painters", type=Path, metavar="RUN", help="the run that trained mouth and eyes, if it was another"
+            )
     return top
 
 
@@ -170,7 +177,8 @@ def _renderer(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     check_device(args.device)
     torch.manual_seed(args.seed)
-    stage = RendererStage(Renderer(preset(args.preset).renderer), references=args.batch, parts=args.parts)
+    net = Renderer(preset(args.preset).renderer)
+    stage = RendererStage(net, references=args.batch, parts=args.parts, painters=args.painters)
     about = {"references": args.batch, "data_seed": args.seed, "parts": args.parts}
     intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
     config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.995, about=about, **intervals)
@@ -183,7 +191,7 @@ def _renderer(args: argparse.Namespace) -> int:
 def _export_renderer(args: argparse.Namespace) -> int:
     from flowact_ros.training.export import export_renderer
 
-    print(export_renderer(preset(args.preset), args.run, args.out))
+    print(export_renderer(preset(args.preset), args.run, args.out, args.painters))
     return 0
 
 

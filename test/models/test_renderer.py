@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from flowact_ros.models.codec import hands, live
-from flowact_ros.models.codec.appearance import PARTS, Appearance, crop, paste
+from flowact_ros.models.codec.appearance import PARTS, Appearance, crop, paste, settled
 from flowact_ros.models.codec.blocks import spread, warp
 from flowact_ros.models.codec.motion import CONTROLS, control_index, neutral, normalise
 from flowact_ros.models.codec.renderer import Renderer
@@ -144,3 +146,30 @@ def test_a_reference_is_read_without_its_neighbours(renderer: Renderer) -> None:
     for together, alone in zip(both.select(torch.tensor([1])), one):
         torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
     assert one.own.shape == (1, CONTROLS)
+
+
+def test_a_reference_that_is_nearly_neutral_is_neutral(renderer: Renderer) -> None:
+    read = torch.tensor([[0.0, 0.5, -0.5, 0.7, -2.0]])
+    assert settled(read).tolist() == [[0.0, 0.0, 0.0, read[0, 3].item(), -2.0]]
+    appearance, landmarks = renderer.encoder(
+        2 * torch.rand(1, 3, 128, 128) - 1, renderer.mouth, renderer.eyes
+    )
+    assert torch.equal(appearance.own, settled(landmarks.read)) and not torch.equal(
+        appearance.own, landmarks.read
+    )
+
+
+def test_dyes_are_shares_of_the_parts_colours(renderer: Renderer) -> None:
+    """A hand of a character whose parts all have one colour gets that colour, not a multiple of it."""
+    config = renderer.config
+    identity = torch.zeros(2, config.identity + 3 * config.parts)
+    identity[1, config.identity :] = 0.5
+    motion = moved(hand_left_y=0.7).repeat(2, 1)
+    both = copy.deepcopy(renderer.hands)
+    torch.nn.init.zeros_(both.hand.paint.weight)
+    torch.nn.init.zeros_(both.hand.paint.bias)
+    layers = [layer for n, layer, *_ in both.layers(identity, motion)]
+    middle = config.hand_window // 2
+    colours = [layer[:3, middle, middle] for layer in layers[1::2]]
+    assert torch.allclose(colours[0], torch.zeros(3), atol=1e-5)
+    assert torch.allclose(colours[1], torch.full((3,), 0.5), atol=1e-5)

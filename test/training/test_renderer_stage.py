@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from flowact_ros.data.characters import feature_boxes, identity_from_seed
 from flowact_ros.data.poses import random_movement
+from flowact_ros.models.checkpoint import load_weights
+from flowact_ros.models.codec.appearance import MOUTH, PARTS, paste, shares
 from flowact_ros.models.codec.motion import denormalise
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import preset
+from flowact_ros.training.export import export_renderer
 from flowact_ros.training.stages import renderer_crops
 from flowact_ros.training.stages.renderer import TURNS, RendererStage, cover_loss
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces
@@ -49,16 +54,21 @@ def test_crops_of_faces_are_crops_of_the_whole_picture(stage: RendererStage, mon
     batch = draw_faces(
         np.random.default_rng(1), Motions("train", 0), config, lambda at: places.append(corners(at)) or places[-1], **of
     )
-    whole = levels(who, denormalise(batch.motion), config.size)
-    boxes = feature_boxes(who, denormalise(batch.motion), config.size)
-    for i, (name, size) in enumerate(zip(("mouth", "eye_left", "eye_right"), config.crop_sizes)):
+    for i, (name, size) in enumerate(zip(PARTS, config.crop_sizes)):
+        motion = batch.own.repeat(3, 1)
+        moves = MOUTH if name == "mouth" else renderer_crops.EYES[0] + renderer_crops.EYES[1]
+        motion[:, moves] = batch.motion[:, moves]  # what this painter is told of, and nothing else
+        whole = levels(who, denormalise(motion), config.size)
+        boxes = feature_boxes(who, denormalise(motion), config.size)
         x, y = places[0][0, i].tolist()
         assert batch.pictures[i].shape == (3, 3, size, size)
         off = (batch.pictures[i] - whole[:, :, y : y + size, x : x + size]).abs()
         assert float(off.max()) <= 1.01 / 127.5, name  # a level: boxes that are cut begin at other places
-        heavy = (batch.weights[i][0, 0] > 1).nonzero()
-        x0, y0, x1, y1 = boxes[name][0].tolist()
-        assert abs(heavy[:, 1].min() + x - max(x0, x)) <= 1 and abs(heavy[:, 0].min() + y - max(y0, y)) <= 1, name
+        x0, y0, x1, y1 = (boxes[name][0] - torch.tensor([x, y, x, y])).clamp(0, size - 1).round().int().tolist()
+        seen = shares(places[0], config)[i][0, 0]
+        weight = batch.weights[i][0, 0]
+        assert torch.allclose(weight[y0 + 1 : y1, x0 + 1 : x1], 4 * seen[y0 + 1 : y1, x0 + 1 : x1]), name
+        assert bool((weight[seen == 0] == 0).all()), name
     head = [i for i in range(batch.motion.shape[1]) if i not in renderer_crops.FACE]
     assert torch.allclose(batch.motion[:, head], batch.own[:, head].expand(3, -1))  # the head is where it was
 
@@ -74,12 +84,40 @@ def test_a_raised_hand_is_all_that_differs(stage: RendererStage) -> None:
     assert bool((raised[0] ^ raised[1]).all())
 
 
-@pytest.mark.parametrize(("kind", "trains"), [(Faces, {"mouth", "eyes"}), (RaisedHands, {"hands"})])
-def test_steps_on_crops_train_their_painters_alone(stage: RendererStage, kind: type, trains: set[str]) -> None:
+def test_every_place_is_seen_once() -> None:
+    config = preset("debug").renderer
+    corners = torch.tensor([[[44, 60], [34, 44], [60, 44]]])  # the eyes overlap each other and the mouth
+    total = torch.zeros(1, 1, config.size, config.size)
+    for i, share in enumerate(shares(corners, config)):
+        assert 0 <= float(share.min()) and float(share.max()) <= 1
+        total = paste(total, corners[:, i], share)
+    assert float(total.max()) <= 1 + 1e-5
+    assert float(shares(corners, config)[0][0, 0, 0].max()) < 0.02  # the eyes have that place
+
+
+def test_painters_of_another_run_are_taken_over(stage: RendererStage, tmp_path: Path) -> None:
+    other = Renderer(preset("debug").renderer)
+    torch.save({"ema": other.state_dict()}, tmp_path / "state.pt")
+    mine = RendererStage(Renderer(preset("debug").renderer), painters=tmp_path, parts=["hands"])
+    warp = mine.module.warp.affine.bias.clone()
+    mine.batch(torch.Generator().manual_seed(3), 0)
+    for name in ("mouth", "eyes"):
+        theirs = other.get_submodule(name).state_dict()
+        ours = mine.module.get_submodule(name).state_dict()
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert torch.equal(mine.module.warp.affine.bias, warp)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trains"),
+    [(Faces, {"mouth", "eyes"}), (RaisedHands, {"hands"}), (Batch, {"encoder", "warp", "hands"})],
+)
+def test_steps_train_their_part_alone(stage: RendererStage, kind: type, trains: set[str]) -> None:
     stage.module.zero_grad(set_to_none=True)
     stage.step(batch_of(stage, kind), 0)["loss"].backward()
     touched = {name.split(".")[0] for name, p in stage.module.named_parameters() if p.grad is not None}
-    assert touched == trains
+    assert touched == trains or touched | {"hands"} == trains  # whole frames need not show hands
+    assert all(p.requires_grad for p in stage.module.parameters())
 
 
 def test_a_hand_that_covers_nothing_has_a_gradient() -> None:
@@ -104,3 +142,20 @@ def test_it_learns_a_batch_by_heart(kind: type) -> None:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert min(losses[-5:]) < 0.8 * losses[0], kind
+
+
+def test_export_takes_painters_of_their_own_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    nets = {name: Renderer(preset("debug").renderer) for name in ("renderer", "painters")}
+    for name, net in nets.items():
+        (tmp_path / name).mkdir()
+        state = {"ema": net.state_dict(), "iteration": len(name), "seconds": 1.0, "slices": [{"parts": [name]}]}
+        torch.save(state, tmp_path / name / "state.pt")
+    path = export_renderer(preset("debug"), tmp_path / "renderer", tmp_path / "out", tmp_path / "painters")
+    made = Renderer(preset("debug").renderer)
+    card = load_weights(path, made, kind="renderer", config=preset("debug").renderer)
+    for name, value in made.state_dict().items():
+        source = nets["painters" if name.split(".")[0] in ("mouth", "eyes") else "renderer"]
+        assert torch.equal(value, source.state_dict()[name].half().float()), name
+    assert card["slices"] == [{"parts": ["renderer"]}] and card["painters"]["slices"] == [{"parts": ["painters"]}]
+    assert (card["steps"], card["painters"]["steps"]) == (len("renderer"), len("painters"))

@@ -25,6 +25,9 @@ _FACE = {*MOUTH, *EYES[0], *EYES[1]}
 #: Controls that move the head and the body.
 POSE = [i for i in range(CONTROLS) if i not in _FACE and "hand" not in CONTROL_NAMES[i]]
 
+STILL = (
+    0.6  # [deviations] a reference that is so near to neutral is taken for neutral: the reading is no better
+)
 CERTAIN = 0.1  # [half pictures] a landmark is as sure as the share of its heat that lies so near
 PARTS = ("mouth", "eye_left", "eye_right")  # what is found in a reference and painted
 
@@ -33,14 +36,15 @@ class Appearance(NamedTuple):
     """Of N references. Crops are those of `PARTS`; features of the eyes hold left and right after another.
 
     picture: `[N, 3, H, W]` in [-1, 1]; own: `[N, K]` the reference's own motion, normalised; corners: int `[N, 3, 2]`
-    (x, y) of the crops; weights: how much of a painted crop is seen, at most 1 in sum; masks: `[N, parts, H/8, W/8]`;
-    fine, coarse: features at strides 8 and 16; identity: `[N, D]`
+    (x, y) of the crops; weights: how much of a painted crop is seen (`shares`); masks: `[N, parts, H/4, W/4]`;
+    finest, fine, coarse: features at strides 4, 8 and 16; identity: `[N, D]`
     """
 
     picture: Tensor
     own: Tensor
     corners: Tensor
     masks: Tensor
+    finest: Tensor
     fine: Tensor
     coarse: Tensor
     identity: Tensor
@@ -58,12 +62,20 @@ class Appearance(NamedTuple):
 
 class Landmarks(NamedTuple):
     """Where `PARTS` are: places `[N, 3, 2]` (x, y) in pixels, how sure that is, `[N, 3]` in 0 .. 1, and the heat map
-    `[N, 3, cells]` that says so.
+    `[N, 3, cells]` that says so. read: `[N, K]`, the reference's motion as it was read, before `settled`.
     """
 
     places: Tensor
     certainty: Tensor
     heat: Tensor
+    read: Tensor
+
+
+def settled(read: Tensor) -> Tensor:
+    """The reference's motion from its reading `[N, K]`: most references are neutral, and a head that is taken for one
+    turned by half a degree stands a pixel beside itself in every frame.
+    """
+    return read * (read.abs() > STILL)
 
 
 def heat_near(heat: Tensor, places: Tensor) -> Tensor:
@@ -93,6 +105,21 @@ def paste(picture: Tensor, corners: Tensor, added: Tensor) -> Tensor:
     return picture.reshape(-1).index_add(0, index.reshape(-1), added.reshape(-1)).view_as(picture)
 
 
+def shares(corners: Tensor, config: RendererConfig) -> list[Tensor]:
+    """How much of each painted crop at corners int `[N, 3, 2]` is seen, `[N, 1, s, s]` a part in 0 .. 1.
+
+    A crop fades out at its border. Eyes that overlap share the place, and the mouth has what they leave: it cannot know
+    what they do.
+    """
+    n, device = len(corners), corners.device
+    own = [feather(size).to(device).expand(n, 1, -1, -1) for size in config.crop_sizes]
+    taken = torch.zeros(n, 1, config.size, config.size, device=device)
+    for i in (1, 2):
+        taken = paste(taken, corners[:, i], own[i])
+    eyes = [own[i] / crop(taken, corners[:, i], config.eye_size).clamp_min(1) for i in (1, 2)]
+    return [own[0] * (1 - crop(taken, corners[:, 0], config.mouth_size).clamp_max(1)), *eyes]
+
+
 class AppearanceEncoder(nn.Module):
     """A U-Net over the reference: part masks, features to be warped, an identity vector, landmarks, its own motion."""
 
@@ -109,6 +136,10 @@ class AppearanceEncoder(nn.Module):
         self.up16, self.decode16 = Up(w32, w16), Residual(w16)
         self.up8, self.decode8 = Up(w16, w8), Residual(w8)
         self.masks = nn.Conv2d(w8, config.parts, 3, padding=1)
+        self.sharper_masks = nn.Conv2d(config.finest_width, config.parts, 3, padding=1)  # where parts meet
+        nn.init.zeros_(self.sharper_masks.weight)
+        nn.init.zeros_(self.sharper_masks.bias)
+        self.up4, self.finest = Up(w8, config.finest_width), nn.Conv2d(w4, config.finest_width, 1)
         self.fine = nn.Conv2d(w8, config.fine_width, 1)
         self.coarse = nn.Conv2d(w16, config.coarse_width, 1)
         self.heat = nn.Conv2d(w8, len(PARTS), 3, padding=1)
@@ -128,20 +159,23 @@ class AppearanceEncoder(nn.Module):
             f32 = block(f32)
         g16 = self.decode16(self.up16(f32) + f16)
         g8 = self.decode8(self.up8(g16) + f8)
-        landmarks = self._landmarks(g8)
-        corners = self.corners(landmarks.places)
-        masks = torch.softmax(self.masks(g8), 1)
+        places, certainty, heat = self._landmarks(g8)
+        corners = self.corners(places)
+        finest = self.up4(g8) + self.finest(f4)
+        blunt = F.interpolate(self.masks(g8), scale_factor=2.0, mode="bilinear")
+        masks = torch.softmax(blunt + self.sharper_masks(F.silu(finest)), 1)
         mouth_features = mouth.features(crop(picture, corners[:, 0], mouth.size))
         sides = torch.cat([crop(picture, corners[:, i], eyes.size) for i in (1, 2)])
         eye_features = [f.unflatten(0, (2, -1)).transpose(0, 1) for f in eyes.features(sides)]
-        own = self._own(f32, mouth_features[1], eye_features[1])
-        weights = self._weights(picture, corners)
+        read = self._own(f32, mouth_features[1], eye_features[1])
+        weights = shares(corners, self.config)
         identity = torch.cat([self.identity(F.silu(f32.mean((2, 3)))), self._palette(picture, masks)], 1)
         found = Appearance(
             picture,
-            own,
+            settled(read),
             corners,
             masks,
+            finest,
             self.fine(g8),
             self.coarse(g16),
             identity,
@@ -150,12 +184,12 @@ class AppearanceEncoder(nn.Module):
             torch.stack(weights[1:], 1),
             *eye_features,
         )
-        return found, landmarks
+        return found, Landmarks(places, certainty, heat, read)
 
-    def _landmarks(self, features: Tensor) -> Landmarks:
+    def _landmarks(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heat = torch.softmax(self.heat(features).flatten(2), -1)  # [N, 3, cells]
         middle = heat @ positions(*features.shape[2:], features.device).flatten(1).T
-        return Landmarks((middle + 1) * (self.config.size / 2), heat_near(heat, middle), heat)
+        return (middle + 1) * (self.config.size / 2), heat_near(heat, middle), heat
 
     def corners(self, landmarks: Tensor) -> Tensor:
         """Whole pixels, inside the picture, at which the crops around landmarks `[N, 3, 2]` begin: int `[N, 3, 2]`."""
@@ -165,18 +199,6 @@ class AppearanceEncoder(nn.Module):
         corners = (landmarks.detach() + drop - size / 2).round()
         return torch.minimum(corners.clamp_min(0), c.size - size).long()
 
-    def _weights(self, picture: Tensor, corners: Tensor) -> list[Tensor]:
-        """For each part `[N, 1, s, s]`: it fades out at the crop's border, and crops that overlap share the place."""
-        c = self.config
-        own = [feather(size).to(picture).expand(len(picture), 1, -1, -1) for size in c.crop_sizes]
-        total = torch.zeros_like(picture[:, :1])
-        for i, weight in enumerate(own):
-            total = paste(total, corners[:, i], weight)
-        return [
-            weight / crop(total, corners[:, i], size).clamp_min(1)
-            for i, (weight, size) in enumerate(zip(own, c.crop_sizes))
-        ]
-
     def _palette(self, picture: Tensor, masks: Tensor) -> Tensor:
         """Mean colour of each part, `[N, 3 * parts]`: what skin and sleeves of hands are painted with."""
         small = F.avg_pool2d(picture, picture.shape[-1] // masks.shape[-1]).flatten(2)
@@ -184,11 +206,11 @@ class AppearanceEncoder(nn.Module):
         return (small @ weights.transpose(1, 2) / (weights.sum(-1)[:, None] + 1e-3)).flatten(1)
 
     def _own(self, deep: Tensor, mouth: Tensor, eyes: Tensor) -> Tensor:
-        own = deep.new_zeros(len(deep), CONTROLS)
-        own[:, POSE] = self.own_pose(F.adaptive_avg_pool2d(deep, 3).flatten(1))
-        own[:, MOUTH] = self.own_mouth(F.adaptive_avg_pool2d(mouth, 4).flatten(1))
+        own = torch.zeros(len(deep), CONTROLS, device=deep.device)  # float32 under autocast, too
+        own[:, POSE] = self.own_pose(F.adaptive_avg_pool2d(deep, 3).flatten(1)).float()
+        own[:, MOUTH] = self.own_mouth(F.adaptive_avg_pool2d(mouth, 4).flatten(1)).float()
         for side, columns in enumerate(EYES):
-            read = self.own_eyes[side](F.adaptive_avg_pool2d(eyes[:, side], 4).flatten(1))
+            read = self.own_eyes[side](F.adaptive_avg_pool2d(eyes[:, side], 4).flatten(1)).float()
             own[:, columns[:2]] = read[:, :2]  # this eye's own lid and brow; the others are both eyes' mean
             shared = [c for c in columns[2:] if c not in MOUTH]
             kept = [2 + i for i, c in enumerate(columns[2:]) if c not in MOUTH]

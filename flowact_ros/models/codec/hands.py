@@ -14,7 +14,9 @@ from flowact_ros.models.codec.painters import SpritePainter
 from flowact_ros.models.config import RendererConfig
 
 SIDES = ("left", "right")
-DYE = 20.0  # unit of the shares of colours: one of several parts' colour is taken whole, which takes long steps
+DYE = (
+    10.0  # unit of the logits of colours: one of several parts' colour is taken whole, which takes long steps
+)
 LOWEST = 1.17  # canvas heights; a palm below this is not to be seen
 _KINDS = ("x", "y", "angle", "open", "point")
 _COLUMNS = torch.tensor([[control_index(f"hand_{side}_{kind}") for kind in _KINDS] for side in SIDES])
@@ -30,8 +32,11 @@ class Hands(nn.Module):
         inputs = identity + len(_KINDS) + 1
         self.hand = SpritePainter(config.hand_size, inputs, config.hand_widths, config.hidden)
         self.arm = SpritePainter(config.arm_size, inputs, config.arm_widths, config.hidden)
-        # of which parts' colours in the reference a hand (skin) and an arm (sleeve) are; painters add to it
-        self.dye = nn.Parameter(torch.full((2, config.parts), 1 / (config.parts * DYE)))
+        # of which parts' colours in the reference a hand (skin) and an arm (sleeve) are: shares of 1, or a character
+        # that is like no other gets a colour that nobody has; painters add to it
+        self.dye = nn.Linear(identity, 2 * config.parts)
+        nn.init.zeros_(self.dye.weight)
+        nn.init.zeros_(self.dye.bias)
 
     def forward(
         self, picture: Tensor, identity: Tensor, motion: Tensor, corners: list[tuple[int, int]] | None = None
@@ -67,8 +72,13 @@ class Hands(nn.Module):
         frame, side = (torch.tensor(index, device=motion.device) for index in zip(*shown))
         pose = raw[frame, side]
         inputs = torch.cat([identity[frame], motion[:, _COLUMNS][frame, side], (2.0 * side - 1)[:, None]], 1)
-        palette = identity[frame, self.config.identity :].unflatten(1, (3, -1)) @ (DYE * self.dye.T)  # [n, 3, 2]
-        skin, sleeve = F.pad(palette, (0, 0, 0, 1))[..., None, None].unbind(2)  # nothing is added to the coverage
+        shares = torch.softmax(DYE * self.dye(identity[frame]).float().unflatten(1, (2, -1)), 2)
+        colours = identity[frame, self.config.identity :].unflatten(1, (3, -1)) @ shares.transpose(
+            1, 2
+        )  # [n, 3, 2]
+        skin, sleeve = F.pad(colours, (0, 0, 0, 1))[..., None, None].unbind(
+            2
+        )  # nothing is added to the coverage
         hands, arms = self._turned(self.hand(inputs) + skin, pose[:, 2]), self.arm(inputs) + sleeve
         half = self.config.hand_window // 2
         out = []

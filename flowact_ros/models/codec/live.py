@@ -31,7 +31,9 @@ Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
 COMPOSERS = 2  # frames of a latent that are put together side by side
 COLOURS = 3 * PAINT_STRIDE**2  # of the paint's channels; the others are its cover
-FAINTEST = RESERVE - 3.476  # logit; paint that covers less than 3 % is not laid: it would change a level or two
+FAINTEST = (
+    RESERVE - 3.476
+)  # logit; paint that covers less than 3 % is not laid: it would change a level or two
 
 
 def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
@@ -93,14 +95,21 @@ class Body(nn.Module):
         self.warp = renderer.warp
 
     def forward(
-        self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
+        self,
+        masks: Tensor,
+        finest: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        own: Tensor,
+        identity: Tensor,
+        motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of the reference, each `[1, ...]`, and motion `[N, K]` -> flow `[N, h, w, 2]`, what colours are made of
-        `[N, h, w, fine_width]`, and the logits of their cover `[N, h, w, 64]`.
+        `[N, h, w, finest_width]`, and the logits of their cover `[N, h, w, 16]`.
         """
         frames = motion.shape[0]
-        masks, fine, coarse = (x.expand(frames, -1, -1, -1) for x in (masks, fine, coarse))
-        flow, plan = self.warp.plan(masks, fine, coarse, own.expand(frames, -1), identity.expand(frames, -1), motion)
+        fields = (x.expand(frames, -1, -1, -1) for x in (masks, finest, fine, coarse))
+        flow, plan = self.warp.plan(*fields, own.expand(frames, -1), identity.expand(frames, -1), motion)
         weight, bias = self.warp.paint.weight, self.warp.paint.bias
         cover = F.conv2d(plan, weight[COLOURS:], bias[COLOURS:])
         return flow.permute(0, 2, 3, 1), plan.permute(0, 2, 3, 1), cover.permute(0, 2, 3, 1)
@@ -117,7 +126,9 @@ class LiveCodec:
         self._graphs: list[Graph] = []
         self._pool = ThreadPoolExecutor(COMPOSERS, "compose")
         half = self.size / 2
-        self._places = (positions(self.size, self.size).permute(1, 2, 0).numpy() + 1) * half - 0.5  # [H, W, (x, y)]
+        self._places = (
+            positions(self.size, self.size).permute(1, 2, 0).numpy() + 1
+        ) * half - 0.5  # [H, W, (x, y)]
         paint = renderer.warp.paint
         self._colours = paint.weight[:COLOURS, :, 0, 0].T.contiguous().numpy(), paint.bias[:COLOURS].numpy()
 
@@ -135,8 +146,12 @@ class LiveCodec:
         if len(motion) % FRAMES_PER_LATENT:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
         frames = np.empty((len(motion), self.size, self.size, 3), np.uint8)
-        reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0  # half a level more: bytes are cut off
-        for latent, out in zip(motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)):
+        reference = (
+            who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0
+        )  # half a level more: bytes are cut off
+        for latent, out in zip(
+            motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)
+        ):
             mouths, eyes, (flow, plan, cover) = [wait() for wait in self._begin(who, latent)]
             draw = partial(self._draw, who, reference)
             for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
@@ -149,7 +164,9 @@ class LiveCodec:
         cover: np.ndarray, added: tuple[np.ndarray, ...],
     ) -> None:  # fmt: skip
         """One frame uint8 `[size, size, 3]`, in place, from the outputs of the graphs for it."""
-        whole = cv2.cvtColor(reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)  # four are moved faster
+        whole = cv2.cvtColor(
+            reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA
+        )  # four are moved faster
         self._paste(whole, reference, who, added)
         places = cv2.resize(flow, (self.size, self.size)) * np.float32(self.size / 2)
         places += self._places
@@ -159,11 +176,14 @@ class LiveCodec:
 
     def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
         """Starts to compute what the graphs make of a latent."""
-        crops = [crop(who.picture, who.corners[:, i], size) for i, size in enumerate(self.renderer.config.crop_sizes)]
+        crops = [
+            crop(who.picture, who.corners[:, i], size)
+            for i, size in enumerate(self.renderer.config.crop_sizes)
+        ]
         inputs = (
             (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
             (torch.cat(crops[1:]), who.eyes_weight[0], who.eyes_fine[0], who.eyes_coarse[0], who.own, motion),
-            (who.masks, who.fine, who.coarse, who.own, who.identity, motion),
+            (who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion),
         )
         if not self._graphs:
             parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body)]
@@ -172,7 +192,9 @@ class LiveCodec:
             self._graphs = list(self._pool.map(self._compile, parts, inputs))
         return [graph(*tensors) for graph, tensors in zip(self._graphs, inputs)]
 
-    def _paste(self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]) -> None:
+    def _paste(
+        self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]
+    ) -> None:
         """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place."""
         sizes, corners = np.array(self.renderer.config.crop_sizes), who.corners[0].numpy()
         (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, None]).max(0)
@@ -182,10 +204,12 @@ class LiveCodec:
         whole[top:bottom, left:right, :3] = drawn.clip(0, 255)
 
 
-def lay_paint(frame: np.ndarray, plan: np.ndarray, cover: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Blend paint over `frame` `[8 h, 8 w, 3]`, in place, where its cover, logits `[h, w, 64]`, is to be seen.
+def lay_paint(
+    frame: np.ndarray, plan: np.ndarray, cover: np.ndarray, weight: np.ndarray, bias: np.ndarray
+) -> None:
+    """Blend paint over `frame` `[4 h, 4 w, 3]`, in place, where its cover, logits `[h, w, 16]`, is to be seen.
 
-    Colours are computed for these patches only: `plan` `[h, w, C]` by `weight` `[C, 192]` and `bias`.
+    Colours are computed for these patches only: `plan` `[h, w, C]` by `weight` `[C, 48]` and `bias`.
     """
     rows, columns, _ = plan.shape
     side = PAINT_STRIDE

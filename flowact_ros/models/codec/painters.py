@@ -62,7 +62,7 @@ class CropPainter(nn.Module):
         h = self.merge(torch.cat([self.up(h), fine], 1))
         for block in self.draw:
             h = block(h, vector)
-        flow = F.interpolate(bounded(self.flow(h), 0.4), scale_factor=float(STEM), mode="bilinear")
+        flow = F.interpolate(bounded(self.flow(h).float(), 0.4), scale_factor=float(STEM), mode="bilinear")
         paint, mask = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
         moved = warp(crop, flow)
         return moved + torch.sigmoid(mask - 1) * (paint - moved)
@@ -80,9 +80,9 @@ class SpritePainter(nn.Module):
         height, width = size
         self.vector = mlp(inputs, hidden, 3)
         self.place = nn.Parameter(0.1 * torch.randn(1, coarse, height // 8, width // 8))
-        self.move = nn.ModuleList(Residual(coarse, hidden) for _ in range(2))
+        self.move = nn.ModuleList(Residual(coarse, hidden) for _ in range(4))
         self.up = Up(coarse, fine)
-        self.draw = Residual(fine, hidden)
+        self.draw = nn.ModuleList(Residual(fine, hidden) for _ in range(3))
         self.paint = nn.Conv2d(fine, 4 * STEM**2, 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -91,6 +91,8 @@ class SpritePainter(nn.Module):
         h = self.place.expand(len(inputs), -1, -1, -1)
         for block in self.move:
             h = block(h, vector)
-        h = self.draw(self.up(h), vector)
+        h = self.up(h)
+        for block in self.draw:
+            h = block(h, vector)
         colour, cover = spread(self.paint(F.silu(h)), STEM).split([3, 1], 1)
         return torch.cat([colour, torch.sigmoid(cover - UNSEEN)], 1)

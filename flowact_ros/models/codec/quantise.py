@@ -64,7 +64,9 @@ def measure_ranges(module: nn.Module, run: Callable[[], object]) -> Ranges:
 
         return hook
 
-    hooks = [m.register_forward_pre_hook(look(n)) for n, m in module.named_modules() if isinstance(m, nn.Conv2d)]
+    hooks = [
+        m.register_forward_pre_hook(look(n)) for n, m in module.named_modules() if isinstance(m, nn.Conv2d)
+    ]
     try:
         with torch.inference_mode():
             run()

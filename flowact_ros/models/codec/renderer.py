@@ -19,7 +19,7 @@ from flowact_ros.models.codec.motion import CONTROLS
 from flowact_ros.models.codec.painters import CropPainter
 from flowact_ros.models.config import RendererConfig
 
-PAINT_STRIDE = 8
+PAINT_STRIDE = 4
 RESERVE = 3.0  # paint begins nearly transparent: what is there moves, and only what is missing is painted
 _AFFINE = 6  # numbers of a part's own movement: a 2 x 2 matrix and a shift
 
@@ -42,49 +42,73 @@ class Warp(nn.Module):
         self.flow = nn.Conv2d(c.fine_width, 2, 3, padding=1)
         nn.init.zeros_(self.flow.weight)
         nn.init.zeros_(self.flow.bias)
-        self.paint = nn.Conv2d(c.fine_width, 4 * 64, 1)
+        self.up4 = Up(c.fine_width, c.finest_width)
+        self.enter4 = nn.Conv2d(2 * c.finest_width, c.finest_width, 1)
+        self.block4 = Residual(c.finest_width, c.hidden)
+        self.finest_flow = nn.Conv2d(c.finest_width, 2, 3, padding=1)
+        nn.init.zeros_(self.finest_flow.weight)
+        nn.init.zeros_(self.finest_flow.bias)
+        self.paint = nn.Conv2d(c.finest_width, 4 * PAINT_STRIDE**2, 1)
 
-    def forward(self, picture: Tensor, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, picture: Tensor, who: Appearance, motion: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """picture `[N, 3, H, W]`: the reference with this frame's face -> the moved picture; its warped part, the flow
         and the cover of what is painted over it.
         """
-        flow, plan = self.plan(who.masks, who.fine, who.coarse, who.own, who.identity, motion)
+        flow, plan = self.plan(who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion)
         colour, mask = spread(self.paint(plan), PAINT_STRIDE).split([3, 1], 1)
         moved = warp(picture, F.interpolate(flow, scale_factor=float(PAINT_STRIDE), mode="bilinear"))
         cover = torch.sigmoid(mask - RESERVE)
         return moved + cover * (colour - moved), moved, flow, cover
 
     def plan(
-        self, masks: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, identity: Tensor, motion: Tensor
+        self,
+        masks: Tensor,
+        finest: Tensor,
+        fine: Tensor,
+        coarse: Tensor,
+        own: Tensor,
+        identity: Tensor,
+        motion: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/8, W/8]`, and what
-        `paint` makes colours and their cover of, `[N, fine_width, H/8, W/8]`.
+        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/4, W/4]`, and what
+        `paint` makes colours and their cover of, `[N, finest_width, H/4, W/4]`.
         """
         vector = self.vector(torch.cat([motion, own, identity], 1))
-        flow, code = self._parts(masks, vector)
+        with torch.autocast(
+            masks.device.type, enabled=False
+        ):  # bfloat16 would put the picture off by half a pixel
+            parts, code = self._parts(masks.float(), vector.float())
+        flow, code = F.avg_pool2d(parts, 2), F.avg_pool2d(code, 2)
         h = torch.cat([warp(coarse, F.avg_pool2d(flow, 2)), F.avg_pool2d(code, 2)], 1)
         h = self.block16(self.enter16(h), vector)
         h = self.enter8(torch.cat([self.up(h), warp(fine, flow), code], 1))
-        return flow + bounded(self.flow(h), 0.1), F.silu(h)
+        mended = F.interpolate(bounded(self.flow(h).float(), 0.1), scale_factor=2.0, mode="bilinear")
+        flow = parts + mended  # where parts meet, their flow keeps its edge
+        h = self.block4(self.enter4(torch.cat([self.up4(h), warp(finest, flow)], 1)), vector)
+        return flow + bounded(self.finest_flow(h).float(), 0.03), F.silu(h)
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
         c = self.config
-        place = positions(*masks.shape[2:], masks.device)
         affine = 0.3 * self.affine(vector).unflatten(1, (c.parts, _AFFINE))
         matrix = affine[..., :4].unflatten(2, (2, 2))
-        weight = masks.flatten(2)
+        blunt = F.avg_pool2d(masks, 2)  # where parts go is found at half the size
+        weight = blunt.flatten(2)
+        place = positions(*blunt.shape[2:], masks.device)
         centre = weight @ place.flatten(1).T / (weight.sum(-1, keepdim=True) + 1e-4)  # [N, parts, 2]
         shift = affine[..., 4:] - (matrix @ centre[..., None])[..., 0]
         values = torch.cat([matrix.flatten(2), shift, self.code(vector).unflatten(1, (c.parts, -1))], 2)
 
         def field(masks: Tensor) -> tuple[Tensor, Tensor]:
+            place = positions(*masks.shape[2:], masks.device)
             at = (values.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[2:])
             x = at[:, 0] * place[0] + at[:, 1] * place[1] + at[:, 4]
             y = at[:, 2] * place[0] + at[:, 3] * place[1] + at[:, 5]
             return bounded(torch.stack([x, y], 1), 0.8), at[:, _AFFINE:]
 
-        flow, _ = field(masks)
+        flow = F.interpolate(field(blunt)[0], scale_factor=2.0, mode="bilinear")
         return field(warp(masks, flow))  # what lies there after the movement moves it
 
 

@@ -10,14 +10,15 @@ so identity does not leak into motion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import heat_near
@@ -25,12 +26,15 @@ from flowact_ros.models.codec.hands import over
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces, draw_hands
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
+from flowact_ros.training.trainer import read_state
 
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
 PARTS = {"faces": Faces, "hands": RaisedHands, "whole": Batch}
 TURNS = (Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces)  # kinds of steps
 SEEN = 0.02  # [half the range of a colour] of a hand against what is behind it
+PAINTERS = ("mouth", "eyes")  # sub-modules that faces train
+RELOAD = 100  # steps after which another run's painters are taken over again
 FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
 
 
@@ -72,9 +76,27 @@ def cover_loss(cover: Tensor, behind: Tensor, picture: Tensor) -> Tensor:
 
 
 def disturbed(motion: Tensor) -> Tensor:
-    """Motion `[N, K]` with noise on half of its frames: frames must stay sharp under a denoiser's noise."""
-    amount = NOISE * torch.rand(len(motion), 1) * (torch.rand(len(motion), 1) < 0.5)
+    """Motion `[N, K]` with noise on a quarter of its frames: frames must stay sharp under a denoiser's noise."""
+    amount = NOISE * torch.rand(len(motion), 1) * (torch.rand(len(motion), 1) < 0.25)
     return motion + amount * torch.randn_like(motion)
+
+
+def take_painters(net: Renderer, run: Path) -> None:
+    """The painters of mouth and eyes of another run's EMA weights. Raises ValueError for a damaged run."""
+    ema = read_state(run / "state.pt", {"ema"})["ema"]
+    for name in PAINTERS:
+        part = {key.removeprefix(f"{name}."): value for key, value in ema.items() if key.startswith(f"{name}.")}
+        net.get_submodule(name).load_state_dict(part)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """No gradients of these modules' parameters inside."""
+    for module in modules:
+        module.requires_grad_(False)
+    yield
+    for module in modules:
+        module.requires_grad_(True)
 
 
 def paint(net: Renderer, batch: Faces, own: Tensor, motion: Tensor) -> tuple[Tensor, ...]:
@@ -90,15 +112,28 @@ def paint(net: Renderer, batch: Faces, own: Tensor, motion: Tensor) -> tuple[Ten
 class RendererStage:
     """A `Method` of the trainer."""
 
-    def __init__(self, renderer: Renderer, *, references: int = 2, parts: Sequence[str] = tuple(PARTS)) -> None:
-        """parts: of `PARTS`; steps of other kinds are left out"""
+    def __init__(
+        self,
+        renderer: Renderer,
+        *,
+        references: int = 2,
+        parts: Sequence[str] = tuple(PARTS),
+        painters: Path | None = None,
+    ) -> None:
+        """parts: of `PARTS`; steps of other kinds are left out
+
+        painters: a run that trains faces, perhaps at the same time; its painters are taken over again and again
+        """
         self.module = renderer
         self.turns = [kind for kind in TURNS if kind in {PARTS[part] for part in parts}]
         self.references = references
         self.motions = Motions("train", pool=48)
+        self.painters = painters
         self._held: tuple[Batch, Faces] | None = None
 
     def batch(self, generator: torch.Generator, iteration: int) -> Batch | Faces | RaisedHands:
+        if self.painters is not None and iteration % RELOAD == 0:
+            take_painters(self.module, self.painters)
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
         kind = self.turns[iteration % len(self.turns)]
         return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], range(CHARACTERS))
@@ -117,7 +152,10 @@ class RendererStage:
     def step(self, batch: Batch | Faces | RaisedHands, iteration: int) -> dict[str, Tensor]:
         if isinstance(batch, Faces):
             return self._faces(batch)
-        return self._hands(batch) if isinstance(batch, RaisedHands) else self._whole(batch)
+        if isinstance(batch, RaisedHands):
+            return self._hands(batch)
+        with frozen(self.module.mouth, self.module.eyes):  # they learn from faces, where nothing else moves
+            return self._whole(batch)
 
     def _faces(self, batch: Faces) -> dict[str, Tensor]:
         painted = paint(self.module, batch, disturbed(batch.own), disturbed(batch.motion))
@@ -143,7 +181,7 @@ class RendererStage:
         found, landmarks = net.encoder(batch.reference, net.mouth, net.eyes)
         near = heat_near(landmarks.heat, batch.landmarks / (net.config.size / 2) - 1)
         landmark = (landmarks.places - batch.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
-        own = (found.own - batch.own).abs().mean()
+        own = (landmarks.read - batch.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
         mixed = torch.where(torch.rand(len(batch.own), 1) < 0.5, batch.own, found.own.detach())
         who = found._replace(own=mixed.to(found.own)).select(batch.whose)
@@ -153,7 +191,7 @@ class RendererStage:
         loss_drawn = picture_loss(drawn, batch.picture, batch.weight)
         loss_carried = ((carried - batch.picture).abs() * batch.weight).mean()
         followed = anchor_loss(flow, batch.anchors, net.config.size)
-        found_out = 0.1 * followed + 0.1 * landmark + 0.05 * own
+        found_out = 0.4 * followed + 0.1 * landmark + 0.05 * own
         loss = loss_drawn + 0.2 * loss_carried + 0.02 * cover.mean() + found_out
         parts = {
             "drawn": loss_drawn,
@@ -181,11 +219,10 @@ class RendererStage:
         ]
         save_sheet(sheet, path)
         mouth, left, right = paint(module, faces, faces.own, faces.motion)
+        seen = [(weight > 0.5).float() for weight in faces.weights]
         still = {
-            "psnr_still_mouth": psnr(mouth, faces.pictures[0], torch.ones_like(mouth[:, :1])),
-            "psnr_still_eyes": psnr(
-                torch.cat([left, right]), torch.cat(faces.pictures[1:]), torch.ones_like(left[:1, :1])
-            ),
+            "psnr_still_mouth": psnr(mouth, faces.pictures[0], seen[0]),
+            "psnr_still_eyes": psnr(torch.cat([left, right]), torch.cat(faces.pictures[1:]), torch.cat(seen[1:])),
         }
         return {**figures(torch.cat(drawn), held), **still}
 

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowact_ros.data.characters import View, clamp_controls, feature_boxes
-from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS, crop
+from flowact_ros.data.characters import Identity, View, clamp_controls, feature_boxes
+from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS, crop, shares
 from flowact_ros.models.codec.hands import LOWEST
 from flowact_ros.models.codec.motion import control_index, indices, neutral, normalise
 from flowact_ros.models.config import RendererConfig
@@ -24,6 +24,7 @@ from flowact_ros.training.stages.renderer_data import (
 )
 
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
+_PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
@@ -38,8 +39,11 @@ _HAND = {
 class Faces:
     """Crops of mouth, left and right eye of R references, and of N frames whose head is where the reference's is.
 
+    Each painter's pictures show its own controls' movement alone: an eye that moves in the mouth's crop would be noise
+    to a painter that is not told of it.
+
     references: `[R, 3, s, s]` each; own `[R, K]`; of a frame: whose int `[N]`, motion `[N, K]`, pictures
-    `[N, 3, s, s]` and weights `[N, 1, s, s]`
+    `[N, 3, s, s]` and weights `[N, 1, s, s]`, which are 0 where the crop is not seen
     """
 
     references: tuple[Tensor, ...]
@@ -80,19 +84,17 @@ def draw_faces(
     for _ in range(references):
         who = draw_character(rng, characters)
         own = reference_motion(rng, motions)[None]
-        raw = own.repeat(1 + frames, 1)
-        raw[1:, FACE] = motions.draw(rng, frames)[:, FACE]
-        raw = clamp_controls(raw)
+        drawn = own.repeat(1 + frames, 1)
+        drawn[1:, FACE] = motions.draw(rng, frames)[:, FACE]
+        drawn = clamp_controls(drawn)
         off = torch.from_numpy(rng.normal(0, MISPLACED, (len(PARTS), 2))).float()
-        corners = corners_of((places_of(who, raw[:1], config.size) + off)[None])[0]
-        sizes = torch.tensor(config.crop_sizes)[:, None]
-        (left, top), (right, bottom) = corners.amin(0).tolist(), (corners + sizes).amax(0).tolist()
-        pictures = levels(who, raw, config.size, View(left, top, right - left, bottom - top))
-        boxes = feature_boxes(who, raw, config.size)
-        row: list[Tensor] = [normalise(raw)]
-        for name, corner, size in zip(PARTS, corners - torch.tensor([left, top]), config.crop_sizes):
-            row.append(crop(pictures, corner.expand(len(raw), 2), size))
-            row.append(_weight(boxes[name] - (corner + torch.tensor([left, top])).repeat(2), size))
+        corners = corners_of((places_of(who, drawn[:1], config.size) + off)[None])
+        seen = shares(corners, config)
+        row: list[Tensor] = [normalise(drawn)]
+        for parts, columns in _PAINTERS:
+            raw = own.repeat(1 + frames, 1)
+            raw[:, columns] = drawn[:, columns]
+            row += _crops(who, raw, config, corners[0], parts, seen)
         rows.append(row)
     motion, *parts = (torch.stack(part) for part in zip(*rows))
     return Faces(
@@ -103,6 +105,23 @@ def draw_faces(
         pictures=tuple(part[:, 1:].flatten(0, 1) for part in parts[::2]),
         weights=tuple(part[:, 1:].flatten(0, 1) for part in parts[1::2]),
     )
+
+
+def _crops(
+    who: Identity, raw: Tensor, config: RendererConfig, corners: Tensor, parts: Sequence[int], seen: list[Tensor]
+) -> list[Tensor]:
+    """Pictures `[T, 3, s, s]` and weights `[T, 1, s, s]` in turn, of some `PARTS`, all at int `[3, 2]`."""
+    places = corners[list(parts)]
+    sizes = torch.tensor([config.crop_sizes[i] for i in parts])[:, None]
+    (left, top), (right, bottom) = places.amin(0).tolist(), (places + sizes).amax(0).tolist()
+    pictures = levels(who, raw, config.size, View(left, top, right - left, bottom - top))
+    boxes = feature_boxes(who, raw, config.size)
+    out = []
+    for i, corner in zip(parts, places):
+        size = config.crop_sizes[i]
+        out.append(crop(pictures, (corner - torch.tensor([left, top])).expand(len(raw), 2), size))
+        out.append(seen[i] * _weight(boxes[PARTS[i]] - corner.repeat(2), size))
+    return out
 
 
 def _weight(boxes: Tensor, size: int) -> Tensor:
