@@ -47,7 +47,8 @@ def play(
         began_s, ended_s = voice.say(pcm)
         watch.ended(began_s, ended_s)
         voice.transcribe(turn.say, began_s, ended_s)
-        watch.wait_spoken(times)
+        if not watch.wait_spoken(times) and watch.stopped:
+            break
         played.append(times)
         tell(number, times)
     watch.wait_quiet()
