@@ -7,10 +7,12 @@ hears them where there is one; else the scripted user tells what he said, as a r
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from chat_server import hangs, serving
@@ -50,6 +52,7 @@ def whisper() -> bool:
 def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hears: bool) -> list[NodeSpec]:
     module, namespace = "flowact_ros.nodes", f"{name}/avatar"
     user = {"script": str(script), "transcribe": not hears}
+    page = {"port": 0}
     generator = generator_spec(reference)
     specs = [
         NodeSpec(generator.name, generator.module, namespace=namespace, parameters=generator.parameters),
@@ -57,6 +60,7 @@ def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hea
             "instruction_planner", f"{module}.instruction_planner", namespace=namespace, parameters=planner
         ),
         NodeSpec("speech_synthesizer", f"{module}.speech_synthesizer", namespace=namespace),
+        NodeSpec("kiosk_bridge", f"{module}.kiosk_bridge", namespace=namespace, parameters=page),
         NodeSpec(
             "scripted_user", f"{module}.scripted_user", namespace=namespace, parameters=user, oneshot=True
         ),
@@ -148,6 +152,14 @@ def test_a_question_is_heard_thought_about_and_answered(robots: tuple[Robot, Rob
         Instruction.THINKING,
     }
     assert Instruction.SPEAKING in {m.behaviour for m in speaking}
+
+
+def test_the_page_is_told_what_both_said(robots: tuple[Robot, Robot]) -> None:
+    robot, _ = robots
+    with urlopen(f"{robot.supervisor.fact('kiosk_bridge', 'url')}state", timeout=30) as answer:
+        state = json.load(answer)["state"]
+    assert (state["heard"]["text"], state["said"]["text"]) == (QUESTION, "At noon.")
+    assert 0 < state["heard"]["pts"] < state["said"]["pts"]
 
 
 def test_a_model_that_hangs_is_replaced_by_the_persona(robots: tuple[Robot, Robot]) -> None:
