@@ -24,6 +24,7 @@ from flowact_ros.nodes.instruction_planner import InstructionPlanner
 from flowact_ros.nodes.kiosk_bridge import KioskBridge
 from flowact_ros.nodes.params import Param, ParameterError
 from flowact_ros.nodes.recorder import Recorder
+from flowact_ros.nodes.speech_recognizer import SpeechRecognizer
 from flowact_ros.nodes.speech_synthesizer import SpeechSynthesizer
 
 NODES = (AudioCapture, AvatarGenerator, InstructionPlanner, KioskBridge, Recorder)
@@ -245,6 +246,7 @@ def test_the_shipped_files_fit() -> None:
     kinds = {
         "avatar_generator": AvatarGenerator,
         "instruction_planner": InstructionPlanner,
+        "speech_recognizer": SpeechRecognizer,
         "speech_synthesizer": SpeechSynthesizer,
         "microphone": AudioCapture,
         "kiosk_bridge": KioskBridge,

@@ -111,7 +111,8 @@ def test_every_ros_import_is_a_dependency() -> None:
             )
             used |= {name.split(".")[0] for name in names}
     needed = {name for name in used if name in ros or name.endswith(("_msgs", "_srvs", "_interfaces"))}
-    assert needed - declared == set()
+    optional = {"hri_msgs"}  # spoken where it is installed (`live_speech`)
+    assert needed - declared <= optional
 
 
 def test_scripts_run_the_interpreter_that_has_torch() -> None:
