@@ -29,7 +29,6 @@ from flowact_ros.evaluation.load import percentiles
 from flowact_ros.evaluation.recordings import word_errors
 
 PROGRAM = "flowact_ros.nodes.benchmark_dialogue"  # only nodes/ knows ROS: it runs as a program of its own
-SCRIPT = Path(__file__).resolve().parents[2] / "config" / "dialogue_bench.yaml"
 STEPS = {
     "reaction_s": "end of speech to a face that shows it",
     "final_text_s": "… to its final text",
@@ -61,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", default="tiny.en", metavar="MODEL", help="of the recogniser (default: tiny.en), or script"
     )
     parser.add_argument("--turns", type=int, default=50, metavar="N", help="1 to 1000 (default: 50)")
-    parser.add_argument("--script", type=Path, default=SCRIPT, metavar="FILE", help="YAML file of turns")
+    parser.add_argument(
+        "--script",
+        default="",
+        metavar="FILE",
+        help="YAML file of turns (default: the shipped dialogue_bench.yaml)",
+    )
     parser.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
@@ -75,11 +79,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not 1 <= args.turns <= 1000:
             raise ValueError(f"--turns is {args.turns}; it must lie in 1 .. 1000")
-        load_script(args.script)
+        if args.script:
+            load_script(args.script)
     except ValueError as error:
         print(f"flowact bench dialogue: {error}", file=sys.stderr)
         return 2
-    order = {**vars(args), "script": str(args.script.expanduser().resolve())}
+    order = {**vars(args), "script": args.script and str(Path(args.script).expanduser().resolve())}
     load = os.getloadavg()[0]
     try:
         result = summary(run_program(PROGRAM, order), args, load)

@@ -2,7 +2,7 @@
 """A user who talks to every node at work, for `flowact bench dialogue`: one JSON object on stdin tells what to do,
 lines of JSON on stdout tell how far it is, and at last what was seen.
 
-echo '{"script": "config/dialogue_bench.yaml", "turns": 8, …}' | python -m flowact_ros.nodes.benchmark_dialogue
+echo '{"script": "", "turns": 8, …}' | python -m flowact_ros.nodes.benchmark_dialogue
 
 Not a node of the robot: a program that starts the nodes as `flowact up` does, in a domain of its own. The user's
 microphone does not hear the avatar, so he may break into what it says.
@@ -74,7 +74,7 @@ def specs(order: dict[str, Any]) -> list[NodeSpec]:
 
 def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
     """Starts the nodes, plays the script, returns what was seen. Raises SupervisorError, ValueError, OSError."""
-    script = load_script(order["script"]).first(order["turns"])
+    script = load_script(order["script"] or config_file("dialogue_bench.yaml")).first(order["turns"])
     turns = [(turn, sound_of(turn, script)) for turn in script.turns]
     persona = load_persona(config_file("persona.yaml"))
     rclpy.init(args=[])

@@ -168,6 +168,7 @@ class DialogueWatch:
             if name and turn is not None and self._is_new(name):
                 if turn.spoken_s is None:
                     turn.spoken_s = now
+                    turn.reacted_s = turn.reacted_s or now  # the behaviour follows with the next step
                 if turn.answered_s is None and self._texts.get(name) not in self._fillers:
                     turn.answered_s = now
             self._known.add(name)
