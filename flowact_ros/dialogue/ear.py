@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from flowact_ros.dialogue.echo import EchoFilter
 from flowact_ros.dialogue.hearing import Hearing, Request
 from flowact_ros.dialogue.recognizer import RATE
 from flowact_ros.dialogue.vad import VoiceActivityDetector, VoiceEvent
@@ -16,9 +19,17 @@ _BLOCK = RATE // 10  # sound is heard in pieces of at most so many samples, what
 class Ear:
     """Detector and hearing over one stream. Both count the same samples, those at RATE."""
 
-    def __init__(self, sample_rate: int, detector: VoiceActivityDetector, hearing: Hearing) -> None:
-        """detector and hearing: for sound at RATE."""
+    def __init__(
+        self,
+        sample_rate: int,
+        detector: VoiceActivityDetector,
+        hearing: Hearing,
+        echo: Callable[[], EchoFilter] | None = None,
+    ) -> None:
+        """detector and hearing: for sound at RATE; echo: makes what takes the robot's voice out of a stream."""
         self.sample_rate = sample_rate
+        self._make_echo = echo
+        self._echo = echo() if echo else None
         self._resampler = StreamResampler(sample_rate, RATE)
         self._detector, self.hearing = detector, hearing
         self._heard = 0  # samples, at the microphone's rate
@@ -32,9 +43,14 @@ class Ear:
         """Sound heard since the stream began: where the next sample is on the time axis of what comes out."""
         return self._heard / self.sample_rate
 
-    def hear(self, pcm: np.ndarray) -> tuple[list[VoiceEvent], list[Request]]:
-        """float32 mono [T] at the microphone's rate -> voices that began or ended, and what is to be recognised."""
+    def hear(self, pcm: np.ndarray, start_ns: int = 0) -> tuple[list[VoiceEvent], list[Request]]:
+        """float32 mono [T] at the microphone's rate -> voices that began or ended, and what is to be recognised.
+
+        start_ns: when its first sample was heard, on the clock by which the robot's own voice is told.
+        """
         sound = self._resampler.push(pcm)
+        if self._echo is not None:
+            sound = self._echo.push(sound, start_ns)
         self._heard += len(pcm)
         voices: list[VoiceEvent] = []
         requests: list[Request] = []
@@ -50,5 +66,6 @@ class Ear:
         requests = self.hearing.finish()
         self._detector.reset()
         self._resampler = StreamResampler(self.sample_rate, RATE)
+        self._echo = self._make_echo() if self._make_echo else None
         self._heard = 0
         return requests

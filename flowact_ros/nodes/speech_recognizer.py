@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hears the user: `mic` in, `transcript` and `user_speaking` out.
+"""Hears the user: `mic` and, for the robot's own voice in it, `audio` and `robot_speaking` in; `transcript` and
+`user_speaking` out.
 
 python -m flowact_ros.nodes.speech_recognizer --ros-args -r __ns:=/avatar -p model:=tiny.en
 
@@ -18,6 +19,7 @@ from std_msgs.msg import Bool
 
 from flowact_msgs.msg import AudioChunk, Transcript
 from flowact_ros.dialogue.ear import Ear
+from flowact_ros.dialogue.echo import MODES, MUTE, EchoFilter, Played, Suppressor, load_suppressor, strict
 from flowact_ros.dialogue.hearing import Hearing, HearingConfig, Request
 from flowact_ros.dialogue.recognition import Answer, Recognition
 from flowact_ros.dialogue.recognizer import BACKENDS, RATE, Recognizer, RecognizerConfig, load_recognizer
@@ -27,7 +29,7 @@ from flowact_ros.dialogue.vad_silero import SileroVadConfig
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.audio_decoder import AudioDecoder
 from flowact_ros.nodes.base import FlowactNode, run
-from flowact_ros.nodes.convert import NANOSECONDS, from_time, to_time
+from flowact_ros.nodes.convert import NANOSECONDS, audio_array, from_time, to_time
 from flowact_ros.nodes.live_speech import live_speech, live_speech_type
 from flowact_ros.nodes.params import Param
 
@@ -68,15 +70,16 @@ class SpeechRecognizer(FlowactNode):
         ),
         Param("longest", 25.0, "[s] after which an utterance is cut", range=(5.0, 28.0)),
         Param(
-            "mute_while_speaking",
-            True,
-            "Does not listen while robot_speaking is true; false only with a microphone without echo",
-            live=True,
+            "echo",
+            MUTE,
+            "The robot's own voice in the microphone. mute: nothing is heard while it speaks; threshold: what is "
+            "louder than its echo; cancel: the echo is filtered out; none: a microphone without echo",
+            choices=MODES,
         ),
         Param(
             "mute_hangover",
             0.3,
-            "[s] for which it stays mute after the robot spoke",
+            "[s] for which it stays mute after the robot spoke, with echo 'mute'",
             range=(0.0, 3.0),
             live=True,
         ),
@@ -87,6 +90,7 @@ class SpeechRecognizer(FlowactNode):
         self._recognizer: Recognizer | None = None
         self._recognition: Recognition | None = None
         self._ear: Ear | None = None
+        self._suppressor: Suppressor | None = None
         self._sent = threading.Lock()  # of what the recognition's thread publishes, against the topics' end
 
     # ------------------------------------------------------------ lifecycle
@@ -115,6 +119,9 @@ class SpeechRecognizer(FlowactNode):
             onset_window_s=min(1.0, 2 * onset),
             hangover_s=hangover,
         )
+        self._suppressor = load_suppressor(value["echo"])  # once: what it learns of the room is kept
+        if self._suppressor is not None:
+            self._silero = strict(self._silero)
         self._detector()  # what is missing is told now
         self._recognizer = load_recognizer(
             RecognizerConfig(
@@ -136,6 +143,7 @@ class SpeechRecognizer(FlowactNode):
         self._decode = AudioDecoder(self.get_logger().warning)
         self._hearing = Hearing(RATE, self._hearing_config, self._prefix)
         self._ear = None
+        self._played = Played()
         self._heard_s = self._mute_until_s = float("-inf")
         self._robot_speaking = self._user_speaking = False
         self._finals = 0
@@ -149,6 +157,8 @@ class SpeechRecognizer(FlowactNode):
         self._due: dict[str, float] = {}  # when the final request of an utterance was made
         self._recognition = Recognition(self._recognizer, self.guard(self._on_answer, "a recognised text"))
         self.add_subscription(Bool, topics.ROBOT_SPEAKING, self._on_robot_speaking)
+        if self._suppressor is not None:
+            self.add_subscription(AudioChunk, topics.AUDIO, self._on_played, topics.AUDIO_DEEP_QOS)
         self.add_subscription(AudioChunk, topics.MIC, self._on_mic, topics.AUDIO_DEEP_QOS)
         self.add_timer(TICK_S, self._on_tick)
 
@@ -160,7 +170,7 @@ class SpeechRecognizer(FlowactNode):
         self._recognition = None
 
     def unload(self) -> None:
-        self._recognizer = None
+        self._recognizer = self._suppressor = None
 
     def health(self) -> tuple[int, str, dict[str, object]]:
         recognition = self._recognition
@@ -171,6 +181,7 @@ class SpeechRecognizer(FlowactNode):
             "detector": type(self._ear.detector).__name__ if self._ear else "no microphone heard",
             "user_speaking": self._user_speaking,
             "muted": self._is_mute(),
+            "echo": self._suppressor.describe() if self._suppressor else self.params["echo"],
             "utterances": self._finals,
             "waiting": f"{waiting:.1f} s",
             "partials_dropped": recognition.dropped,
@@ -182,6 +193,8 @@ class SpeechRecognizer(FlowactNode):
                 f"{waiting:.0f} s of speech wait: take a smaller model, or longer partial_interval",
                 values,
             )
+        if self._suppressor is not None and self._robot_speaking and self._played.end is None:
+            return 1, f"nothing comes on '{topics.AUDIO}': the robot's voice is taken for the user's", values
         return 0, "", values
 
     # ------------------------------------------------------------ hearing
@@ -193,7 +206,7 @@ class SpeechRecognizer(FlowactNode):
         return self._steady.now().nanoseconds / NANOSECONDS
 
     def _is_mute(self) -> bool:
-        if not self.params["mute_while_speaking"]:
+        if self.params["echo"] != MUTE:
             return False
         return self._robot_speaking or self._now_s() < self._mute_until_s
 
@@ -204,6 +217,15 @@ class SpeechRecognizer(FlowactNode):
         if self._is_mute():
             self._finish()  # what the user has said so far, before the robot talks over it
 
+    def _on_played(self, message: AudioChunk) -> None:
+        pcm, rate = audio_array(message)
+        self._played.push(pcm, rate, from_time(message.header.stamp))
+
+    def _new_ear(self, rate: int) -> Ear:
+        suppressor, played = self._suppressor, self._played
+        echo = None if suppressor is None else lambda: EchoFilter(suppressor, played)
+        return Ear(rate, self._detector(), self._hearing, echo)
+
     def _on_mic(self, message: AudioChunk) -> None:
         pcm, rate = self._decode(message)
         self._heard_s = self._now_s()
@@ -211,12 +233,12 @@ class SpeechRecognizer(FlowactNode):
             return
         if self._ear is None or self._ear.sample_rate != rate:
             self._finish()
-            self._ear = Ear(rate, self._detector(), self._hearing)
+            self._ear = self._new_ear(rate)
         stamp = from_time(message.header.stamp)
         if stamp == 0:
             stamp = self.now_ns() - len(pcm) * NANOSECONDS // rate
         self._hearing.origin_ns = stamp - round(self._ear.seconds * NANOSECONDS)
-        voices, requests = self._ear.hear(pcm)
+        voices, requests = self._ear.hear(pcm, stamp)
         for voice in voices:
             self._tell(voice.voiced)
         self._ask(requests)

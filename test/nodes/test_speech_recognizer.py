@@ -195,7 +195,7 @@ def test_what_was_said_before_the_robot_speaks_is_recognised(make, voice: np.nda
 
 
 def test_with_a_good_microphone_it_listens_on(make, voice: np.ndarray) -> None:
-    bench = make(mute_while_speaking=False)
+    bench = make(echo="none")
     bench.start()
     bench.robot.publish(Bool(data=True))
     bench.until(lambda: bench.node._robot_speaking, "the robot")
