@@ -10,7 +10,10 @@ from flowact_ros.vocabulary import IDLE, LISTENING, SPEAKING, THINKING
 # Of the wordings that the model knows, those with which the shipped weights draw the sharpest eyes (docs/decisions.md).
 WORDINGS: dict[str, tuple[str, ...]] = {
     IDLE: ("calm and neutral, waiting", "standing still and waiting for somebody to come"),
-    LISTENING: ("listening with interest, leaning forward a little", "hearing a question, eyes on the visitor"),
+    LISTENING: (
+        "listening with interest, leaning forward a little",
+        "hearing a question, eyes on the visitor",
+    ),
     THINKING: (
         "thinking, looking away for a moment",
         "considering the answer, hand to the chin",
@@ -18,6 +21,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     SPEAKING: ("talking to the viewer", "answering a question", "telling something in a relaxed tone"),
 }
+# At a pause of who speaks: a new wording of listening is what the model answers with a nod, or with raised brows.
+NODS = ("listening closely, nodding now and then", "nodding along while the visitor talks")
 REACTIONS: dict[str, tuple[str, ...]] = {
     "smile": ("smiling warmly", "reacting with a warm smile"),
     "laugh": ("laughing", "laughing heartily"),

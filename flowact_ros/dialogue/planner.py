@@ -12,7 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from flowact_ros.dialogue.phrases import MANNERS, REACTIONS, WORDINGS, greets, manner_of, reaction_to
+from flowact_ros.dialogue.phrases import MANNERS, NODS, REACTIONS, WORDINGS, greets, manner_of, reaction_to
 from flowact_ros.vocabulary import (
     IDLE,
     LISTENING,
@@ -23,6 +23,7 @@ from flowact_ros.vocabulary import (
     THINKING,
 )
 
+_NODDING = "nodding"  # beside the manners of speaking
 _TEXTS = 64  # of utterances that are remembered
 
 
@@ -43,6 +44,13 @@ class UserVoice:
 
     time_s: float
     voiced: bool
+
+
+@dataclass(frozen=True)
+class UserPause:
+    """The user takes a breath, or looks for a word: not the end of what he says, as far as is known."""
+
+    time_s: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,17 @@ class SpeechPlan:
     text: str
 
 
-Event = Tick | UserVoice | SpeechData | SpeechText | AvatarSpeaking | UserText | AnswerPending | SpeechPlan
+Event = (
+    Tick
+    | UserVoice
+    | UserPause
+    | SpeechData
+    | SpeechText
+    | AvatarSpeaking
+    | UserText
+    | AnswerPending
+    | SpeechPlan
+)
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,8 @@ class RulePlannerConfig:
     reaction_s: float = 1.8
     announced_s: float = 2.0  # from a text until its sound must have come
     greeting_s: float = 2.0  # of a sentence that greets: then it is said as the rest of it asks for
+    nod_after_s: float = 2.5  # of the user's speech: then a pause in it is nodded at; 0: none is
+    nod_s: float = 1.6
     dwell_s: float = 0.6  # a state is shown at least so long, urgent changes excepted
     seed: int = 0  # of the choice among wordings
     thinking: tuple[str, ...] = ()  # wordings of THINKING instead of our own
@@ -150,6 +170,7 @@ class RulePlanner:
     """Behaviour by rules, the strongest first:
 
     1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`, and then it interrupts);
+       pauses in what he says are nodded at, now and then;
     2. speech arrives or is being spoken: SPEAKING, in the manner of its text where that is known; what greets, with
        a wave for `greeting_s`;
     3. the user said something that calls for it: REACTING for `reaction_s`;
@@ -166,6 +187,7 @@ class RulePlanner:
         self._now = float("-inf")
         self._user_voiced = False
         self._voiced_since = float("-inf")
+        self._nods_until = float("-inf")
         self._avatar_speaking = False
         self._speech_until = float("-inf")
         self._announced_until = float("-inf")  # a text has come, its sound is still to come
@@ -198,6 +220,10 @@ class RulePlanner:
             if event.voiced and not self._user_voiced:
                 self._voiced_since = now
             self._user_voiced = event.voiced
+        elif isinstance(event, UserPause):
+            attended = now - max(self._voiced_since, self._nods_until)
+            if self._user_voiced and 0 < self.config.nod_after_s <= attended:
+                self._nods_until = now + self.config.nod_s
         elif isinstance(event, SpeechText):
             self._announce(event, now)
         elif isinstance(event, SpeechData):
@@ -270,11 +296,13 @@ class RulePlanner:
         wanted = self._wanted(now)
         plan = self._plans.get(self._spoken()) if wanted == SPEAKING else None
         manner = plan.text if plan else self._manner_now(now) if wanted == SPEAKING else ""
+        if wanted == LISTENING and now < self._nods_until:
+            manner = _NODDING
         again = (wanted == REACTING and fresh_reaction) or (wanted == LISTENING and broken_into)
         again = again or manner != self._manner
         if wanted == self._behaviour and not again:
             return None
-        urgent = wanted == LISTENING
+        urgent = wanted == LISTENING and (broken_into or self._behaviour != LISTENING)
         if self._behaviour and not urgent and wanted != SPEAKING and now - self._since < self.config.dwell_s:
             return None  # asked again at the next event: a Tick at the latest
         interrupts = urgent and self._speech(now)
@@ -296,7 +324,7 @@ class RulePlanner:
         texts = REACTIONS[self._reaction] if behaviour == REACTING else WORDINGS[behaviour]
         if behaviour == THINKING and self.config.thinking:
             texts = self.config.thinking
-        texts = MANNERS.get(self._manner, texts)  # a manner is there while speaking only
+        texts = NODS if self._manner == _NODDING else MANNERS.get(self._manner, texts)
         others = [text for text in texts if text != self._last_wording.get(behaviour)]
         choice = self._random.choice(others or texts)
         self._last_wording[behaviour] = choice

@@ -24,6 +24,7 @@ from flowact_ros.dialogue.planner import (
     SpeechData,
     SpeechText,
     Tick,
+    UserPause,
     UserText,
     UserVoice,
 )
@@ -39,6 +40,7 @@ from flowact_ros.vocabulary import SPEAKING
 
 TICK_S = 0.1
 INTERRUPT_PATIENCE_S = 2.0  # a later stop would surprise more than it helps
+PAUSE_S = 0.25  # of silence in what the user says: longer than a plosive's, shorter than a sentence's end
 MIC_SILENT_S = 1.0  # a microphone that sends nothing for so long hears nobody
 
 
@@ -49,13 +51,20 @@ class InstructionPlanner(FlowactNode):
         Param(
             "barge_in",
             False,
-            "The user's voice counts while the avatar speaks; needs a microphone without echo",
+            "The user's voice counts while the avatar speaks. Needs a microphone without echo, or a speech_recognizer "
+            "whose parameter `echo` is threshold or cancel (docs/conversation.md)",
         ),
         Param("vad_margin", 10.0, "[dB] above the noise floor that counts as a voice", range=(3.0, 40.0)),
         Param("vad_minimum", -50.0, "[dB re full scale] quieter is never a voice", range=(-90.0, -10.0)),
         Param("vad_hangover", 0.6, "[s] of silence after which the user has stopped", range=(0.05, 5.0)),
         Param("thinking_timeout", 4.0, "[s] of thinking if no answer comes", range=(0.0, 60.0)),
         Param("reaction", 1.8, "[s] a reaction (smile, laugh, surprise) lasts", range=(0.2, 10.0)),
+        Param(
+            "nod_after",
+            2.5,
+            "[s] of the user's speech, after which a pause in it is nodded at; 0: never",
+            range=(0.0, 60.0),
+        ),
         Param("dwell", 0.6, "[s] a behaviour is shown at least", range=(0.0, 10.0)),
         Param("seed", 0, "Of the choice among wordings, and of a model's", range=(0, 2**31 - 1)),
         *planner_settings.PARAMETERS,
@@ -81,6 +90,7 @@ class InstructionPlanner(FlowactNode):
             barge_in=self.params["barge_in"],
             thinking_timeout_s=self.params["thinking_timeout"],
             reaction_s=self.params["reaction"],
+            nod_after_s=self.params["nod_after"],
             dwell_s=self.params["dwell"],
             seed=self.params["seed"],
             thinking=persona.thinking if persona is not None else (),
@@ -154,13 +164,19 @@ class InstructionPlanner(FlowactNode):
     def _on_mic(self, message: AudioChunk) -> None:
         pcm, rate = self._decode_mic(message)
         if self._vad is None or self._vad.sample_rate != rate:
-            self._vad = EnergyVad(rate, self._vad_config)
+            self._vad, self._mic_s, self._paused = EnergyVad(rate, self._vad_config), 0.0, False
         self._heard_s = self._now_s()
         if self._answers is not None:
             self._answers.heard_sound(pcm, rate)
         for event in self._vad.push(pcm):
             if self._voiced is None:  # who recognises speech hears better what is a voice
                 self._on_voice(self._heard_s, event.voiced)
+        self._mic_s += len(pcm) / rate
+        since_s = self._vad.quiet_since_s
+        paused = since_s is not None and self._mic_s - since_s >= PAUSE_S
+        if paused and not self._paused:
+            self._observe(UserPause(self._heard_s))
+        self._paused = paused
 
     def _on_user_speaking(self, message: Bool) -> None:
         self._voiced = message.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from flowact_ros.dialogue.phrases import NODS
 from flowact_ros.dialogue.planner import (
     MANNERS,
     REACTIONS,
@@ -20,6 +21,7 @@ from flowact_ros.dialogue.planner import (
     SpeechPlan,
     SpeechText,
     Tick,
+    UserPause,
     UserText,
     UserVoice,
     greets,
@@ -344,3 +346,40 @@ def test_a_plan_is_no_match_for_the_user() -> None:
     events = [SpeechPlan(1, "a", REACTING, "laughing"), AvatarSpeaking(2, True, "a"), UserVoice(3, True)]
     last = play(events, 4.0, barge_in=True)[-1][1]
     assert last.behaviour == LISTENING and last.interrupts
+
+
+def test_pauses_of_a_user_who_talks_for_long_are_nodded_at() -> None:
+    talk = [UserVoice(1.0, True), UserVoice(12.0, False)]
+    # The first comes too early, two of the others right after a nod.
+    pauses = [UserPause(at) for at in (2.0, 4.0, 5.0, 6.0, 9.0)]
+    out = [(at, i) for at, i in play([*talk, *pauses], 12.0) if i.behaviour == LISTENING]
+    nods = [at for at, i in out if i.text in NODS]
+    assert nods == [4.0, 9.0]
+    assert [i.text in NODS for _, i in out] == [False, True, False, True, False]
+    assert [i.priority == PRIORITY_URGENT for _, i in out] == [True, False, False, False, False]
+    assert out[2][0] == pytest.approx(5.6, abs=0.06) and not any(i.interrupts for _, i in out)
+
+
+@pytest.mark.parametrize(
+    ("events", "settings"),
+    [
+        ([UserVoice(1.0, True), UserPause(9.0)], {"nod_after_s": 0.0}),
+        ([UserPause(9.0)], {}),
+        ([UserVoice(1.0, True), UserVoice(8.9, False), UserPause(9.0)], {}),
+    ],
+)
+def test_nobody_else_is_nodded_at(events: list[Event], settings: dict) -> None:
+    assert not any(i.text in NODS for _, i in play(events, 12.0, **settings))
+
+
+def test_a_pause_in_words_that_break_into_speech_does_not_interrupt_twice() -> None:
+    events = [*speech(1.0, 9.0), UserVoice(3.0, True), UserPause(6.0), UserVoice(8.0, False)]
+    out = [i for _, i in play(events, 8.0, barge_in=True) if i.behaviour == LISTENING]
+    assert [i.interrupts for i in out] == [True, False, False] and out[1].text in NODS
+
+
+def test_nods_are_wordings_of_listening_that_the_model_knows() -> None:
+    from flowact_ros.data.wordings import WORDINGS as TRAINED
+
+    assert len(NODS) >= 2 and set(NODS) <= set(TRAINED["listening"])
+    assert not set(NODS) & set(WORDINGS[LISTENING])
