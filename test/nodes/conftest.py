@@ -24,6 +24,7 @@ NEEDS_ROS = (
     "test_params.py",
     "test_planner_answers.py",
     "test_planner_node.py",
+    "test_interruption.py",
     "test_speech_recognizer.py",
     "test_recovery.py",
     "test_aligner.py",
