@@ -30,7 +30,7 @@ from flowact_ros.launcher.supervisor import (
     SupervisorError,
     file_log,
 )
-from flowact_ros.launcher.talk import SCRIPT, TalkProblem, parameters, with_conversation
+from flowact_ros.launcher.talk import SCRIPT, TalkProblem, echo_mode, parameters, with_conversation
 
 START_TIMEOUT_S = 180.0  # a cold disk and a slow board included
 SPEECH_DELAY_S = 1.0  # the face is seen before it speaks
@@ -106,8 +106,8 @@ def node_specs(options: Options) -> list[NodeSpec]:
         hears: dict[str, Any] = {"model": options.listen}
         if options.recognizer:
             hears["recognizer"] = options.recognizer
-        if options.script:  # its user speaks into no room in which the avatar sounds
-            hears["echo"] = "none"
+        if echo := echo_mode(options):
+            hears["echo"] = echo
         specs.append(
             NodeSpec("speech_recognizer", "flowact_ros.nodes.speech_recognizer", parameters=hears, **common)
         )

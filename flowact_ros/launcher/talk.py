@@ -64,9 +64,18 @@ def parameters(options: Options) -> dict[str, Any]:
     given: dict[str, Any] = {name: value for name, value in named if value}
     if options.talk and not _names_persona(options.params_file or str(config_file("flowact.yaml"))):
         given["persona"] = "default"
-    if options.script:  # its user speaks into no room in which the avatar sounds: he may break into its words
+    if echo_mode(options):
         given["barge_in"] = True
     return given
+
+
+def echo_mode(options: Options) -> str:
+    """Of the recogniser, so that the user may break into the avatar's words; empty where a file decides both."""
+    if options.script:  # its user speaks into no room in which the avatar sounds
+        return "none"
+    if not options.talk or options.params_file:
+        return ""
+    return "cancel" if _installed("pyaec") else "threshold"
 
 
 def _names_persona(params_file: str) -> bool:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flowact_ros.launcher import talk
 from flowact_ros.launcher.bringup import Options, node_specs
-from flowact_ros.launcher.talk import SCRIPT, TalkProblem, parameters, with_conversation
+from flowact_ros.launcher.talk import SCRIPT, TalkProblem, echo_mode, parameters, with_conversation
 
 
 @pytest.fixture
@@ -34,8 +35,9 @@ def test_all_nodes_of_a_conversation() -> None:
         "speech_recognizer",
         "microphone",
     }
+    assert nodes["speech_recognizer"].pop("echo") in ("cancel", "threshold")
     assert nodes["speech_recognizer"] == {"model": "tiny.en", "recognizer": "whisper"}
-    assert nodes["instruction_planner"] == {"backend": "rules", "persona": "default"}
+    assert nodes["instruction_planner"] == {"backend": "rules", "persona": "default", "barge_in": True}
     assert nodes["microphone"]["role"] == "mic"
 
 
@@ -47,6 +49,15 @@ def test_a_script_speaks_instead_of_a_microphone() -> None:
     assert nodes["instruction_planner"]["barge_in"] and nodes["speech_recognizer"]["echo"] == "none"
     nodes = parameters_of(Options(talk=True, script="/a.yaml", listen=SCRIPT, microphone=False))
     assert nodes["scripted_user"]["transcribe"] and "speech_recognizer" not in nodes
+
+
+def test_whether_the_user_may_interrupt_is_for_the_file_to_say(missing: set[str]) -> None:
+    talk = Options(talk=True, listen="tiny.en")
+    assert echo_mode(talk) == "cancel"
+    missing.add("pyaec")
+    assert echo_mode(talk) == "threshold"
+    own = replace(talk, params_file="/robot.yaml")
+    assert echo_mode(own) == "" and "barge_in" not in parameters(own)
 
 
 def test_without_talk_nothing_of_it_is_there() -> None:
@@ -99,7 +110,9 @@ def test_a_model_that_is_missing_is_fetched(
     monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(talk, "_in_other_caches", lambda model: False)
-    with pytest.raises(TalkProblem, match="model base.en is not there: .* cannot be had from 127.0.0.1") as error:
+    with pytest.raises(
+        TalkProblem, match="model base.en is not there: .* cannot be had from 127.0.0.1"
+    ) as error:
         with_conversation(Options(talk=True, listen="base.en", planner="rules"), print)
     assert "\n" not in str(error.value) and "--listen PATH" in str(error.value)
     assert capsys.readouterr().err == ""
