@@ -37,6 +37,7 @@ class CaptionPublisher:
         self._lock = threading.Lock()
         self._texts: OrderedDict[str, str] = OrderedDict()  # what a TTS says on `speech`, by utterance
         self._name = ""  # of the utterance that is captioned
+        self._by_words = False  # its words have times
         self._shown = ("", False)  # the last caption of it, and whether that was final
         self._start = Time()  # when its sentence began
         self._silent = 0
@@ -60,9 +61,12 @@ class CaptionPublisher:
             return
         if frame.utterance_id != self._name:
             self._close(stamp_ns)
-            self._name = frame.utterance_id
+            self._name, self._by_words = frame.utterance_id, False
         if said is not None and said[0].sentences:
             caption = said[0].caption(said[1])
+            self._by_words = True
+        elif self._by_words:
+            return  # its goal was interrupted, and its last frames leave: no more of it was said
         else:
             with self._lock:
                 caption = self._texts.get(self._name, ""), False

@@ -87,6 +87,17 @@ def test_an_interrupted_sentence_is_final_as_far_as_it_came(board: Board, captio
     assert [m.utterance_id for m in board.shown[2:]] == ["other", "other", "third"]
 
 
+def test_the_last_frames_of_an_interrupted_goal_say_no_more_of_it(
+    board: Board, captions: CaptionPublisher
+) -> None:
+    told = Transcript(utterance_id="hello", text="Good morning. Bye!", final=True)
+    board.callbacks[topics.SPEECH_TEXT](told)  # also of a goal whose words have times
+    leave(captions, "hello", 6, text())
+    leave(captions, "hello", 4, None, first=6)  # the goal is over, its sound fades
+    leave(captions, "", SILENT_FRAMES)
+    assert board.texts() == [("Good", False), ("Good", True)]
+
+
 def test_of_others_as_far_as_they_tell(board: Board, captions: CaptionPublisher) -> None:
     leave(captions, "mute", 10)
     leave(captions, "", 10)
