@@ -28,6 +28,7 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.action import Say
 from flowact_msgs.msg import AvatarState, Instruction, Transcript
+from flowact_ros.dialogue.phrases import NODS
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import audio_message, to_time
 from flowact_ros.nodes.instruction_planner import InstructionPlanner
@@ -342,6 +343,20 @@ def test_a_model_that_hears_is_sent_the_last_of_the_users_voice(stage: Any) -> N
         assert [part["type"] for part in parts] == ["text", "input_audio"]
         with wave.open(io.BytesIO(base64.b64decode(parts[1]["input_audio"]["data"]))) as file:
             assert file.getframerate() == 16_000 and 1600 <= file.getnframes() < 1600 + 640
+
+
+def test_pauses_of_the_microphone_are_nodded_at(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = stage(nod_after=2.0)
+    clock = [time.monotonic()]
+    monkeypatch.setattr(talk.planner, "_now_s", lambda: clock[0])
+    buzz = 0.2 * np.sign(np.sin(np.arange(640) / 16_000 * 2 * np.pi * 200 + 0.01)).astype(np.float32)
+    for sound, blocks in ((buzz, 60), (0 * buzz, 5), (buzz, 5), (0 * buzz, 8), (buzz, 20)):
+        for _ in range(blocks):
+            clock[0] += 0.04
+            talk.planner._on_mic(audio_message(sound, 16_000, to_time(0)))
+    talk.until(lambda: talk.avatar.instructions[-1].text in NODS, "a nod")
+    texts = [i.text for i in talk.avatar.instructions if i.behaviour == Instruction.LISTENING]
+    assert [text in NODS for text in texts] == [False, True]  # by the second pause: the first is too short
 
 
 def test_without_a_persona_nobody_answers(stage: Any) -> None:
