@@ -30,7 +30,7 @@ from flowact_ros.models.codec.live import LiveCodec, eager
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.dit import Condition, DiT
-from flowact_ros.models.precision import check_device, has_int8, use_int8
+from flowact_ros.models.precision import best_dtype, check_device, has_int8, use_int8
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 
@@ -56,7 +56,8 @@ class AvatarPipeline:
         self.config, self.device = config, torch.device(device)
         self.codec = codec
         self.denoiser = denoiser.to(self.device).eval().requires_grad_(False)
-        if device == "cpu" and has_int8():
+        # Rounded activations make the motion tremble a little: only a processor that needs the time takes them.
+        if device == "cpu" and has_int8() and best_dtype(device) == torch.float32:
             use_int8(self.denoiser.double_blocks)
             use_int8(self.denoiser.single_blocks)
         self.text_encoder = text_encoder

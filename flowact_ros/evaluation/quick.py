@@ -12,6 +12,7 @@ count.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +134,16 @@ class Quick:
 
     # ---------------------------------------------------------------- making and reading
 
+    def _seed(self, clip: Clip) -> int:
+        """Of the noise of a clip: its own, since what the sound does not explain comes from the noise. With one seed for
+        all clips, ten minutes of blinks would be those of one clip, over and over.
+        """
+        return self.settings.seed + zlib.crc32(clip.pcm.tobytes())
+
     def _motion(self, clip: Clip, share: float = 0.4) -> np.ndarray:
         """What the denoiser makes of a clip, without pictures."""
         _, motion = generate(
-            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self.settings.seed,
+            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self._seed(clip),
             lambda frames: self._step(share * frames / FRAME_RATE),
         )  # fmt: skip
         return motion
@@ -144,7 +151,7 @@ class Quick:
     def _watch(self, clip: Clip) -> tuple[Tensor, np.ndarray, dict[int, Tensor]]:
         """(small frames `[T, 3, 256, 256]`, motion, pictures in full size now and then)."""
         frames, motion = generate(
-            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self.settings.seed
+            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self._seed(clip)
         )
         rows, looks = [], {}
         for k, frame in enumerate(frames):

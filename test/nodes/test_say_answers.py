@@ -76,8 +76,8 @@ def test_long_goals_are_taken_in_pieces(caller: Caller) -> None:
     assert 50.0 < engine.queued_s <= say_server.AHEAD_S
     asked = [handle.get_result_async() for handle in handles]
     while not engine.ended[-1:] == ["short"]:
-        engine.speak(0.2, say.frame_left)
-        caller.executor.spin_once(timeout_sec=0.0)
+        engine.speak(2.0, say.frame_left)
+        caller.executor.spin_once(timeout_sec=say_server.TEND_S)  # it gives more at its own time
         assert engine.queued_s > 5.0 or engine.ended or len(say._utterances[0].rest) == 0
     engine.speak(1.0, say.frame_left)
     caller.until(lambda: all(future.done() for future in asked))
