@@ -135,8 +135,8 @@ class Quick:
     # ---------------------------------------------------------------- making and reading
 
     def _seed(self, clip: Clip) -> int:
-        """Of the noise of a clip: its own, since what the sound does not explain comes from the noise. With one seed for
-        all clips, ten minutes of blinks would be those of one clip, over and over.
+        """Of the noise of a clip: its own, since what the sound does not explain comes from the noise. With one seed
+        for all clips, ten minutes of blinks would be those of one clip, over and over.
         """
         return self.settings.seed + zlib.crc32(clip.pcm.tobytes())
 
