@@ -40,7 +40,8 @@ class SyntheticStream:
 
     `base` is the pts of frame 0, `pace` the server clock's error (1.01 = 1 % fast). `damage` is the share of sound
     pieces that are lost, and again of those sent twice, late and out of order. Without `flashes` every picture is teal
-    with its bar, for screenshots, which nothing ties to a frame. While `paused` is set nothing is pushed.
+    with its bar, for screenshots, which nothing ties to a frame. Without `states` the state is left to the test. While
+    `paused` is set nothing is pushed.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class SyntheticStream:
         jitter_s: float = 0.0,
         damage: float = 0.0,
         flashes: bool = True,
+        states: bool = True,
     ) -> None:
         self.server, self.sound, self.pace, self.jitter_s, self.damage = server, sound, pace, jitter_s, damage
+        self.states = states
         self.paused = threading.Event()
         self.base = 1000.0 + time.monotonic()  # any origin will do: the page compares pts only with pts
         # as many as it takes until both the bar and the flash begin again
@@ -87,7 +90,7 @@ class SyntheticStream:
                         self.server.push_audio(pcm, SAMPLE_RATE, pts)
                     for item in [*late, *([(pcm, pts)] if 2 <= fate < 3 else [])]:
                         self.server.push_audio(item[0], SAMPLE_RATE, item[1])
-                if index % FRAME_RATE == 0:
+                if self.states and index % FRAME_RATE == 0:
                     self.server.set_state({"behaviour": "speaking" if index % 2 else "idle", "fps": 25.0})
             index += 1
 

@@ -18,7 +18,7 @@ def text(page: Page, name: str) -> object:
 @pytest.mark.parametrize(("width", "height"), [(900, 500), (400, 700)])
 def test_captions_and_the_turn(server, width: int, height: int) -> None:
     with (
-        SyntheticStream(server, flashes=False) as stream,
+        SyntheticStream(server, flashes=False, states=False) as stream,
         Page(server.url, width=width, height=height) as page,
     ):
         page.wait_for("window.flowact.stats().drawn > 10")
@@ -58,7 +58,7 @@ def test_captions_and_the_turn(server, width: int, height: int) -> None:
 
 
 def test_nobody_has_a_turn_where_nobody_hears_him(server) -> None:
-    with SyntheticStream(server, flashes=False), Page(server.url) as page:
+    with SyntheticStream(server, flashes=False, states=False), Page(server.url) as page:
         page.wait_for("window.flowact.stats().drawn > 5")
         for state in ({}, {"listens": False}, {"listens": True, "speaking": True}, {"listens": "yes"}):
             server.set_state({"behaviour": "IDLE", "mark": len(state), **state})
