@@ -7,8 +7,6 @@ goes on, and at the end either the figures or `{"error": …}`. Times are of thi
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import threading
 import time
@@ -25,13 +23,14 @@ from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, StreamMetrics
 from flowact_ros.evaluation.load import Driver, Item, cpu_seconds, resident_mb
-from flowact_ros.launcher.bringup import Options, environment, node_specs
+from flowact_ros.launcher.bringup import Options, node_specs
 from flowact_ros.launcher.resources import config_file
 from flowact_ros.launcher.supervisor import Supervisor, SupervisorError
 from flowact_ros.media.resample import resample
 from flowact_ros.media.wav import read_audio
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.bench_page import Page, Screen
+from flowact_ros.nodes.benchmark_program import run_order, tell
 from flowact_ros.nodes.convert import audio_message, to_time
 from flowact_ros.timebase import SAMPLE_RATE
 
@@ -98,10 +97,6 @@ class Watch:
 
     def interrupt(self) -> None:
         self.stop_client.call_async(Trigger.Request())
-
-
-def tell(record: dict[str, Any]) -> None:
-    print(json.dumps(record), flush=True)
 
 
 def specs(order: dict[str, Any]) -> list[Any]:
@@ -258,15 +253,7 @@ def _page_record(page: Page) -> dict[str, Any]:
 
 
 def main() -> int:
-    order = json.loads(sys.stdin.readline())
-    environ = environment(private=True)
-    os.environ.update(environ)  # the same domain as the nodes
-    try:
-        tell(measure(order, environ))
-        return 0
-    except (SupervisorError, ValueError, OSError) as error:
-        tell({"error": str(error).splitlines()[0]})
-        return 1
+    return run_order(measure)
 
 
 if __name__ == "__main__":

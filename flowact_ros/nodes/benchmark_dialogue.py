@@ -10,8 +10,6 @@ microphone does not hear the avatar, so he may break into what it says.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import threading
 import time
@@ -25,11 +23,12 @@ from flowact_ros.dialogue.persona import load_persona
 from flowact_ros.dialogue.script import load_script, sound_of
 from flowact_ros.dialogue.speech_text import split_sentences
 from flowact_ros.evaluation.load import cpu_seconds
-from flowact_ros.launcher.bringup import Options, environment, node_specs
+from flowact_ros.launcher.bringup import Options, node_specs
 from flowact_ros.launcher.resources import config_file
 from flowact_ros.launcher.supervisor import NodeSpec, Supervisor, SupervisorError
 from flowact_ros.launcher.talk import SCRIPT
 from flowact_ros.nodes.bench_page import Page
+from flowact_ros.nodes.benchmark_program import run_order, tell
 from flowact_ros.nodes.dialogue_watch import DialogueWatch, TurnTimes
 from flowact_ros.nodes.scripted_user import READY_S, play
 from flowact_ros.nodes.user_voice import UserVoice
@@ -38,10 +37,6 @@ NAMESPACE = "bench"
 START_S = 180.0  # for the nodes to come up
 METRICS_S = 2.0  # the generator sends them once a second
 NODES = ("avatar_generator", "kiosk_bridge", "instruction_planner", "speech_synthesizer", "speech_recognizer")
-
-
-def tell(record: dict[str, Any]) -> None:
-    print(json.dumps(record), flush=True)
 
 
 def specs(order: dict[str, Any]) -> list[NodeSpec]:
@@ -159,15 +154,7 @@ def _play(turns: list[Any], voice: UserVoice, watch: DialogueWatch, supervisor: 
 
 
 def main() -> int:
-    order = json.loads(sys.stdin.readline())
-    environ = environment(private=True)
-    os.environ.update(environ)  # the same domain as the nodes
-    try:
-        tell(measure(order, environ))
-        return 0
-    except (SupervisorError, ValueError, OSError) as error:
-        tell({"error": str(error).splitlines()[0]})
-        return 1
+    return run_order(measure)
 
 
 if __name__ == "__main__":

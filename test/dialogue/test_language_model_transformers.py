@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from flowact_ros.dialogue.language_model import (
     ASSISTANT,
@@ -24,7 +25,6 @@ from flowact_ros.dialogue.language_model import (
     make_language_model,
 )
 
-torch = pytest.importorskip("torch")
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: scripts/setup --extras talk"
 )

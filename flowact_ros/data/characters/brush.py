@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from .canvas import Colour, Window, shade
 from .identity import Identity
 
 
-class Brush:
+class Brush(ABC):
     """A soft brush: every shape is a gradient from its shadow to its light. Styles change what they do differently."""
 
     #: Soft lights and shadows are laid over shapes; parts skip what only ``glaze`` would paint.
@@ -21,9 +22,9 @@ class Brush:
     lashes = 1.0
     lines = 0.0
 
+    @abstractmethod
     def background(self, identity: Identity, size: int, device: torch.device) -> Tensor:
         """The backdrop, [3, size, size]."""
-        raise NotImplementedError
 
     def tint(
         self, window: Window, alpha: Tensor, dark: Sequence[float], light: Sequence[float], tone: Tensor

@@ -169,7 +169,7 @@ class AppearanceEncoder(nn.Module):
         eye_features = [f.unflatten(0, (2, -1)).transpose(0, 1) for f in eyes.features(sides)]
         read = self._own(f32, mouth_features[1], eye_features[1])
         weights = shares(corners, self.config)
-        identity = torch.cat([self.identity(F.silu(f32.mean((2, 3)))), self._palette(picture, masks)], 1)
+        identity = torch.cat([self.identity(F.silu(f32.mean((2, 3)))), self._part_colours(picture, masks)], 1)
         found = Appearance(
             picture,
             settled(read),
@@ -199,7 +199,7 @@ class AppearanceEncoder(nn.Module):
         corners = (landmarks.detach() + drop - size / 2).round()
         return torch.minimum(corners.clamp_min(0), c.size - size).long()
 
-    def _palette(self, picture: Tensor, masks: Tensor) -> Tensor:
+    def _part_colours(self, picture: Tensor, masks: Tensor) -> Tensor:
         """Mean colour of each part, `[N, 3 * parts]`: what skin and sleeves of hands are painted with."""
         small = F.avg_pool2d(picture, picture.shape[-1] // masks.shape[-1]).flatten(2)
         weights = masks.flatten(2)
