@@ -49,9 +49,8 @@ def whisper() -> bool:
     return True
 
 
-def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hears: bool) -> list[NodeSpec]:
+def robot(name: str, reference: Path, planner: dict[str, Any], hears: bool) -> list[NodeSpec]:
     module, namespace = "flowact_ros.nodes", f"{name}/avatar"
-    user = {"script": str(script), "transcribe": not hears}
     page = {"port": 0}
     generator = generator_spec(reference)
     specs = [
@@ -61,9 +60,6 @@ def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hea
         ),
         NodeSpec("speech_synthesizer", f"{module}.speech_synthesizer", namespace=namespace),
         NodeSpec("kiosk_bridge", f"{module}.kiosk_bridge", namespace=namespace, parameters=page),
-        NodeSpec(
-            "scripted_user", f"{module}.scripted_user", namespace=namespace, parameters=user, oneshot=True
-        ),
     ]
     if hears:
         parameters = {"model": MODEL, "partial_interval": 0.0}
@@ -75,11 +71,19 @@ def robot(name: str, reference: Path, script: Path, planner: dict[str, Any], hea
     return specs
 
 
-class Robot:
-    """One of the two: what it published, and its processes."""
+def scripted_user(name: str, script: Path, hears: bool) -> list[NodeSpec]:
+    parameters = {"script": str(script), "transcribe": not hears}
+    module = "flowact_ros.nodes.scripted_user"
+    return [
+        NodeSpec("scripted_user", module, namespace=f"{name}/avatar", parameters=parameters, oneshot=True)
+    ]
 
-    def __init__(self, watcher: Watcher, supervisor: Supervisor) -> None:
-        self.watcher, self.supervisor, self.seen = watcher, supervisor, watcher.seen
+
+class Robot:
+    """One of the two: what it published, its processes, and that of the one who talked to it."""
+
+    def __init__(self, watcher: Watcher, supervisor: Supervisor, user: Supervisor) -> None:
+        self.watcher, self.supervisor, self.user, self.seen = watcher, supervisor, user, watcher.seen
 
     def captions(self, side: str) -> list[str]:
         messages: list[Transcript] = self.seen[topics.CAPTIONS]
@@ -116,19 +120,24 @@ def robots(
         }
         planners = {"one": {"persona": str(folder / "ada.yaml")}, "two": slow}
         watchers = {name: Watcher(f"/{name}/avatar", WATCHED) for name in planners}
-        specs = {
-            name: robot(name, reference, folder / f"{name}.yaml", planner, hears)
-            for name, planner in planners.items()
-        }
+        specs = {name: robot(name, reference, planner, hears) for name, planner in planners.items()}
+        users = {name: scripted_user(name, folder / f"{name}.yaml", hears) for name in planners}
         try:
             with (
                 supervise(specs["one"], python_path, []) as first,
                 supervise(specs["two"], python_path, []) as second,
             ):
-                both = Robot(watchers["one"], first), Robot(watchers["two"], second)
-                for one in both:
-                    assert one.supervisor.wait_exit("scripted_user", 180) == 0
-                yield both
+                # Whoever talks waits for those who answer; a page that starts later has missed what was said.
+                for nodes in (first, second):
+                    nodes.wait_active(120)
+                with (
+                    supervise(users["one"], python_path, []) as one,
+                    supervise(users["two"], python_path, []) as two,
+                ):
+                    both = Robot(watchers["one"], first, one), Robot(watchers["two"], second, two)
+                    for each in both:
+                        assert each.user.wait_exit("scripted_user", 180) == 0
+                    yield both
         finally:
             for watcher in watchers.values():
                 watcher.close()
@@ -137,8 +146,8 @@ def robots(
 def test_a_question_is_heard_thought_about_and_answered(robots: tuple[Robot, Robot]) -> None:
     robot, _ = robots
     assert (
-        robot.supervisor.fact("scripted_user", "turns"),
-        robot.supervisor.fact("scripted_user", "answered"),
+        robot.user.fact("scripted_user", "turns"),
+        robot.user.fact("scripted_user", "answered"),
     ) == (1, 1)
     assert robot.captions(USER) == [QUESTION]
     assert robot.captions(AVATAR)[-1] == "At noon."
@@ -164,7 +173,7 @@ def test_the_page_is_told_what_both_said(robots: tuple[Robot, Robot]) -> None:
 
 def test_a_model_that_hangs_is_replaced_by_the_persona(robots: tuple[Robot, Robot]) -> None:
     _, robot = robots
-    assert robot.supervisor.fact("scripted_user", "answered") == 1
+    assert robot.user.fact("scripted_user", "answered") == 1
     persona = load_persona(config_file("persona.yaml"))
     heard = " ".join(robot.captions(AVATAR))
     assert heard and any(heard in sentence or sentence.startswith(heard) for sentence in persona.fallback)
