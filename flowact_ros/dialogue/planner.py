@@ -48,9 +48,13 @@ class UserVoice:
 
 @dataclass(frozen=True)
 class UserPause:
-    """The user takes a breath, or looks for a word: not the end of what he says, as far as is known."""
+    """Within what the user says he has been silent for `silent_s` [s] so far; 0: his voice goes on.
+
+    A breath, a comma or the end: that is known when `UserVoice` tells of it.
+    """
 
     time_s: float
+    silent_s: float
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,10 @@ class RulePlannerConfig:
     reaction_s: float = 1.8
     announced_s: float = 2.0  # from a text until its sound must have come
     greeting_s: float = 2.0  # of a sentence that greets: then it is said as the rest of it asks for
+    think_after_s: float = 0.16  # of a pause that may be the end: then the face thinks; 0: only at the end
+    brief_s: float = 0.6  # of speech: what is shorter is hardly all that is to come
     nod_after_s: float = 2.5  # of the user's speech: then a pause in it is nodded at; 0: none is
+    nod_pause_s: float = 0.25  # of such a pause: longer than a plosive's
     nod_s: float = 1.6
     dwell_s: float = 0.6  # a state is shown at least so long, urgent changes excepted
     seed: int = 0  # of the choice among wordings
@@ -170,7 +177,8 @@ class RulePlanner:
     """Behaviour by rules, the strongest first:
 
     1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`, and then it interrupts);
-       pauses in what he says are nodded at, now and then;
+       a pause that may be the end: THINKING, urgent, until the voice goes on; shorter ones are nodded at, now and then.
+       Whoever went on after such a pause is given twice the time at the next, whoever has said little yet, too;
     2. speech arrives or is being spoken: SPEAKING, in the manner of its text where that is known; what greets, with
        a wave for `greeting_s`;
     3. the user said something that calls for it: REACTING for `reaction_s`;
@@ -188,6 +196,8 @@ class RulePlanner:
         self._user_voiced = False
         self._voiced_since = float("-inf")
         self._nods_until = float("-inf")
+        self._patience_s = self.config.think_after_s  # with pauses in what the user says now
+        self._seems_over = False  # what he says: a pause is long enough
         self._avatar_speaking = False
         self._speech_until = float("-inf")
         self._announced_until = float("-inf")  # a text has come, its sound is still to come
@@ -208,6 +218,11 @@ class RulePlanner:
         """The behaviour last instructed; empty before the first event."""
         return self._behaviour
 
+    @property
+    def listens(self) -> bool:
+        """The user speaks, or pauses in what he says, and it counts: it is not the avatar's turn."""
+        return self._user_voiced and (self.config.barge_in or not self._speech(self._now))
+
     def observe(self, event: Event) -> Instruction | None:
         # Sources have slightly different delays: time never runs backwards in here.
         if not isinstance(event, Event):
@@ -217,13 +232,13 @@ class RulePlanner:
         if isinstance(event, UserVoice):
             if self._user_voiced and not event.voiced:
                 self._thinking_until = now + self.config.thinking_timeout_s
+            if event.voiced != self._user_voiced:
+                self._seems_over, self._patience_s = False, self.config.think_after_s
             if event.voiced and not self._user_voiced:
-                self._voiced_since = now
+                self._voiced_since, self._nods_until = now, float("-inf")
             self._user_voiced = event.voiced
         elif isinstance(event, UserPause):
-            attended = now - max(self._voiced_since, self._nods_until)
-            if self._user_voiced and 0 < self.config.nod_after_s <= attended:
-                self._nods_until = now + self.config.nod_s
+            self._pause(event.silent_s, now)
         elif isinstance(event, SpeechText):
             self._announce(event, now)
         elif isinstance(event, SpeechData):
@@ -256,6 +271,19 @@ class RulePlanner:
                 fresh_reaction = True
         return self._decide(now, fresh_reaction, broken_into)
 
+    def _pause(self, silent_s: float, now: float) -> None:
+        """A pause in what the user says goes on, or is over."""
+        if not self._user_voiced:
+            return
+        brief = now - silent_s - self._voiced_since < self.config.brief_s
+        went_on = self._seems_over and not silent_s
+        if went_on:
+            self._patience_s *= 2
+        self._seems_over = 0 < self._patience_s * (1 + brief) <= silent_s
+        attended = now - max(self._voiced_since, self._nods_until)
+        if (went_on or silent_s >= self.config.nod_pause_s) and 0 < self.config.nod_after_s <= attended:
+            self._nods_until = now + self.config.nod_s
+
     def _announce(self, event: SpeechText, now: float) -> None:
         if event.utterance_id in ("", self._cut_id):
             return  # whose text it is nobody can tell, or it is not heard of any more
@@ -282,8 +310,8 @@ class RulePlanner:
 
     def _wanted(self, now: float) -> str:
         speech = self._speech(now)
-        if self._user_voiced and (self.config.barge_in or not speech):
-            return LISTENING
+        if self.listens:
+            return THINKING if self._seems_over else LISTENING
         if speech:
             return SPEAKING
         if now < self._reaction_until:
@@ -302,15 +330,19 @@ class RulePlanner:
         again = again or manner != self._manner
         if wanted == self._behaviour and not again:
             return None
-        urgent = wanted == LISTENING and (broken_into or self._behaviour != LISTENING)
-        if self._behaviour and not urgent and wanted != SPEAKING and now - self._since < self.config.dwell_s:
+        attends = wanted == LISTENING and (broken_into or self._behaviour != LISTENING)
+        if self._behaviour and not attends and wanted != SPEAKING and now - self._since < self.config.dwell_s:
             return None  # asked again at the next event: a Tick at the latest
-        interrupts = urgent and self._speech(now)
+        interrupts = attends and self._speech(now)
         if interrupts:
             self._cut_id = self._utterance_id
             self._avatar_speaking = False
             self._speech_until = self._announced_until = float("-inf")
-        self._behaviour, self._since, self._manner = wanted, now, manner
+        # What answers the user's voice and its pauses is to be seen while he can still tell why.
+        urgent = attends or manner == _NODDING or (wanted == THINKING and self._behaviour == LISTENING)
+        if wanted != self._behaviour:
+            self._since = now  # a nod is no reason to listen for longer
+        self._behaviour, self._manner = wanted, manner
         return Instruction(
             behaviour=plan.behaviour if plan else wanted,
             text=plan.text if plan else self._wording(wanted),

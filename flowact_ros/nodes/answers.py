@@ -21,7 +21,6 @@ from flowact_ros.dialogue.turn import RULES
 from flowact_ros.nodes.base import FlowactNode
 from flowact_ros.nodes.planner_settings import ConversationFactory
 from flowact_ros.nodes.reply_speaker import ReplySpeaker
-from flowact_ros.vocabulary import LISTENING
 
 FLOOR_S = 1.0  # a user who spoke again: what he said may still have to be recognised
 OVERLAP_S = (
@@ -32,7 +31,7 @@ OVERLAP_S = (
 class Answers:
     """From activation to deactivation; all in the executor.
 
-    observe, behaviour: the rules' ear, and what they have the face do; now_s: their clock, for any thread.
+    observe, listens: the rules' ear, and whether they listen to the user; now_s: their clock, for any thread.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class Answers:
         node: FlowactNode,
         factory: ConversationFactory,
         observe: Callable[[Event], None],
-        behaviour: Callable[[], str],
+        listens: Callable[[], bool],
         now_s: Callable[[], float],
         proactive: bool,
     ) -> None:
         self._node, self._factory = node, factory
-        self._observe, self._behaviour, self._now_s = observe, behaviour, now_s
+        self._observe, self._listens, self._now_s = observe, listens, now_s
         self._woken = node.create_guard_condition(node.guard(self._on_news, "an answer"))
         node.add_entity(lambda: node.destroy_guard_condition(self._woken))
         self._speaker = ReplySpeaker(node, self._user_is_silent, self._on_heard)
@@ -130,7 +129,7 @@ class Answers:
 
     def _user_is_silent(self) -> bool:
         """An answer may begin; once it has, what breaks into it is a barge-in."""
-        return self._behaviour() != LISTENING and self._now_s() >= self._floor_until_s
+        return not self._listens() and self._now_s() >= self._floor_until_s
 
     def _on_news(self) -> None:
         now_s = self._now_s()

@@ -40,7 +40,6 @@ from flowact_ros.vocabulary import SPEAKING
 
 TICK_S = 0.1
 INTERRUPT_PATIENCE_S = 2.0  # a later stop would surprise more than it helps
-PAUSE_S = 0.25  # of silence in what the user says: longer than a plosive's, shorter than a sentence's end
 MIC_SILENT_S = 1.0  # a microphone that sends nothing for so long hears nobody
 
 
@@ -59,6 +58,12 @@ class InstructionPlanner(FlowactNode):
         Param("vad_hangover", 0.6, "[s] of silence after which the user has stopped", range=(0.05, 5.0)),
         Param("thinking_timeout", 4.0, "[s] of thinking if no answer comes", range=(0.0, 60.0)),
         Param("reaction", 1.8, "[s] a reaction (smile, laugh, surprise) lasts", range=(0.2, 10.0)),
+        Param(
+            "think_after",
+            0.16,
+            "[s] of a pause in the user's speech, after which the face thinks; 0: only when he has stopped",
+            range=(0.0, 5.0),
+        ),
         Param(
             "nod_after",
             2.5,
@@ -90,6 +95,7 @@ class InstructionPlanner(FlowactNode):
             barge_in=self.params["barge_in"],
             thinking_timeout_s=self.params["thinking_timeout"],
             reaction_s=self.params["reaction"],
+            think_after_s=self.params["think_after"],
             nod_after_s=self.params["nod_after"],
             dwell_s=self.params["dwell"],
             seed=self.params["seed"],
@@ -122,7 +128,7 @@ class InstructionPlanner(FlowactNode):
                 self,
                 self._factory,
                 self._observe,
-                lambda: self.behaviour,
+                lambda: self._planner is not None and self._planner.listens,
                 lambda: self._now_s(),
                 self.params["proactive"],
             )
@@ -172,11 +178,17 @@ class InstructionPlanner(FlowactNode):
             if self._voiced is None:  # who recognises speech hears better what is a voice
                 self._on_voice(self._heard_s, event.voiced)
         self._mic_s += len(pcm) / rate
+        self._tell_pause()
+
+    def _tell_pause(self) -> None:
+        """By this node's own detector: one that tells voices from noises is sure of a pause much later."""
+        assert self._vad is not None
+        if not self._vad.voiced:
+            return  # the end, for this one: whoever publishes `user_speaking` may still wait for it
         since_s = self._vad.quiet_since_s
-        paused = since_s is not None and self._mic_s - since_s >= PAUSE_S
-        if paused and not self._paused:
-            self._observe(UserPause(self._heard_s))
-        self._paused = paused
+        if since_s is not None or self._paused:
+            self._observe(UserPause(self._heard_s, 0.0 if since_s is None else self._mic_s - since_s))
+        self._paused = since_s is not None
 
     def _on_user_speaking(self, message: Bool) -> None:
         self._voiced = message.data

@@ -348,24 +348,95 @@ def test_a_plan_is_no_match_for_the_user() -> None:
     assert last.behaviour == LISTENING and last.interrupts
 
 
+def pause(start: float, seconds: float) -> list[Event]:
+    """As the node tells of it: with every 40 ms of the microphone, and when the voice goes on."""
+    steps = [UserPause(start + 0.04 * i, 0.04 * i) for i in range(1, round(seconds / 0.04) + 1)]
+    return [*steps, UserPause(start + seconds + 0.04, 0.0)]
+
+
+def talk(start: float, *pauses: tuple[float, float], end: float) -> list[Event]:
+    """Words with pauses at (when, seconds); the detector is sure of their end 0.6 s after it."""
+    inner = [event for at, seconds in pauses for event in pause(at, seconds)]
+    return [UserVoice(start, True), *inner, *pause(end, 0.56)[:-1], UserVoice(end + 0.6, False)]
+
+
+def test_a_pause_that_may_be_the_end_makes_it_think_at_once() -> None:
+    out = play(talk(1.0, end=3.0), 6.0)
+    assert [i.behaviour for _, i in out] == [IDLE, LISTENING, THINKING]  # the end itself is nothing new
+    at, thinks = out[-1]
+    assert at == pytest.approx(3.16) and thinks.priority == PRIORITY_URGENT and not thinks.interrupts
+    late = play(talk(1.0, end=3.0), 6.0, think_after_s=0.0)
+    thinks = [(round(at, 2), i.behaviour) for at, i in late if i.text not in NODS]
+    assert thinks[1:] == [(1.0, LISTENING), (3.6, THINKING)]
+
+
+def test_a_voice_that_goes_on_is_listened_to_again() -> None:
+    out = play(talk(1.0, (2.0, 0.36), end=4.0), 6.0, nod_after_s=0.0)
+    shown = [(round(at, 2), i.behaviour) for at, i in out][1:]
+    assert shown == [(1.0, LISTENING), (2.16, THINKING), (2.4, LISTENING), (4.32, THINKING)]
+    assert all(i.priority == PRIORITY_URGENT for _, i in out[1:])
+
+
+def test_who_pauses_once_is_given_more_time_until_he_has_ended() -> None:
+    turns = [
+        *talk(1.0, (2.0, 0.2), (3.0, 0.28), (3.5, 0.28), (4.0, 0.6), (5.5, 0.6), end=7.0),
+        *talk(9.0, end=11.0),
+    ]
+    out = play(sorted(turns, key=lambda event: event.time_s), 12.0, nod_after_s=0.0)
+    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.16, 4.32, 7.6, 11.16]
+
+
+def test_hardly_anything_said_is_hardly_all() -> None:
+    out = play(talk(1.0, (1.3, 0.28), end=1.9), 3.0)  # "Well, … no."
+    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.06]
+    assert [round(at, 2) for at, i in play(talk(1.0, end=1.4), 3.0) if i.behaviour == THINKING] == [1.72]
+
+
+def test_it_does_not_answer_before_the_user_has_ended() -> None:
+    planner = RulePlanner(RulePlannerConfig())
+    planner.observe(UserVoice(1.0, True))
+    planner.observe(UserPause(3.0, 0.2))
+    assert planner.behaviour == THINKING and planner.listens
+    planner.observe(UserVoice(3.4, False))
+    assert not planner.listens
+
+
+def test_a_pause_in_the_avatars_own_echo_is_nobodys() -> None:
+    events = [*speech(1, 6), UserVoice(2.0, True), *pause(4.0, 0.5)]
+    assert behaviours(events, 5.0) == [IDLE, SPEAKING]
+
+
 def test_pauses_of_a_user_who_talks_for_long_are_nodded_at() -> None:
     talk = [UserVoice(1.0, True), UserVoice(12.0, False)]
-    # The first comes too early, two of the others right after a nod.
-    pauses = [UserPause(at) for at in (2.0, 4.0, 5.0, 6.0, 9.0)]
-    out = [(at, i) for at, i in play([*talk, *pauses], 12.0) if i.behaviour == LISTENING]
+    # The first comes too early, two of the others right after a nod, one is too short.
+    pauses = [UserPause(at, 0.3) for at in (2.0, 4.0, 5.0, 6.0, 9.0)]
+    told = sorted([*talk, *pauses, UserPause(8.0, 0.2)], key=lambda event: event.time_s)
+    out = [(at, i) for at, i in play(told, 12.0, think_after_s=0.0) if i.behaviour == LISTENING]
     nods = [at for at, i in out if i.text in NODS]
     assert nods == [4.0, 9.0]
     assert [i.text in NODS for _, i in out] == [False, True, False, True, False]
-    assert [i.priority == PRIORITY_URGENT for _, i in out] == [True, False, False, False, False]
+    assert [i.priority == PRIORITY_URGENT for _, i in out] == [True, True, False, True, False]
     assert out[2][0] == pytest.approx(5.6, abs=0.06) and not any(i.interrupts for _, i in out)
+
+
+def test_who_goes_on_after_a_pause_that_seemed_the_end_is_nodded_at() -> None:
+    out = play(talk(1.0, (4.0, 0.2), (9.0, 0.28), end=10.5), 12.0)
+    assert [(round(at, 2), i.behaviour, i.text in NODS) for at, i in out][1:] == [
+        (1.0, LISTENING, False),
+        (4.16, THINKING, False),
+        (4.24, LISTENING, True),
+        (pytest.approx(5.85, abs=0.06), LISTENING, False),
+        (9.28, LISTENING, True),  # for the second pause it waits longer, and nods
+        (10.82, THINKING, False),
+    ]
 
 
 @pytest.mark.parametrize(
     ("events", "settings"),
     [
-        ([UserVoice(1.0, True), UserPause(9.0)], {"nod_after_s": 0.0}),
-        ([UserPause(9.0)], {}),
-        ([UserVoice(1.0, True), UserVoice(8.9, False), UserPause(9.0)], {}),
+        ([UserVoice(1.0, True), UserPause(9.0, 0.5)], {"nod_after_s": 0.0}),
+        ([UserPause(9.0, 0.5)], {}),
+        ([UserVoice(1.0, True), UserVoice(8.9, False), UserPause(9.0, 0.5)], {}),
     ],
 )
 def test_nobody_else_is_nodded_at(events: list[Event], settings: dict) -> None:
@@ -373,8 +444,8 @@ def test_nobody_else_is_nodded_at(events: list[Event], settings: dict) -> None:
 
 
 def test_a_pause_in_words_that_break_into_speech_does_not_interrupt_twice() -> None:
-    events = [*speech(1.0, 9.0), UserVoice(3.0, True), UserPause(6.0), UserVoice(8.0, False)]
-    out = [i for _, i in play(events, 8.0, barge_in=True) if i.behaviour == LISTENING]
+    events = [*speech(1.0, 9.0), UserVoice(3.0, True), UserPause(6.0, 0.3), UserVoice(8.0, False)]
+    out = [i for _, i in play(events, 8.0, barge_in=True, think_after_s=0.0) if i.behaviour == LISTENING]
     assert [i.interrupts for i in out] == [True, False, False] and out[1].text in NODS
 
 

@@ -346,7 +346,7 @@ def test_a_model_that_hears_is_sent_the_last_of_the_users_voice(stage: Any) -> N
 
 
 def test_pauses_of_the_microphone_are_nodded_at(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    talk = stage(nod_after=2.0)
+    talk = stage(nod_after=2.0, think_after=0.0)
     clock = [time.monotonic()]
     monkeypatch.setattr(talk.planner, "_now_s", lambda: clock[0])
     buzz = 0.2 * np.sign(np.sin(np.arange(640) / 16_000 * 2 * np.pi * 200 + 0.01)).astype(np.float32)
@@ -357,6 +357,28 @@ def test_pauses_of_the_microphone_are_nodded_at(stage: Any, monkeypatch: pytest.
     talk.until(lambda: talk.avatar.instructions[-1].text in NODS, "a nod")
     texts = [i.text for i in talk.avatar.instructions if i.behaviour == Instruction.LISTENING]
     assert [text in NODS for text in texts] == [False, True]  # by the second pause: the first is too short
+
+
+def test_a_pause_of_the_microphone_makes_it_think_until_the_voice_goes_on(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = stage()
+    clock = [time.monotonic()]
+    monkeypatch.setattr(talk.planner, "_now_s", lambda: clock[0])
+    buzz = 0.2 * np.sign(np.sin(np.arange(640) / 16_000 * 2 * np.pi * 200 + 0.01)).astype(np.float32)
+    shown = []
+    # A plosive, a pause, and an end that a recogniser's detector takes for one later than the node's own does.
+    talk.planner._on_user_speaking(Bool(data=True))
+    monkeypatch.setattr(talk.planner, "count_publishers", lambda name: 1)
+    for sound, blocks in ((buzz, 25), (0 * buzz, 3), (buzz, 5), (0 * buzz, 5), (buzz, 10), (0 * buzz, 20)):
+        for _ in range(blocks):
+            clock[0] += 0.04
+            talk.planner._on_mic(audio_message(sound, 16_000, to_time(0)))
+        shown.append(talk.planner.behaviour)
+    assert shown == ["listening", "listening", "listening", "thinking", "listening", "thinking"]
+    assert not talk.planner._vad.voiced and talk.planner._planner.listens
+    talk.planner._on_user_speaking(Bool(data=False))
+    assert talk.planner.behaviour == "thinking" and not talk.planner._planner.listens
 
 
 def test_without_a_persona_nobody_answers(stage: Any) -> None:
