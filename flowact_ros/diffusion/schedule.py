@@ -23,9 +23,14 @@ def shift_time(u: Tensor, shift: float) -> Tensor:
     return shift * u / (1 + (shift - 1) * u)
 
 
-def step_sigmas(config: SchedulerConfig) -> tuple[float, ...]:
-    """The `steps` noise levels of one chunk, from 1 downwards, and a final 0."""
-    u = torch.linspace(1, 0, config.steps + 1, dtype=torch.float64)
+def unshift_time(sigma: float, shift: float) -> float:
+    """The u that `shift_time` maps to `sigma`."""
+    return sigma / (shift - (shift - 1) * sigma)
+
+
+def step_sigmas(config: SchedulerConfig, start: float = 1.0) -> tuple[float, ...]:
+    """The `steps` noise levels of one chunk, from `start` (1: pure noise) downwards, and a final 0."""
+    u = torch.linspace(unshift_time(start, config.shift), 0, config.steps + 1, dtype=torch.float64)
     return tuple(shift_time(u, config.shift).tolist())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -29,6 +30,11 @@ RANGES = {  # option -> what it must lie in
     "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
+    "self_forcing": (0.0, 1.0),
+    "self_forcing_noise": (0.05, 1.0),
+    "self_forcing_steps": (1, 50),
+    "self_forcing_refresh": (1, 1_000_000),
+    "self_forcing_clips": (1, 100_000),
 }
 LONGEST_LINE = 300  # characters of an error
 
@@ -48,6 +54,16 @@ def parser() -> argparse.ArgumentParser:
         "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
     )
     motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
+    for name, kind, default, what in (
+        ("", float, 0.0, "share of the rows whose memory the model made itself (self-forcing variant)"),
+        ("-noise", float, 0.7, "level to which true motion is noised for that"),
+        ("-steps", int, 2, "evaluations that denoise it again"),
+        ("-refresh", int, 200, "training steps until it is made anew"),
+        ("-clips", int, 64, "clips that it is made of each time"),
+    ):
+        motion.add_argument(
+            f"--self-forcing{name}", type=kind, default=default, help=f"{what} (default: {default})"
+        )
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
 
     renderer = stages.add_parser(
@@ -108,7 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, (least, most) in RANGES.items():
         value = getattr(args, name, None)
         if value is not None and not least <= value <= most:
-            print(f"flowact train: --{name} is {value}; it must lie in {least} .. {most}", file=sys.stderr)
+            option = name.replace("_", "-")
+            print(f"flowact train: --{option} is {value}; it must lie in {least} .. {most}", file=sys.stderr)
             return 2
     try:
         return STAGES[args.stage](args)
@@ -143,13 +160,26 @@ def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contrac
 
 def _motion(args: argparse.Namespace) -> int:
     from flowact_ros.data.performances import describe
-    from flowact_ros.training.stages.adaptation import Adaptation, evaluate
+    from flowact_ros.training.free_running import evaluate
+    from flowact_ros.training.stages.adaptation import Adaptation
+    from flowact_ros.training.stages.self_forcing import SelfForcing
 
     torch.set_num_threads(args.threads)
     check_device(args.device)
     torch.manual_seed(args.seed)
-    method = Adaptation(preset(args.preset), args.data, args.heldout, batch=args.batch)
+    self_forcing = SelfForcing(
+        share=args.self_forcing,
+        noise=args.self_forcing_noise,
+        steps=args.self_forcing_steps,
+        refresh=args.self_forcing_refresh,
+        clips=args.self_forcing_clips,
+    )
+    method = Adaptation(
+        preset(args.preset), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
+    )
     about = {"data": [describe(folder) for folder in args.data], "batch": args.batch}
+    if self_forcing.share:
+        about["self_forcing"] = asdict(self_forcing)
     config = _trainer_config(
         args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
     )

@@ -14,7 +14,7 @@ import signal
 import time
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,19 @@ class Method(Protocol):
     def sheet(self, module: nn.Module, path: Path) -> dict[str, float]:
         """Write a sample sheet of `module` (the EMA) to `path` and return figures to log beside it."""
         ...
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A method with material that the model itself makes now and then, which is saved with the run."""
+
+    def refresh(self, ema: dict[str, Tensor], iteration: int, generator: torch.Generator) -> None:
+        """Called before each step; makes the material anew where it is due."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +131,8 @@ class Trainer:
         self.ema = moved(state["ema"], torch.device(self.config.device))
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.slices, self.warm_from = state.get("slices", []), state.get("warm_from", 0)
+        if isinstance(self.method, Refreshing) and "method" in state:  # older runs have none
+            self.method.load_state_dict(state["method"])
 
     def save(self) -> None:
         partial = self.config.run / "state.partial"
@@ -130,6 +145,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "slices": self.slices,
                 "warm_from": self.warm_from,
+                **({"method": self.method.state_dict()} if isinstance(self.method, Refreshing) else {}),
             },
             partial,
         )
@@ -157,11 +173,16 @@ class Trainer:
             not stopped and self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes
         ):
             # the generator depends on the iteration only: a resumed run draws what an unbroken one would
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.iteration)
+            seed = config.seed * 1_000_003 + self.iteration
+            generator = torch.Generator().manual_seed(seed)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate()
+            precision = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+            if isinstance(method, Refreshing):
+                with precision:
+                    method.refresh(self.ema, self.iteration, torch.Generator().manual_seed(seed))
             batch = moved(method.batch(generator, self.iteration), device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            with precision:
                 losses = method.step(batch, self.iteration)
             losses["loss"].backward()
             norm = nn.utils.clip_grad_norm_(method.module.parameters(), config.clip)

@@ -17,9 +17,12 @@ from flowact_ros.models.codec.motion import control_index, neutral, normalise
 from flowact_ros.models.config import debug
 from flowact_ros.models.dit import KIND, Condition, DiT
 from flowact_ros.training.export import export_denoiser
+from flowact_ros.training.free_running import free_running
+from flowact_ros.training.losses import changes
 from flowact_ros.training.main import main as train
 from flowact_ros.training.motion_figures import blinks_a_minute, correlation, figures, jump
-from flowact_ros.training.stages.adaptation import Adaptation, changes, free_running
+from flowact_ros.training.stages.adaptation import Adaptation
+from flowact_ros.training.stages.windows import groups, tasks, window
 from flowact_ros.training.trainer import Trainer, TrainerConfig, moved
 
 CONFIG = debug()
@@ -80,25 +83,24 @@ def test_training_sees_what_the_live_stream_sees(tmp_path: Path) -> None:
     ):
         batch = batch_of(method, kind)
         ends = np.cumsum(batch.sizes)
-        reference, entries = method._memory(batch, ends)
-        seen = 0
-        for layouts in method._groups(batch, ends):
-            for layout in layouts:
-                noise, sigma, clean, audio, text, memory = method._window(
-                    batch, ends, layout, reference, entries
-                )
+        seen, every = 0, zip(groups(batch, CONFIG.memory.long_term), tasks(batch, method.module), strict=True)
+        for layouts, (task,) in every:
+            rows = len(task.clean) // len(layouts)
+            for place, layout in enumerate(layouts):
+                clean = window(batch, layout)[2]
+                assert torch.equal(clean, task.clean[place * rows : (place + 1) * rows])
                 bank = MemoryBank.start(method.module, batch.reference)
                 for chunk in range(layout.chunk):
                     slots = slice(int(ends[chunk]) - batch.sizes[chunk], int(ends[chunk]))
                     latents = (batch.motion + batch.disturbance)[:, slots]
                     bank = bank.commit(method.module, latents, batch.condition.slots(slots.start, slots.stop))
                 assert layout.ages == tuple(bank.latents - entry.index for entry in bank.entries)
-                rows = len(noise)
                 live = [bank.reference, *(entry.cache for entry in bank.entries)]
-                for layer, (key, value) in enumerate(memory):
-                    for found, wanted in ((key, 0), (value, 1)):
+                for layer, pair in enumerate(task.past):
+                    for wanted, found in enumerate(pair):
                         whole = torch.cat([cache[layer][wanted] for cache in live], 2)[:rows]
-                        torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+                        own = found[place * rows : (place + 1) * rows]
+                        torch.testing.assert_close(own, whole, rtol=1e-4, atol=1e-5)
                 seen += 1
         assert seen == len(batch.sizes) - batch.history + 1  # one of each chunk, and one of several
 
