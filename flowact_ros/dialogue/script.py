@@ -7,6 +7,7 @@ turns:
   - say: When do you open?
   - wav: question.wav    # recorded, beside the script; say, if given, is what it says
     say: How much is a ticket?
+  - say: ["Well,", 0.4, "I do not know."]   # a number is silence [s]
   - say: Thank you, that is enough.
     break_in: 0.8        # [s] after the answer before it began to sound
 """
@@ -31,6 +32,7 @@ MAX_BYTES = 256 << 10
 MAX_TURNS = 1000
 QUIET = 0.02  # of a turn's peak: what is quieter at its ends is not voice
 FRAME = SAMPLE_RATE // 100
+LONGEST_PAUSE_S = 5.0
 _KEYS = ("say", "wav", "break_in")
 
 
@@ -40,11 +42,13 @@ class ScriptError(ValueError):
 
 @dataclass(frozen=True)
 class ScriptTurn:
-    """say: its words, "" if not known; wav: a recording of it; break_in_s: None waits for the answer's end."""
+    """say: its words, "" if not known; wav: a recording of it; break_in_s: None waits for the answer's end; parts: its
+    words with silences [s] between them, empty if there are none."""
 
     say: str = ""
     wav: Path | None = None
     break_in_s: float | None = None
+    parts: tuple[str | float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,29 @@ def _turn(at: int, entry: Any, folder: Path) -> ScriptTurn:
     if not isinstance(entry, dict) or not set(entry) <= set(_KEYS) or not {"say", "wav"} & set(entry):
         raise ScriptError(f"turns[{at}] must be a text, or have say or wav, and may have break_in")
     wav = folder / _text(f"turns[{at}].wav", entry["wav"]) if "wav" in entry else None
-    say = _text(f"turns[{at}].say", entry["say"]) if "say" in entry else ""
+    said, key, parts = entry.get("say", ""), f"turns[{at}].say", ()
+    if isinstance(said, list):
+        parts = _parts(key, said)
+        if wav is not None:
+            raise ScriptError(f"{key} must be a text beside a wav: a recording has pauses of its own")
+        said = " ".join(part for part in parts if isinstance(part, str))
+    say = _text(key, said) if "say" in entry else ""
     after = entry.get("break_in")
     if after is not None:
         after = _number(f"turns[{at}].break_in", after, 0.0, 60.0)
-    return ScriptTurn(say, wav, after)
+    return ScriptTurn(say, wav, after, parts)
+
+
+def _parts(key: str, value: list[Any]) -> tuple[str | float, ...]:
+    """Texts with one silence between any two."""
+    if len(value) % 2 == 0:
+        raise ScriptError(
+            f"{key} must be texts with a number of seconds between any two, not {value!r}"[:200]
+        )
+    return tuple(
+        _number(f"{key}[{at}]", part, 0.0, LONGEST_PAUSE_S) if at % 2 else _text(f"{key}[{at}]", part)
+        for at, part in enumerate(value)
+    )
 
 
 def _text(key: str, value: Any) -> str:
@@ -130,8 +152,15 @@ def sound_of(turn: ScriptTurn, script: Script) -> np.ndarray:
         if turn.wav is not None:
             pcm = resample(*read_audio(turn.wav), SAMPLE_RATE)
         else:
-            synthesizer = load_synthesizer(script.voice)
-            pcm = synthesizer.synthesize(turn.say, rate=script.rate, pitch=script.pitch).pcm
+            voice = load_synthesizer(script.voice)
+            form = {"rate": script.rate, "pitch": script.pitch}
+            sounds = [
+                np.zeros(round(part * SAMPLE_RATE), np.float32)
+                if isinstance(part, float)
+                else trimmed(voice.synthesize(part, **form).pcm)
+                for part in turn.parts or (turn.say,)
+            ]
+            pcm = np.concatenate(sounds)
     except (MediaError, SynthesizerError) as error:
         raise ScriptError(str(error)) from error
     return trimmed(pcm)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`flowact bench dialogue`: how soon a user is reacted to, answered, and let in when he interrupts.
 
-    flowact bench dialogue                                # 50 turns, about 7 minutes; the persona's replies answer
+    flowact bench dialogue                                # 50 turns, about 6 minutes; the persona's replies answer
     flowact bench dialogue --planner embedded             # SmolLM2-135M in the planner's process
     flowact bench dialogue --planner openai --url http://127.0.0.1:11434/v1 --model NAME
     flowact bench dialogue --turns 8 --listen script      # without a recogniser: its words, 0.6 s after the voice
 
 A synthetic voice says the turns of a script into `mic`; all nodes and one page client run. Times are counted from the
 last sample of the user's voice (of an interruption: from the first) to the arrival at a subscriber, which is 80 ms
-before a frame is to be seen. `first_answer_s` leaves out sentences that only say that there is no answer. Nothing else
-should run on the machine meanwhile.
+before a frame is to be seen. `first_answer_s` leaves out sentences that only say that there is no answer;
+`false_reactions` counts faces that took a pause for the end. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def summary(seen: dict[str, Any], args: argparse.Namespace, load_before: float) 
         "fallbacks": int(planner.get("fallbacks", 0)),
         "broken_off": int(planner.get("broken_off", 0)),
         **{name: percentiles(values) for name, values in after.items()},
+        "false_reactions": sum(turn["false_reactions"] for turn in turns),
         "counts": {name: len(values) for name, values in after.items()},
         "barge_in_reason": ""
         if after["barge_in_s"]
@@ -165,7 +166,7 @@ def _line(turn: dict[str, Any]) -> dict[str, Any]:
         for name in ("reacted_s", "heard_s", "planned_s", "spoken_s", "answered_s", "rested_s")
         if turn[name] is not None and end is not None
     }
-    return {name: turn[name] for name in ("said", "heard", "answer", "broke_in")} | times
+    return {name: turn[name] for name in ("said", "heard", "answer", "broke_in", "false_reactions")} | times
 
 
 def show(result: dict[str, Any]) -> None:
@@ -183,6 +184,12 @@ def show(result: dict[str, Any]) -> None:
             most = TARGETS.get((name, share))
             count = result["counts"][name]
             report.add(f"{name}.{share}", f"{text}, {share} of {count}", value, "s", most=most)
+    report.add(
+        "false_reactions",
+        "pauses taken for the end, a turn",
+        result["false_reactions"] / max(1, result["turns"]),
+        digits=2,
+    )
     report.add("fps", "frames a second", result["fps"], least=24.9, digits=2)
     report.add(
         "repeated", "frames repeated a minute", result["repeated_a_minute"], most=REPEATED_A_MINUTE, digits=1

@@ -33,7 +33,8 @@ class TurnTimes:
 
     began_s, ended_s: his voice; reacted_s: the face first showed that it was over; heard_s: its final text, planned_s:
     the first sentence of the answer, spoken_s: the first frame with sound of an answer, answered_s: of a sentence that
-    is no filler; rested_s: the first frame without the speech that he broke into.
+    is no filler; rested_s: the first frame without the speech that he broke into. false_reactions: how often the face
+    showed that it was over, and it was not.
     """
 
     said: str
@@ -48,6 +49,7 @@ class TurnTimes:
     rested_s: float | None = None
     heard: str = ""
     answer: str = ""
+    false_reactions: int = 0
 
 
 class DialogueWatch:
@@ -120,6 +122,9 @@ class DialogueWatch:
         with self._changed:
             if self._turn is not None:
                 self._turn.began_s, self._turn.ended_s = began_s, ended_s
+                if self._turn.false_reactions and self._shows(AvatarState.THINKING):
+                    self._turn.false_reactions -= 1  # it was the end: his last sounds were hardly to be heard
+                    self._turn.reacted_s = max(self._state_s, ended_s)
 
     def wait_spoken(self, turn: TurnTimes) -> bool:
         """Until the answer begins to sound; False if none came."""
@@ -142,6 +147,9 @@ class DialogueWatch:
         with self._changed:
             self._changed.wait_for(lambda: done() or self._stopped, seconds)
             return done()
+
+    def _shows(self, behaviour: int) -> bool:
+        return self._state is not None and self._state.behaviour == behaviour
 
     def _at_rest(self) -> bool:
         state = self._state
@@ -181,7 +189,10 @@ class DialogueWatch:
     def _on_state(self, message: AvatarState) -> None:
         now = time.monotonic()
         with self._changed:
+            listened = self._shows(AvatarState.LISTENING)
             self._state, self._state_s, turn = message, now, self._turn
+            if turn is not None and turn.ended_s is None and listened and self._shows(AvatarState.THINKING):
+                turn.false_reactions += 1
             over = turn is not None and turn.ended_s is not None and turn.reacted_s is None
             if turn is not None and over and message.behaviour in REACTIONS:
                 turn.reacted_s = now

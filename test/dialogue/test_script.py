@@ -53,6 +53,10 @@ def test_the_shipped_scripts_are_right(name: str) -> None:
         ("turns: [a]\nvoices: b", "the keys are turns"),
         ("turns: []", "turns must be a list of 1 to 1000 entries"),
         ("turns: hello", "turns must be a list"),
+        ("turns: [{say: [a, 0.3]}]", "turns[0].say must be texts with a number of seconds between any two"),
+        ("turns: [{say: [a, b, c]}]", "turns[0].say[1] must be 0 … 5, not 'b'"),
+        ("turns: [{say: [a, 1, ' ']}]", "turns[0].say[2] must be a text"),
+        ("turns: [{say: [a, 1, b], wav: c.wav}]", "turns[0].say must be a text beside a wav"),
         ("turns: [3]", "turns[0] must be a text, or have say or wav"),
         ("turns: [{break_in: 1}]", "turns[0] must be a text, or have say or wav"),
         ("turns: ['  ']", "turns[0].say must be a text"),
@@ -100,3 +104,12 @@ def test_a_text_is_spoken_lower_than_the_avatar() -> None:
     pcm = sound_of(script.turns[0], script)
     assert 0.5 < len(pcm) / SAMPLE_RATE < 3.0
     assert not np.array_equal(pcm[:5000], sound_of(script.turns[0], Script(script.turns))[:5000])
+
+
+def test_a_turn_may_have_pauses(tmp_path: Path) -> None:
+    pytest.importorskip("hibari", reason="the voice of the package hibari-tts is not installed")
+    script = load(tmp_path, "turns:\n  - {say: [Well, 0.4, I do not know.]}\n")
+    assert script.turns == (ScriptTurn("Well I do not know.", parts=("Well", 0.4, "I do not know.")),)
+    pcm = sound_of(script.turns[0], script)
+    silent = np.flatnonzero(np.convolve(pcm != 0, np.ones(9000), "valid") == 0)
+    assert len(silent) and silent[-1] - silent[0] < 1200  # 0.4 s at one place

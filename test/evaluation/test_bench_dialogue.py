@@ -17,6 +17,7 @@ PROMISED = {
     "barge_in_s": {"p50", "p95"},
     "first_answer_s": {"p50", "p95"},
     "turns": None,
+    "false_reactions": None,
     "fallbacks": None,
     "planner_backend": None,
     "repeated_frames": None,
@@ -25,7 +26,7 @@ PROMISED = {
 }
 SCRIPT = """
 turns:
-  - When do you open? And who are you?
+  - say: ['When do you open?', 0.5, 'And who are you?']
   - {say: 'What is a galaxy?', break_in: 0.3}
 """
 
@@ -57,7 +58,15 @@ def test_two_turns_with_all_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def turn(**times: float | None) -> dict:
     names = ("began_s", "ended_s", "reacted_s", "heard_s", "planned_s", "spoken_s", "answered_s", "rested_s")
-    return {"said": "a b", "heard": "a c", "answer": "", "broke_in": False, **dict.fromkeys(names), **times}
+    return {
+        "said": "a b",
+        "heard": "a c",
+        "answer": "",
+        "broke_in": False,
+        "false_reactions": 1,
+        **dict.fromkeys(names),
+        **times,
+    }
 
 
 def test_figures_are_those_of_the_turns_that_have_them() -> None:
@@ -90,6 +99,7 @@ def test_figures_are_those_of_the_turns_that_have_them() -> None:
     assert result["barge_in_s"] == {"p50": 0.4, "p95": 0.4} and result["first_answer_s"]["p50"] == 2.5
     assert result["first_sentence_s"] == {"p50": None, "p95": None}
     assert (result["fallbacks"], result["repeated_a_minute"], result["answered"]) == (1, 3.0, 2)
+    assert result["false_reactions"] == 3
     assert result["word_error_rate"] == 0.5 and result["fps"] == 25.0
     result = bench_dialogue.summary({**seen, "turns": turns[:1]}, args, 0.5)
     assert result["barge_in_s"]["p95"] is None and "no turn broke into" in result["barge_in_reason"]
