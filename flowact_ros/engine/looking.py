@@ -50,6 +50,10 @@ class Looking:
         self._jumped = now
         return True
 
+    def release(self) -> None:
+        """The point is looked at no longer."""
+        self._point, self._given = None, -math.inf
+
     def target(self, now: float, latent: int, speaking: bool) -> Pair | None:
         """What the step from `latent` on is to look at. Asked once a step."""
         self._given = min(self._given, now)  # a clock that was set back

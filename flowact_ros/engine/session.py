@@ -172,6 +172,12 @@ class Session:
             self._alive()
             self._stream.look_at(x, y)
 
+    def look_away(self) -> None:
+        """From the point given last, before its time is over."""
+        with self._cond:
+            self._alive()
+            self._stream.look_away()
+
     def set_reference(self, reference: Reference | np.ndarray, reference_id: str = "") -> str:
         """One clean cut to another character. Returns its id. Raises ReferenceError_ if the image cannot become one."""
         with self._cond:

@@ -152,6 +152,10 @@ class Stream:
         if self.looking.give(x, y, self.now()):
             self.want_rewind()
 
+    def look_away(self) -> None:
+        """From the point given last; takes effect with the next step."""
+        self.looking.release()
+
     def reset(self, reference: Reference | None = None) -> None:
         """One clean cut: the next step starts from the reference alone (another one, if given)."""
         self.reference = reference or self.reference

@@ -27,8 +27,13 @@ def test_a_point_counts_for_a_while() -> None:
     assert looking.target(11.0, 0, True) == looking.target(12.0, 0, False) == (0.5, -0.25)
     assert looking.target(12.1, 0, False) is None and looking.target(11.0, 0, False) is None
     looking.give(1.0, 0.0, 20.0)
-    assert looking.target(5.0, 0, False) == looking.target(7.0, 0, False) == (1.0, 0.0)  # the clock was set back
+    assert (
+        looking.target(5.0, 0, False) == looking.target(7.0, 0, False) == (1.0, 0.0)
+    )  # the clock was set back
     assert looking.target(7.1, 0, False) is None
+    looking.give(1.0, 0.0, 30.0)
+    looking.release()
+    assert looking.target(30.0, 0, False) is None
 
 
 def test_only_what_is_far_away_is_hurried_and_not_all_the_time() -> None:
@@ -96,6 +101,17 @@ def test_a_session_looks_and_looks_back() -> None:
     assert {record.look for record in sim.records} == {None, (1.0, 0.0)}
     for live, again in zip(sim.frames, replayed(sim)):
         np.testing.assert_array_equal(live.rgb, again.rgb)
+        np.testing.assert_array_equal(live.motion, again.motion)
+
+
+def test_it_looks_away_before_the_point_is_old() -> None:
+    sim = Simulation()
+    sim.at(2.0, lambda: sim.session.look_at(1.0, 0.0))
+    sim.at(3.0, lambda: sim.session.look_away())
+    sim.run(5)
+    x = eyes(sim.frames)
+    assert x.max() > 0.4 and not x[-3:].any()
+    for live, again in zip(sim.frames, replayed(sim)):
         np.testing.assert_array_equal(live.motion, again.motion)
 
 
