@@ -44,7 +44,7 @@ from flowact_ros.nodes.params import ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.say_server import SayServer
-from flowact_ros.nodes.skill_say import SkillServer, ros4hri_say
+from flowact_ros.nodes.skills import Skills
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class AvatarGenerator(FlowactNode):
         self._session: Session | None = None
         self._publisher: FramePublisher | None = None
         self._say: SayServer | None = None
+        self._skills: Skills | None = None
         self._records: RecordPublisher | None = None
         self._alone: UninstructedBehaviour | None = None
         self._kept = KeptReference(self.get_fully_qualified_name())
@@ -113,9 +114,7 @@ class AvatarGenerator(FlowactNode):
         self._warm_up()
         # Requests are answered in the inactive state as well: that the avatar is not active.
         self._say = SayServer(self)
-        skill = ros4hri_say()
-        if skill is not None:
-            SkillServer(self, skill)
+        self._skills = Skills(self)
         # Encoding a picture takes seconds, in which somebody may want to interrupt.
         self.add_slow_service(SetReference, topics.SET_REFERENCE, self._set_reference)
         self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
@@ -141,7 +140,9 @@ class AvatarGenerator(FlowactNode):
         from flowact_ros.engine.characters import list_characters, load_character
 
         self._chosen = self._kept.take() or self._chosen
-        if self._chosen is not None:  # the character stays the same when the process or the stream starts anew
+        if (
+            self._chosen is not None
+        ):  # the character stays the same when the process or the stream starts anew
             self.get_logger().info(f"goes on with {self._chosen[1]}, which set_reference had chosen")
             return self._chosen
         path, name = self.params["reference_image"], self.params["character"]
@@ -163,7 +164,9 @@ class AvatarGenerator(FlowactNode):
         assert self._pipeline is not None  # `load` made it
         self.add_entity(forward(self.get_logger()))
         self._decode = AudioDecoder(self.get_logger().warning)
-        self._screen = Screen(self.params["screen_width"], self.params["screen_height"], self.params["eye_depth"])
+        self._screen = Screen(
+            self.params["screen_width"], self.params["screen_height"], self.params["eye_depth"]
+        )
         self._records = RecordPublisher(self)
         self._captions = CaptionPublisher(self)
         self._metrics = self.add_publisher(StreamMetrics, topics.METRICS)
@@ -197,6 +200,10 @@ class AvatarGenerator(FlowactNode):
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_subscription(PointStamped, topics.LOOK_AT, self._on_look_at)
+        if self._skills is not None:
+            self._skills.attach(
+                self._on_look_at, session.look_away, lambda: publisher.speaking, self._on_instruction
+            )
         self.add_timer(1.0, self._publish_metrics)
         self.add_timer(TEND_S, self._tend)
         session.start()
@@ -219,6 +226,8 @@ class AvatarGenerator(FlowactNode):
     def end(self) -> None:
         if self._say is not None:
             self._say.detach()
+        if self._skills is not None:
+            self._skills.detach()
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -228,7 +237,7 @@ class AvatarGenerator(FlowactNode):
             self._publisher = None
 
     def unload(self) -> None:
-        self._pipeline = self._reference = self._say = self._alone = self._records = None
+        self._pipeline = self._reference = self._say = self._skills = self._alone = self._records = None
         gc.unfreeze()
         gc.collect()
         give_memory_back()

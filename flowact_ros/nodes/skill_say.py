@@ -54,12 +54,16 @@ def skill_of(kind: Any, result_kind: Any) -> Skill:
         return told
 
     def result(code: int, reason: str) -> Any:
-        answer = kind.Result()
-        answer.result.error_code = codes.get(code, result_kind.ROS_EOTHER)
-        answer.result.error_msg = reason
-        return answer
+        return skill_result(kind, codes.get(code, result_kind.ROS_EOTHER), reason)
 
     return Skill(kind, lambda goal: Say.Goal(text=goal.input, priority=goal.meta.priority), feedback, result)
+
+
+def skill_result(kind: Any, code: int, reason: str) -> Any:
+    """The result of an action of ROS4HRI: a `std_skills/msg/Result` is in each of them."""
+    answer = kind.Result()
+    answer.result.error_code, answer.result.error_msg = code, reason
+    return answer
 
 
 class SkillServer:

@@ -44,6 +44,8 @@ NEEDS_ROS = (
     "test_say_text.py",
     "test_demo_text.py",
     "test_skill_say.py",
+    "test_skill_look_at.py",
+    "test_ros4hri_messages.py",
     "test_look_point.py",
     "test_captions.py",
     "test_motion_topic.py",

@@ -163,11 +163,11 @@ class Voice(Node):
 
 
 @contextmanager
-def say_program(*others: Callable[[Any], Any]) -> Iterator[Caller]:
+def say_program(*others: Callable[[Any], Any], mouth_kind: type[Mouth] = Mouth) -> Iterator[Caller]:
     """Mouth and `others` (made with the context) are spun by a thread of their own, the program by the test."""
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
-    mouth, node = Mouth("mouth", context=context), rclpy.create_node("program", context=context)
+    mouth, node = mouth_kind("mouth", context=context), rclpy.create_node("program", context=context)
     beside = [other(context) for other in others]
     spinning, executor = (SingleThreadedExecutor(context=context) for _ in range(2))
     for served in (mouth, *beside):
