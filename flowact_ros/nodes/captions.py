@@ -3,6 +3,7 @@
 
 `header.frame_id` tells who speaks. The text of the avatar's captions is that of the sentence being spoken, as far as
 it is spoken; the last one of a sentence is final. Where times of words are not known a sentence comes as a whole.
+Where hri_actions_msgs is installed, whole sentences are on `closed_captions` as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from builtin_interfaces.msg import Time
 from flowact_msgs.msg import Transcript
 from flowact_ros.dialogue.speech_text import SpokenText
 from flowact_ros.nodes import topics
+from flowact_ros.nodes.closed_caption import ClosedCaptions, closed_caption_type
 from flowact_ros.nodes.convert import to_time
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class CaptionPublisher:
 
     def __init__(self, node: FlowactNode) -> None:
         self._publisher = node.add_publisher(Transcript, topics.CAPTIONS)
+        kind = closed_caption_type()
+        self._closed = ClosedCaptions(node, kind) if kind else None
         node.add_subscription(Transcript, topics.TRANSCRIPT, self._heard)
         node.add_subscription(Transcript, topics.SPEECH_TEXT, self._told)
         self._lock = threading.Lock()
@@ -45,6 +49,8 @@ class CaptionPublisher:
     def _heard(self, message: Transcript) -> None:
         message.header.frame_id = USER
         self._publisher.publish(message)
+        if self._closed is not None and message.final and message.text:
+            self._closed.heard(message.text, message.locale)
 
     def _told(self, message: Transcript) -> None:
         with self._lock:
@@ -62,8 +68,9 @@ class CaptionPublisher:
         if frame.utterance_id != self._name:
             self._close(stamp_ns)
             self._name, self._by_words = frame.utterance_id, False
+        sentence = None
         if said is not None and said[0].sentences:
-            caption = said[0].caption(said[1])
+            caption, sentence = said[0].caption(said[1]), said[0].sentence(said[1])
             self._by_words = True
         elif self._by_words:
             return  # its goal was interrupted, and its last frames leave: no more of it was said
@@ -71,7 +78,14 @@ class CaptionPublisher:
             with self._lock:
                 caption = self._texts.get(self._name, ""), False
         if caption[0] and caption != self._shown:
+            if self._closed is not None and self._begins:
+                self._closed.said(sentence.text if sentence is not None else caption[0])
             self._show(caption, stamp_ns)
+
+    @property
+    def _begins(self) -> bool:
+        """The next caption is the first one of its sentence."""
+        return not self._shown[0] or self._shown[1]
 
     def _close(self, stamp_ns: int) -> None:
         """The utterance is over; its last caption is final, whatever happened to it."""
@@ -82,7 +96,7 @@ class CaptionPublisher:
 
     def _show(self, caption: tuple[str, bool], stamp_ns: int) -> None:
         stamp = to_time(stamp_ns)
-        if not self._shown[0] or self._shown[1]:
+        if self._begins:
             self._start = stamp
         self._shown = caption
         text, final = caption

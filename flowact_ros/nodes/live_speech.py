@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowact_msgs.msg import Transcript
+from flowact_ros.nodes.closed_caption import ros4hri_locale
 
 
 def live_speech_type() -> type | None:
@@ -26,6 +27,8 @@ def live_speech(kind: type, transcript: Transcript) -> Any:
     else:
         message.incremental = transcript.text
     message.confidence = float(max(transcript.confidence, 0.0))
-    if hasattr(message, "locale"):  # newer releases only
-        message.locale = transcript.locale
+    if hasattr(message, "locale"):
+        message.locale = ros4hri_locale(transcript.locale)
+    else:  # releases before had BCP 47 as it is
+        message.language = transcript.locale
     return message

@@ -25,6 +25,7 @@ STATE = "state"
 ROBOT_SPEAKING = "robot_speaking"
 USER_SPEAKING = "user_speaking"
 CAPTIONS = "captions"
+CLOSED_CAPTIONS = "closed_captions"
 LOOK_AT = "look_at"
 MOTION = "motion"
 CHUNKS = "chunks"
@@ -72,6 +73,7 @@ QOS: dict[str, QoSProfile] = {
     ROBOT_SPEAKING: LATCHED_QOS,
     USER_SPEAKING: LATCHED_QOS,
     CAPTIONS: EVENT_QOS,
+    CLOSED_CAPTIONS: EVENT_QOS,
     LOOK_AT: EVENT_QOS,
     MOTION: RECORD_QOS,
     CHUNKS: RECORD_QOS,
