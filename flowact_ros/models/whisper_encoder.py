@@ -60,10 +60,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, L, D]
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
-        )
+    def forward(self, x: Tensor, asking: Tensor) -> Tensor:
+        """All tokens [B, L, D] and those of them whose answer is wanted [B, A, D] -> [B, A, D]."""
+        projected = self.query(asking), self.key(x), self.value(x)
+        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in projected)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -77,8 +77,10 @@ class Block(nn.Module):
         self.mlp_ln = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_ln(x))
+    def forward(self, x: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """[B, L, D] -> the same of the `wanted` tokens; the others are only attended to."""
+        normed = self.attn_ln(x)
+        x = x[:, wanted] + self.attn(normed, normed[:, wanted])
         return x + self.mlp(self.mlp_ln(x))
 
 
@@ -105,17 +107,21 @@ class WhisperEncoder(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(config.width))
         self.register_buffer("feature_std", torch.ones(config.width))
 
-    def tokens(self, mel: Tensor) -> Tensor:
-        """Log-mel [B, 80, M] -> activations after the last block kept, [B, M // 2, width], 50 a second."""
+    def tokens(self, mel: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """Log-mel [B, 80, M] -> activations after the last block kept, [B, M // 2, width], 50 a second.
+
+        wanted: those of them that are computed and returned.
+        """
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         if x.shape[1] > self.config.positions:
             raise AudioInputError(
                 f"window of {x.shape[1]} tokens; this encoder knows {self.config.positions} positions"
             )
         x = x + self.positional_embedding[: x.shape[1]]
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-        return x
+        return last(x, wanted)
 
     def raw(self, pcm: Tensor) -> Tensor:
         """Features before normalisation, [B, n, width]."""
@@ -126,7 +132,7 @@ class WhisperEncoder(nn.Module):
         mel = self.mel(pcm[:, START:])
         mel = F.pad(mel, (0, TAIL + mel.shape[-1] % 2), value=(FLOOR + 4.0) / 4.0)
         first = 2 * (self.config.context_frames - 1)
-        return self.tokens(mel)[:, first : first + 2 * n].unflatten(1, (n, 2)).mean(2)
+        return self.tokens(mel, slice(first, first + 2 * n)).unflatten(1, (n, 2)).mean(2)
 
     def forward(self, pcm: Tensor) -> Tensor:
         return ((self.raw(pcm) - self.feature_mean) / self.feature_std).clamp(-self.clip, self.clip)
