@@ -3,6 +3,7 @@
 
     flowact weights list
     flowact weights get faster-whisper-tiny.en
+    flowact weights get whisper-tiny.en                          # for --audio-encoder whisper, too
     flowact weights get whisper-tiny.en --from ~/Downloads/tiny.en.pt
     flowact weights check                          # are they there, and what they were?
 

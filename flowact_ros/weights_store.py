@@ -25,6 +25,7 @@ from flowact_ros.weights_table import ENTRIES, HUB, Entry, RemoteFile
 SUMS = "SHA256SUMS"
 MODEL = "model.safetensors"  # what a pickle becomes
 ENCODER = "encoder.safetensors"  # the part of it that the avatar's audio backend `whisper` loads
+WHISPER = "whisper-tiny.en"  # the model whose encoder the denoiser understands
 TIMEOUT_S = 30.0  # without a byte
 _BLOCK = 1 << 20
 
@@ -60,6 +61,21 @@ def stored(name: str) -> Path | None:
     """The folder of a model that is there as a whole."""
     folder = folder_of(name)
     return folder if name in ENTRIES and (folder / SUMS).is_file() else None
+
+
+def find_audio_weights(backend: str, path: Path | str | None = None) -> Path | None:
+    """Weights of an audio backend: `path` where one is given, of `whisper` those that `flowact weights get` brought.
+
+    None: those that were installed with the package. Raises WeightsError with how to get those that lack.
+    """
+    if path:
+        return Path(path).expanduser()
+    if backend != "whisper":
+        return None
+    folder = stored(WHISPER)
+    if folder is None or not (folder / ENCODER).is_file():
+        raise WeightsError(f"whisper's encoder is not on this machine: flowact weights get {WHISPER}")
+    return folder / ENCODER
 
 
 def advice(kind: str, model: str) -> str:

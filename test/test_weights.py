@@ -13,7 +13,15 @@ import pytest
 
 from flowact_ros import weights_store, weights_table
 from flowact_ros.cli import main
-from flowact_ros.weights_store import WeightsError, advice, folder_of, get, stored, verify
+from flowact_ros.weights_store import (
+    WeightsError,
+    advice,
+    find_audio_weights,
+    folder_of,
+    get,
+    stored,
+    verify,
+)
 from flowact_ros.weights_table import ENTRIES, Entry, RemoteFile
 
 BIG = bytes(range(256)) * 12_000  # 3 MB: several blocks
@@ -270,3 +278,17 @@ def test_the_table() -> None:
         assert not entry.unpickles or (len(entry.files) == 1 and entry.files[0].sha256)
     assert advice("faster-whisper", "base") == "flowact weights get faster-whisper-base"
     assert "tiny.en, tiny" in advice("whisper", "huge")
+
+
+def test_where_an_audio_encoder_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_audio_weights("embedded") is None
+    assert find_audio_weights("whisper", "~/mine.safetensors") == tmp_path / "mine.safetensors"
+    with pytest.raises(WeightsError, match="is not on this machine: flowact weights get whisper-tiny.en$"):
+        find_audio_weights("whisper")
+    folder = folder_of("whisper-tiny.en")
+    folder.mkdir(parents=True)
+    for name in ("encoder.safetensors", "SHA256SUMS"):
+        (folder / name).touch()
+    assert find_audio_weights("whisper") == folder / "encoder.safetensors"

@@ -3,10 +3,12 @@
 
     flowact data motion --count 3000 --seconds 12 --out runs/data/motion
     flowact data motion --count 64 --seconds 12 --split heldout --out runs/data/motion_heldout
+    flowact data motion --count 1200 --seconds 12 --seed 6000 --audio-encoder whisper --out runs/data/motion_whisper
 
 `NNNNNNN.npz` (the number of its first performance) holds `controls` float16 [n, T, K] (raw, in the order of the rig),
-`sound` float16 [n, T, 384] (features of the embedded audio encoder), `text` int16 [n, T] (an index into `texts`),
-`texts` [m] and `vectors` float16 [m, 384] (their sentence vectors). A file appears only when it is complete.
+`sound` float16 [n, T, 384] (features of the audio encoder that `heard_by` names; older files lack the name and were
+heard by the embedded one), `text` int16 [n, T] (an index into `texts`), `texts` [m] and `vectors` float16 [m, 384]
+(their sentence vectors). A file appears only when it is complete. All files of a folder are heard by one encoder.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.performance import Performance
+from flowact_ros.models.audio_encoder import EMBEDDED
 
 PER_FILE = 100
 # Share of the time with speech, a performance each: a dialogue has long turns of both sides.
@@ -49,9 +52,14 @@ Embed = Callable[[str], np.ndarray]  # text -> vector [384]
 
 
 def write_performances(
-    out: Path, first: int, count: int, split: str, seconds: float, encode: Encode, embed: Embed
-) -> None:
-    """Makes the performances `first` … of a split, file by file; those that are there are not made again."""
+    out: Path, first: int, count: int, split: str, seconds: float, encode: Encode, embed: Embed,
+    heard_by: str = EMBEDDED,
+) -> None:  # fmt: skip
+    """Makes the performances `first` … of a split, file by file; those that are there are not made again.
+
+    heard_by: the name of the encoder that `encode` asks. Raises ValueError for a folder that another one heard.
+    """
+    check_encoder(out, heard_by)
     for start in range(first, first + count, PER_FILE):
         path = out / f"{start:07d}.npz"
         if path.exists():
@@ -71,9 +79,29 @@ def write_performances(
                 text=np.stack([_text_indices(p, texts) for p in made]),
                 vectors=np.stack([embed(words) for words in texts]).astype(np.float16),
                 texts=np.array(texts),
+                heard_by=np.array(heard_by),
             )
         partial.replace(path)
         print(f"{stop - first}/{count} {path}", flush=True)
+
+
+def encoder_of(folder: Path) -> str | None:
+    """Which audio encoder heard the performances of a folder; None while there are none."""
+    path = next(iter(sorted(folder.glob("[0-9]*.npz"))), None)
+    if path is None:
+        return None
+    with np.load(path) as file:
+        return str(file["heard_by"]) if "heard_by" in file else EMBEDDED
+
+
+def check_encoder(folder: Path, heard_by: str) -> None:
+    """Raises ValueError for a folder whose performances another encoder heard."""
+    found = encoder_of(folder)
+    if found not in (None, heard_by):
+        raise ValueError(
+            f"{folder} holds performances heard by the {found} encoder; with --audio-encoder {heard_by} give another "
+            "folder as --out"
+        )
 
 
 def _text_indices(performance: Performance, texts: list[str]) -> np.ndarray:
@@ -111,6 +139,7 @@ def read_performances(*folders: Path) -> Performances:
 
 
 def describe(folder: Path) -> str:
-    """What a folder holds, for a card: its name, how many performances, and the number of the first."""
+    """What a folder holds, for a card: its name, how many performances, the number of the first, and who heard them."""
     first = min(int(path.stem) for path in folder.glob("[0-9]*.npz"))
-    return f"{folder.name}: {len(read_performances(folder))} from number {first}"
+    count = len(read_performances(folder))
+    return f"{folder.name}: {count} from number {first}, heard by {encoder_of(folder)}"

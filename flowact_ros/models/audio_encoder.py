@@ -20,6 +20,7 @@ from flowact_ros.models.mel import HOP_LENGTH, N_FFT, N_MELS, LogMel, check_pcm
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME, FEATURE_DIM
 
 KIND = "audio_encoder"
+EMBEDDED, WHISPER = BACKENDS = ("embedded", "whisper")
 STEM = ((7, 1), (4, 2), (4, 2))  # (kernel, stride) over mel columns: 100 a second become 25
 KERNEL = 3  # of a block, in video frames
 
@@ -138,17 +139,17 @@ class EmbeddedAudioEncoder(nn.Module):
         return self.head(self.norm(x))
 
 
-def load_audio_encoder(backend: str = "embedded", path: Path | str | None = None) -> nn.Module:
+def load_audio_encoder(backend: str = EMBEDDED, path: Path | str | None = None) -> nn.Module:
     """An AudioEncoder in eval mode: `embedded` (shipped weights unless `path` is given) or `whisper` (`path` needed).
 
     Raises ValueError for an unknown backend or a missing path, CheckpointError for weights that cannot be used.
     """
-    if backend == "embedded":
+    if backend == EMBEDDED:
         encoder = EmbeddedAudioEncoder()
         path = path or weights_dir() / "audio_encoder.safetensors"
         load_weights(path, encoder, kind=KIND, config=encoder.config)
         return encoder.eval().requires_grad_(False)
-    if backend == "whisper":
+    if backend == WHISPER:
         from flowact_ros.models.whisper_encoder import load_whisper
 
         if path is None:

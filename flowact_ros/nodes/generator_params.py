@@ -8,10 +8,9 @@ from pathlib import Path
 from flowact_ros.engine.looking import FOLLOW, POLICIES
 from flowact_ros.nodes.params import Param, ParameterError, Params
 from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
-from flowact_ros.weights_store import ENCODER, stored
+from flowact_ros.weights_store import WHISPER, WeightsError, find_audio_weights
 
 PRESETS = ("avatar_cpu", "debug")
-WHISPER = "whisper-tiny.en"  # the model of `flowact weights` whose encoder the denoiser understands
 
 PARAMETERS = (
     Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
@@ -72,14 +71,9 @@ PARAMETERS = (
 
 def audio_weights(params: Params) -> Path | None:
     """Of the audio backend; None for the installed ones. Raises ParameterError with how to get those that lack."""
-    if params["audio_path"]:
-        return Path(params["audio_path"]).expanduser()
-    if params["audio_backend"] != "whisper":
-        return None
-    folder = stored(WHISPER)
-    if folder is None or not (folder / ENCODER).is_file():
+    try:
+        return find_audio_weights(str(params["audio_backend"]), params["audio_path"])
+    except WeightsError as error:
         raise ParameterError(
-            f"parameter audio_backend: whisper's encoder is not on this machine: flowact weights get {WHISPER}, or "
-            "give the path of converted weights as audio_path"
-        )
-    return folder / ENCODER
+            f"parameter audio_backend: {error}, or give the path of converted weights as audio_path"
+        ) from None

@@ -11,7 +11,13 @@ from fake_speech import only_fake
 
 from flowact_ros.data import performances
 from flowact_ros.data.clips import make_performance
-from flowact_ros.data.performances import SPEAKING, describe, read_performances, write_performances
+from flowact_ros.data.performances import (
+    SPEAKING,
+    describe,
+    encoder_of,
+    read_performances,
+    write_performances,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +40,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["0000003.npz", "0000005.npz"]
     data = read_performances(tmp_path)
     assert (len(data), data.frames) == (3, 100)
-    assert describe(tmp_path) == f"{tmp_path.name}: 3 from number 3"
+    assert describe(tmp_path) == f"{tmp_path.name}: 3 from number 3, heard by embedded"
     for row, number in enumerate((3, 4, 5)):
         truth = make_performance(number, "train", 4.0, SPEAKING[number % len(SPEAKING)]).performance
         np.testing.assert_allclose(data.controls[row], truth.controls, atol=2e-3)
@@ -69,3 +75,23 @@ def test_folders_without_performances_or_with_others_are_refused(tmp_path: Path)
     write_performances(tmp_path, 2, 1, "train", 2.0, encode, embed)
     with pytest.raises(ValueError, match="0000002.npz has performances of"):
         read_performances(tmp_path)
+
+
+def test_a_folder_is_heard_by_one_encoder(tmp_path: Path) -> None:
+    assert encoder_of(tmp_path) is None
+    write_performances(tmp_path, 0, 1, "train", 1.0, encode, embed, "whisper")
+    assert encoder_of(tmp_path) == "whisper" and describe(tmp_path).endswith("heard by whisper")
+    with pytest.raises(ValueError, match="heard by the whisper encoder; .* embedded give another folder"):
+        write_performances(tmp_path, 2, 1, "train", 1.0, encode, embed)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_without_a_name_were_heard_by_the_embedded_encoder(tmp_path: Path) -> None:
+    write_performances(tmp_path, 0, 1, "train", 1.0, encode, embed)
+    path = tmp_path / "0000000.npz"
+    with np.load(path) as file:
+        older = {name: file[name] for name in file if name != "heard_by"}
+    np.savez(path, **older)
+    assert encoder_of(tmp_path) == "embedded"
+    with pytest.raises(ValueError, match="heard by the embedded encoder"):
+        write_performances(tmp_path, 2, 1, "train", 1.0, encode, embed, "whisper")

@@ -8,12 +8,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from fake_speech import only_fake
+from small_whisper import install_whisper
 
 from flowact_ros.data import prepare
+from flowact_ros.data.clips import make_performance
+from flowact_ros.data.performances import SPEAKING, read_performances
 from flowact_ros.data.store import read_clips
 from flowact_ros.dialogue import synthesizer
+from flowact_ros.engine.audio_window import AudioWindow
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +108,30 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, "flowact_ros.data.clips", None)  # as without scipy
     line = one_line(run(capsys, "clips", "--count", 1, "--seconds", 1, "--size", 32, "--out", tmp_path))
     assert "make setup-dev" in line
+
+
+def test_motion_heard_by_whisper(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features are those of live steps of a chunk; the folder refuses the other encoder afterwards."""
+    only_fake(monkeypatch)
+    window = AudioWindow(install_whisper(monkeypatch, tmp_path / "cache"))
+    out = tmp_path / "motion"
+    options = ("motion", "--count", 1, "--seconds", 1.92, "--out", out)
+    assert run(capsys, *options, "--audio-encoder", "whisper") == (0, "")
+    pcm = make_performance(0, "train", 1.92, SPEAKING[0]).performance.pcm
+    truth = np.pad(pcm, (window.context_samples, window.lookahead_samples)).astype(np.float32)
+    live = [window(truth[at : len(truth) - 36 * 960 + at]).numpy() for at in range(0, 48 * 960, 12 * 960)]
+    found = read_performances(out).sound[0].astype(np.float32)
+    assert np.abs(found - np.concatenate(live)).mean() < 0.02 < np.abs(found).mean()
+    assert "heard by the whisper encoder" in one_line(run(capsys, *options))
+
+
+def test_whisper_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path / "cache"))
+    options = ("motion", "--count", 1, "--audio-encoder", "whisper", "--out", tmp_path / "motion")
+    line = one_line(run(capsys, *options))
+    assert "whisper's encoder is not on this machine: flowact weights get whisper-tiny.en" in line
+    assert not list((tmp_path / "motion").iterdir())

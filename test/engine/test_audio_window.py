@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowact_ros.engine.audio_window import AudioWindow
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder
+from flowact_ros.models.whisper_encoder import WhisperConfig, WhisperEncoder
 from flowact_ros.timebase import FEATURE_DIM
 
 
@@ -61,6 +62,21 @@ def test_windows_equal_the_whole(make: type) -> None:
         first += frames
 
 
+def test_steps_are_heard_as_a_stream_hears_them() -> None:
+    """Whisper attends to its whole window: a pass over everything is no training data for it, steps are."""
+    torch.manual_seed(0)
+    config = WhisperConfig(width=16, heads=2, depth=2, positions=100, context_frames=6)
+    window = AudioWindow(WhisperEncoder(config).eval().requires_grad_(False))
+    pcm = (0.1 * np.random.default_rng(0).standard_normal(960 * 22)).astype(np.float32)
+    found = window.whole_features(pcm, step=4)
+    assert found.shape == (22, 16)
+    after = np.pad(pcm, (0, 2 * 960))  # the last step hears silence
+    for first in range(0, 24, 4):
+        live = window(window_of(window, after, first, 4))
+        torch.testing.assert_close(found[first : first + 4], live[: 22 - first], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, window.whole_features(pcm), atol=1e-2)
+
+
 def test_the_future_beyond_the_look_ahead_does_not_matter() -> None:
     torch.manual_seed(0)
     window = AudioWindow(EmbeddedAudioEncoder().eval().requires_grad_(False))
@@ -76,3 +92,6 @@ def test_a_wrong_length_is_named() -> None:
     window = AudioWindow(Energy())
     with pytest.raises(ValueError, match=r"window is 1000 samples; .* at 24000 Hz are needed"):
         window(np.zeros(1000, np.float32))
+    for samples in (0, 1000):
+        with pytest.raises(ValueError, match=f"{samples} samples of sound are no whole frames of 960"):
+            window.whole_features(np.zeros(samples, np.float32))
