@@ -17,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from flowact_msgs.msg import AudioChunk, Instruction
 from flowact_ros.media.downmix import Downmix
+from flowact_ros.nodes.process import one_line
 from flowact_ros.timebase import INPUT_RATES
 from flowact_ros.vocabulary import BEHAVIOURS, F32LE, S16LE
 
@@ -150,14 +151,23 @@ def _through_cv_bridge(message: Image) -> np.ndarray:
         from cv_bridge import CvBridge
     except Exception as error:  # its binary part fails in its own ways when NumPy's version does not fit
         raise ConversionError(
-            f"image encoding {message.encoding!r} needs cv_bridge, which is not usable here ({error}); send {known}"
+            f"image encoding {message.encoding!r} needs cv_bridge, which is not usable here ({one_line(error)}); "
+            f"send {known}"
         ) from None
     try:
-        return np.array(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"), dtype=np.uint8)
-    except Exception as error:
+        rgb = np.asarray(CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8"))
+    except Exception as error:  # its own, OpenCV's and NumPy's, by encoding and by what is wrong
         raise ConversionError(
-            f"cv_bridge cannot read encoding {message.encoding!r}: {error}; send {known}"
+            f"cv_bridge cannot read encoding {message.encoding!r} ({one_line(error)}); send {known}"
         ) from None
+    # Told the wrong row step it reads a picture of another size without complaint.
+    expected = (int(message.height), int(message.width), 3)
+    if rgb.shape != expected or rgb.dtype != np.uint8:
+        raise ConversionError(
+            f"cv_bridge made {rgb.dtype} {rgb.shape} of an image of {expected[1]}×{expected[0]} {message.encoding!r} "
+            f"pixels with rows of {message.step} bytes; send {known}"
+        )
+    return np.array(rgb)  # it may share the message's memory
 
 
 # ---------------------------------------------------------------- audio
@@ -221,7 +231,9 @@ def audio_frames(message: AudioChunk, before: bytes = b"") -> tuple[np.ndarray, 
     """
     rate, channels = int(message.sample_rate), int(message.channels)
     if not INPUT_RATES[0] <= rate <= INPUT_RATES[1]:
-        raise ConversionError(f"audio sample_rate is {rate} Hz: must be {INPUT_RATES[0]} … {INPUT_RATES[1]} Hz")
+        raise ConversionError(
+            f"audio sample_rate is {rate} Hz: must be {INPUT_RATES[0]} … {INPUT_RATES[1]} Hz"
+        )
     if not 1 <= channels <= MAX_CHANNELS:
         raise ConversionError(f"audio has {channels} channels: must be 1 … {MAX_CHANNELS}")
     dtype = _DTYPES.get(message.encoding)
