@@ -78,7 +78,7 @@ def test_others_are_refused_with_what_would_be_right() -> None:
 
 
 class CvBridge:
-    """cv_bridge is in no wheel. Like it, this one takes rows to be as long as the step says; OpenCV does the colours."""
+    """cv_bridge is in no wheel. Like it, this one takes the step for the length of rows; OpenCV does the colours."""
 
     def imgmsg_to_cv2(self, message: Image, desired_encoding: str = "passthrough") -> np.ndarray:
         assert desired_encoding == "rgb8"
