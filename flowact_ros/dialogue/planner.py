@@ -25,6 +25,7 @@ from flowact_ros.vocabulary import (
 
 _NODDING = "nodding"  # beside the manners of speaking
 _TEXTS = 64  # of utterances that are remembered
+_MORE_PATIENCE = 1.5  # times as long a pause, after one that was taken for the end and was not
 
 
 class PlannerError(ValueError):
@@ -157,7 +158,7 @@ class RulePlannerConfig:
     reaction_s: float = 1.8
     announced_s: float = 2.0  # from a text until its sound must have come
     greeting_s: float = 2.0  # of a sentence that greets: then it is said as the rest of it asks for
-    think_after_s: float = 0.16  # of a pause that may be the end: then the face thinks; 0: only at the end
+    think_after_s: float = 0.12  # of a pause that may be the end: then the face thinks; 0: only at the end
     brief_s: float = 0.6  # of speech: what is shorter is hardly all that is to come
     nod_after_s: float = 2.5  # of the user's speech: then a pause in it is nodded at; 0: none is
     nod_pause_s: float = 0.25  # of such a pause: longer than a plosive's
@@ -178,7 +179,7 @@ class RulePlanner:
 
     1. the user's voice: LISTENING, urgent (while the avatar speaks only with `barge_in`, and then it interrupts);
        a pause that may be the end: THINKING, urgent, until the voice goes on; shorter ones are nodded at, now and then.
-       Whoever went on after such a pause is given twice the time at the next, whoever has said little yet, too;
+       Whoever went on after such a pause is given more time at the next, and so is who has said hardly anything;
     2. speech arrives or is being spoken: SPEAKING, in the manner of its text where that is known; what greets, with
        a wave for `greeting_s`;
     3. the user said something that calls for it: REACTING for `reaction_s`;
@@ -278,7 +279,7 @@ class RulePlanner:
         brief = now - silent_s - self._voiced_since < self.config.brief_s
         went_on = self._seems_over and not silent_s
         if went_on:
-            self._patience_s *= 2
+            self._patience_s *= _MORE_PATIENCE
         self._seems_over = 0 < self._patience_s * (1 + brief) <= silent_s
         attended = now - max(self._voiced_since, self._nods_until)
         if (went_on or silent_s >= self.config.nod_pause_s) and 0 < self.config.nod_after_s <= attended:

@@ -60,7 +60,7 @@ class InstructionPlanner(FlowactNode):
         Param("reaction", 1.8, "[s] a reaction (smile, laugh, surprise) lasts", range=(0.2, 10.0)),
         Param(
             "think_after",
-            0.16,
+            0.12,
             "[s] of a pause in the user's speech, after which the face thinks; 0: only when he has stopped",
             range=(0.0, 5.0),
         ),

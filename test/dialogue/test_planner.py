@@ -364,7 +364,7 @@ def test_a_pause_that_may_be_the_end_makes_it_think_at_once() -> None:
     out = play(talk(1.0, end=3.0), 6.0)
     assert [i.behaviour for _, i in out] == [IDLE, LISTENING, THINKING]  # the end itself is nothing new
     at, thinks = out[-1]
-    assert at == pytest.approx(3.16) and thinks.priority == PRIORITY_URGENT and not thinks.interrupts
+    assert at == pytest.approx(3.12) and thinks.priority == PRIORITY_URGENT and not thinks.interrupts
     late = play(talk(1.0, end=3.0), 6.0, think_after_s=0.0)
     thinks = [(round(at, 2), i.behaviour) for at, i in late if i.text not in NODS]
     assert thinks[1:] == [(1.0, LISTENING), (3.6, THINKING)]
@@ -373,23 +373,23 @@ def test_a_pause_that_may_be_the_end_makes_it_think_at_once() -> None:
 def test_a_voice_that_goes_on_is_listened_to_again() -> None:
     out = play(talk(1.0, (2.0, 0.36), end=4.0), 6.0, nod_after_s=0.0)
     shown = [(round(at, 2), i.behaviour) for at, i in out][1:]
-    assert shown == [(1.0, LISTENING), (2.16, THINKING), (2.4, LISTENING), (4.32, THINKING)]
+    assert shown == [(1.0, LISTENING), (2.12, THINKING), (2.4, LISTENING), (4.2, THINKING)]
     assert all(i.priority == PRIORITY_URGENT for _, i in out[1:])
 
 
 def test_who_pauses_once_is_given_more_time_until_he_has_ended() -> None:
     turns = [
-        *talk(1.0, (2.0, 0.2), (3.0, 0.28), (3.5, 0.28), (4.0, 0.6), (5.5, 0.6), end=7.0),
+        *talk(1.0, (2.0, 0.16), (3.0, 0.16), (3.5, 0.2), (4.0, 0.24), (5.0, 0.4), end=7.0),
         *talk(9.0, end=11.0),
     ]
     out = play(sorted(turns, key=lambda event: event.time_s), 12.0, nod_after_s=0.0)
-    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.16, 4.32, 7.6, 11.16]
+    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.12, 3.7, 5.28, 7.44, 11.12]
 
 
 def test_hardly_anything_said_is_hardly_all() -> None:
-    out = play(talk(1.0, (1.3, 0.28), end=1.9), 3.0)  # "Well, … no."
-    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.06]
-    assert [round(at, 2) for at, i in play(talk(1.0, end=1.4), 3.0) if i.behaviour == THINKING] == [1.72]
+    out = play(talk(1.0, (1.35, 0.2), end=1.9), 3.0)  # "Well, … no."
+    assert [round(at, 2) for at, i in out if i.behaviour == THINKING] == [2.02]
+    assert [round(at, 2) for at, i in play(talk(1.0, end=1.4), 3.0) if i.behaviour == THINKING] == [1.64]
 
 
 def test_it_does_not_answer_before_the_user_has_ended() -> None:
@@ -420,10 +420,10 @@ def test_pauses_of_a_user_who_talks_for_long_are_nodded_at() -> None:
 
 
 def test_who_goes_on_after_a_pause_that_seemed_the_end_is_nodded_at() -> None:
-    out = play(talk(1.0, (4.0, 0.2), (9.0, 0.28), end=10.5), 12.0)
+    out = play(talk(1.0, (4.0, 0.2), (9.0, 0.28), end=10.5), 12.0, think_after_s=0.2)
     assert [(round(at, 2), i.behaviour, i.text in NODS) for at, i in out][1:] == [
         (1.0, LISTENING, False),
-        (4.16, THINKING, False),
+        (4.2, THINKING, False),
         (4.24, LISTENING, True),
         (pytest.approx(5.85, abs=0.06), LISTENING, False),
         (9.28, LISTENING, True),  # for the second pause it waits longer, and nods

@@ -370,7 +370,7 @@ def test_a_pause_of_the_microphone_makes_it_think_until_the_voice_goes_on(
     # A plosive, a pause, and an end that a recogniser's detector takes for one later than the node's own does.
     talk.planner._on_user_speaking(Bool(data=True))
     monkeypatch.setattr(talk.planner, "count_publishers", lambda name: 1)
-    for sound, blocks in ((buzz, 25), (0 * buzz, 3), (buzz, 5), (0 * buzz, 5), (buzz, 10), (0 * buzz, 20)):
+    for sound, blocks in ((buzz, 25), (0 * buzz, 2), (buzz, 15), (0 * buzz, 5), (buzz, 20), (0 * buzz, 20)):
         for _ in range(blocks):
             clock[0] += 0.04
             talk.planner._on_mic(audio_message(sound, 16_000, to_time(0)))
