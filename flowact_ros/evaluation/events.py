@@ -8,16 +8,16 @@ A series is float `[T, R]` at 25/s in the columns of `rig_readout.READ`, read fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation.rig_readout import READ, column
 from flowact_ros.models.codec.motion import control_index
+from flowact_ros.models.codec.motion_statistics import OPEN, SHUT, Blink, lid_blinks
+from flowact_ros.models.codec.motion_statistics import opening as mouth_open
 from flowact_ros.timebase import FRAME_RATE
 
-SHUT, OPEN = 0.5, 0.3  # a blink begins above the first and ends below the second
 EYE_TURN = 0.55  # [rad] an eye turned to gaze = 1
 JUMP = 0.25  # a saccade turns the gaze by at least so much within three frames
 ON_VIEWER = 0.2  # the line of sight meets the viewer when it is less than this (in gaze) beside him
@@ -35,30 +35,6 @@ _CONTROLS = {  # column of a series: control of the rig, where the names differ
 
 def get(series: np.ndarray, name: str) -> np.ndarray:
     return series[:, column(name)]
-
-
-@dataclass(frozen=True)
-class Blink:
-    """Frames [start, end) in which a lid is shut; `peak`: where most."""
-
-    start: int
-    end: int
-    peak: int
-
-
-def lid_blinks(lid: np.ndarray) -> list[Blink]:
-    """Closures of one lid `[T]`, with hysteresis: a flutter around one level is no second blink."""
-    out: list[Blink] = []
-    start = None
-    for k, value in enumerate(lid):
-        if start is None and value > SHUT:
-            start = k
-        elif start is not None and value < OPEN:
-            out.append(Blink(start, k, start + int(np.argmax(lid[start:k]))))
-            start = None
-    if start is not None:
-        out.append(Blink(start, len(lid), start + int(np.argmax(lid[start:]))))
-    return out
 
 
 def blinks(series: np.ndarray) -> list[Blink]:
@@ -162,8 +138,7 @@ def of_motion(motion: np.ndarray, opening: np.ndarray | None = None) -> np.ndarr
     out = np.zeros((len(motion), len(READ)), np.float32)
     for i, name in enumerate(READ):
         if name == "opening":
-            average = AVERAGE_GAPE * control("jaw") * (1.0 - control("lip_press"))
-            out[:, i] = average if opening is None else opening
+            out[:, i] = AVERAGE_GAPE * mouth_open(motion) if opening is None else opening
         elif name.endswith("_in"):
             out[:, i] = control(name.replace("_in", "_y")) < LOWEST_HAND
         else:

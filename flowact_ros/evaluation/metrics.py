@@ -12,21 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flowact_ros.models.codec.motion_statistics import MetricError as MetricError
+from flowact_ros.models.codec.motion_statistics import correlation as correlation
 from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE
-
-
-class MetricError(ValueError):
-    """Inputs that do not fit together, with their sizes."""
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; 0 when one of them does not move."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise MetricError(f"curves are {list(a.shape)} and {list(b.shape)}; two equal [T] are needed")
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return 0.0 if scale < 1e-12 else float((a * b).sum() / scale)
 
 
 @dataclass(frozen=True)
