@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from flowact_ros.models.codec.motion_statistics import MotionStatistics
 from flowact_ros.timebase import SAMPLE_RATE
 
 #: [samples] of sound after a step that it may hear: 80 ms, and two chunks that the diagonal order has in flight.
@@ -79,6 +80,7 @@ class Pipeline(Protocol):
     height: int  # of published frames
     width: int
     control_names: tuple[str, ...]  # of the columns of `motion`
+    training_motion: MotionStatistics | None  # what the live watch compares with; None: it is not known
 
     def load_reference(self, rgb: np.ndarray) -> Reference:
         """uint8 [H, W, 3] of any size -> Reference. Raises ReferenceError_ with the reason."""
@@ -86,6 +88,10 @@ class Pipeline(Protocol):
 
     def start(self, reference: Reference, seed: int) -> StreamState:
         """State before latent 0."""
+        ...
+
+    def refine(self, state: StreamState) -> StreamState:
+        """The same state with memory's newest entry renewed (paper, section 2.2), against what it inherited."""
         ...
 
     def denoise(
@@ -152,7 +158,8 @@ class ChunkRecord:
     A record whose first_sample lies before the end of the one before it is a rewind to there (a latent's boundary);
     one whose first_frame lies after its own first_sample skips what is between (the engine was late). `resets`
     changes when the step starts from the reference alone (set_reference, reset_memory). look: the target of the gaze,
-    in halves of the screen to the right and up, exact in single precision; None: there was none. pcm: float32 at
+    in halves of the screen to the right and up, exact in single precision; None: there was none. refines: memory was
+    refined before the step. pcm: float32 at
     24 kHz from `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what
     earlier records hold.
     """
@@ -171,3 +178,4 @@ class ChunkRecord:
     pcm: np.ndarray
     spans: tuple[SpeechSpan, ...] = ()
     look: tuple[float, float] | None = None
+    refines: bool = False

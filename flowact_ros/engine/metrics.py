@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from flowact_ros.engine.step import Made
 from flowact_ros.engine.utterance import Utterance
+from flowact_ros.engine.watch import MotionFigures
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
 STAGES = ("denoise", "render", "commit")
@@ -34,7 +35,9 @@ class StreamMetrics:
     rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech; inserted_s:
     silence put inside speech; received_samples, heard_samples, dropped_samples (by reason: `losses`): speech pushed, in
     samples of its own rate, and what became of it; filled_samples: silence in place of lost ones; unterminated:
-    utterances that ended without `last`; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|.
+    utterances that ended without `last`; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|;
+    motion: how it looks now; alarms_raised: alarms of it so far; refinements: of memory, since motion drifted;
+    recoveries: memory started anew, since the face had frozen.
     """
 
     frames: int = 0
@@ -74,6 +77,10 @@ class StreamMetrics:
     rescaled: int = 0
     unterminated: int = 0
     av_skew_s: float = 0.0
+    motion: MotionFigures = field(default_factory=MotionFigures)
+    alarms_raised: int = 0
+    refinements: int = 0
+    recoveries: int = 0
     error: str = ""
 
 
@@ -165,6 +172,7 @@ class Meter:
         self.repeated = self.dropped = self.skipped = self.rewinds = self.remade = self.reanchors = (
             self.stalls
         ) = 0
+        self.refinements = self.recoveries = 0
         self.reactions = Reactions()
         self.first_frame_s: float | None = None
         self._stages: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
@@ -217,5 +225,7 @@ class Meter:
             "remade": self.remade,
             "reanchors": self.reanchors,
             "stalls": self.stalls,
+            "refinements": self.refinements,
+            "recoveries": self.recoveries,
             "av_skew_s": percentile(self._skews, 0.95),
         }

@@ -9,7 +9,7 @@ chunks behind the one that leaves must be known.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -59,6 +59,8 @@ class Order(Protocol):
 
     def commit(self, memory: Any, chunk: Chunk) -> Any: ...
 
+    def refine(self, memory: Any) -> Any: ...
+
 
 def limited(latents: Tensor) -> Tensor:
     """Within the limits of the rig: all that is done to what the sampler gave."""
@@ -96,6 +98,9 @@ class Sequential:
 
     def commit(self, memory: MemoryBank, chunk: Chunk) -> MemoryBank:
         return memory.commit(self.model, chunk.latents, chunk.condition)
+
+    def refine(self, memory: MemoryBank) -> MemoryBank:
+        return memory.refine(self.model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +148,9 @@ class Diagonal:
         if chunk.after is not None:
             return chunk.after
         return self._empty(memory.window.bank.commit(self.model, chunk.latents, chunk.condition))
+
+    def refine(self, memory: InFlight) -> InFlight:
+        return replace(memory, window=replace(memory.window, bank=memory.window.bank.refine(self.model)))
 
     def _empty(self, bank: MemoryBank) -> InFlight:
         return InFlight(DiagonalWindow(bank, self.sigmas, self.config.schedule.in_flight, finish=limited), -1)

@@ -27,6 +27,7 @@ from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_en
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights_dir
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.codec.live import LiveCodec, eager
+from flowact_ros.models.codec.motion_statistics import MotionStatistics
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.dit import Condition, DiT
@@ -34,6 +35,7 @@ from flowact_ros.models.precision import best_dtype, check_device, has_int8, use
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, load_text_encoder
 from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 
+TRAINING_MOTION = "training_motion.json"  # beside the weights; without it the live watch knows nothing
 TEXT_CACHE = 256  # instructions whose embedding is kept
 
 
@@ -52,6 +54,7 @@ class AvatarPipeline:
         *,
         device: str = "cpu",
         check_references: bool = True,
+        training_motion: MotionStatistics | None = None,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.codec = codec
@@ -67,6 +70,7 @@ class AvatarPipeline:
         self.lookahead_samples = self.window.lookahead_samples + self.order.ahead * SAMPLES_PER_LATENT
         self.height = self.width = config.renderer.size
         self.check_references = check_references
+        self.training_motion = training_motion
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
     @torch.inference_mode()
@@ -116,6 +120,11 @@ class AvatarPipeline:
         memory = self.order.commit(state.memory, latents)
         return replace(state, latent_index=state.latent_index + len(latents), memory=memory)
 
+    @torch.inference_mode()
+    def refine(self, state: StreamState) -> StreamState:
+        """The same state with memory's newest entry renewed (`MemoryBank.refine`). Costs one evaluation."""
+        return replace(state, memory=self.order.refine(state.memory))
+
     def render(self, reference: Reference, latents: Chunk) -> np.ndarray:
         """n latents -> frames uint8 `[4 * n, height, width, 3]`. A function of these two alone."""
         return self.codec.render(reference.appearance, latents.latents[0].flatten(0, 1).cpu())
@@ -154,7 +163,8 @@ def build_pipeline(
 ) -> AvatarPipeline:
     """Build the pipeline of a preset with its shipped weights (random ones for `debug`).
 
-    weights: folder with renderer.safetensors and denoiser.safetensors; default is the package's folder of the preset.
+    weights: folder with renderer.safetensors and denoiser.safetensors, and training_motion.json for the live watch;
+    default is the package's folder of the preset.
     runtime: what computes the renderer: "openvino", "eager" (torch), or "auto", the first of them that is there.
     Raises ConfigError, CheckpointError or ValueError with one line that names what is wrong.
     """
@@ -174,6 +184,7 @@ def build_pipeline(
         raise CheckpointError(f"{folder} holds weights of version 1, which denoised pictures; restore or train new")
     card = load_weights(folder / "renderer.safetensors", renderer, kind="renderer", config=config.renderer)
     load_weights(folder / "denoiser.safetensors", denoiser, kind="denoiser", config=config.denoiser_contract())
+    statistics = folder / TRAINING_MOTION
     compile = compiler(runtime)
     ranges = card["activations"] if compile is not eager and has_int8() else None
     return AvatarPipeline(
@@ -183,4 +194,5 @@ def build_pipeline(
         load_audio_encoder(audio_backend, audio_path),
         load_text_encoder(text_backend, text_path),
         device=device,
+        training_motion=MotionStatistics.load(statistics) if statistics.exists() else None,
     )

@@ -39,6 +39,7 @@ class RingEntry:
     motion: np.ndarray  # float32 [4, K]
     before: Snapshot
     behaviour: str
+    own: np.ndarray  # float32 [4, K], as the sampler gave it: without the look that was told
 
 
 class Ring:

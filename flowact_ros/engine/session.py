@@ -284,6 +284,12 @@ class Session:
 
     # ---- figures
 
+    def recover(self, wanted: bool) -> None:
+        """Whether memory is refined when motion drifts, and starts anew when the face has frozen (default: yes)."""
+        with self._cond:
+            if self._stream.watch is not None:
+                self._stream.watch.recover = wanted
+
     @property
     def queued_s(self) -> float:
         """Seconds of speech that wait to be said: push more when it is small."""
@@ -305,6 +311,7 @@ class Session:
         """Figures since the start. Works after an error and after close()."""
         with self._cond:
             stream, timeline, counts = self._stream, self._stream.timeline, self._intake.counts
+            watch = stream.watch
             dropped = dict(counts.dropped)
             if timeline.cut:  # the intake had passed it on
                 dropped[INTERRUPTED] = dropped.get(INTERRUPTED, 0) + timeline.cut
@@ -327,6 +334,7 @@ class Session:
                 bad_samples=counts.bad_samples,
                 clipped=counts.clipped,
                 rescaled=counts.rescaled,
+                **({} if watch is None else {"motion": watch.figures, "alarms_raised": watch.raised}),
                 error="" if self._error is None else f"{type(self._error).__name__}: {self._error}",
             )
 

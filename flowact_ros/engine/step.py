@@ -93,6 +93,8 @@ def make(
     gaze = step.before.gaze
     if resets != step.before.resets:  # a cut: from the reference alone
         state, gaze = pipeline.start(step.reference, step.record.seed), REST
+    if step.record.refines:
+        state = timed("commit", pipeline.refine, state)
     if state.latent_index != first:  # after a cut, or after latents that were skipped
         state = replace(state, latent_index=first)
     text = step.record.instruction
@@ -100,10 +102,12 @@ def make(
     done = rendered = 0
     while latents is not None and done < count and not stop(first + done):
         before = Snapshot(state, latents, done, resets, gaze)
-        latent, gaze = _looking(pipeline, latents[done : done + 1], gaze, step.record)
+        own = latents[done : done + 1]
+        latent, gaze = _looking(pipeline, own, gaze, step.record)
         if seen(first + done):
             frames, motion = timed("render", _render, pipeline, state.reference, latent)
-            push(RingEntry(first + done, frames, motion, before, step.record.behaviour))
+            made = motion if latent is own else pipeline.motion(own)
+            push(RingEntry(first + done, frames, motion, before, step.record.behaviour, made))
             rendered += 1
         done += 1
     seconds = clock() - began

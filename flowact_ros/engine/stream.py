@@ -26,6 +26,7 @@ from flowact_ros.engine.ring import Ring, RingEntry, Snapshot
 from flowact_ros.engine.session_config import SessionConfig
 from flowact_ros.engine.step import Step, make
 from flowact_ros.engine.timeline import Timeline
+from flowact_ros.engine.watch import Watch
 from flowact_ros.timebase import (
     FRAME_RATE,
     FRAMES_PER_LATENT,
@@ -65,6 +66,7 @@ class Stream:
         self.cost = StepCost(_FIRST_COST_S)
         self.instructions = Instructions()
         self.looking = looking or Looking()
+        self.watch = None if pipeline.training_motion is None else Watch(pipeline.training_motion)
         self.reference = reference
         self.resets = 0
         self.timeline = Timeline(config.start_latents * SAMPLES_PER_LATENT + pipeline.lookahead_samples)
@@ -79,6 +81,7 @@ class Stream:
         self._now = Snapshot(pipeline.start(reference, seed), None, 0, 0)
         self._covered = 0  # content samples that earlier records hold
         self._rewind_wanted = False
+        self._watched = 0  # cuts before the motion that the watch sees
         self._small = True
         self._shown: tuple[int, RingEntry] | None = None  # the picture on the screen: its frame, and where it is
 
@@ -237,6 +240,7 @@ class Stream:
             pcm=np.concatenate([self.timeline.read(first, end), look]),
             spans=spans,
             look=self.looking.target(self.now(), self._latent, bool(spans)),
+            refines=self.watch is not None and self.watch.take_refine(),
         )
         self._covered = end
         self._small = False
@@ -255,6 +259,7 @@ class Stream:
             else:
                 self.cost.add(made.done, made.besides_s, made.render_s)
             self.meter.step(made)
+            self.meter.refinements += step.record.refines
             self.cond.notify_all()
         try:
             if self.on_chunk is not None:
@@ -375,8 +380,22 @@ class Stream:
             speaking=bool(owners),
             repeated=entry is None,
         )
+        self._watch(frame, entry)
         self.next_frame = k + 1
         self.ring.drop_before(k + 1)
         timeline.trim(min(self._latent * SAMPLES_PER_LATENT, self._covered, end) - self.pipeline.context_samples)
         self.cond.notify_all()
         return frame
+
+    def _watch(self, frame: Frame, entry: RingEntry | None) -> None:
+        """Shows what leaves to the watch, and does what it asks for."""
+        if self.watch is None:
+            return
+        if entry is not None and entry.before.resets != self._watched:
+            self._watched = entry.before.resets
+            self.watch.cut()
+        own = None if entry is None else entry.own[frame.index % FRAMES_PER_LATENT]
+        self.watch.frame(own, frame.audio, frame.speaking)
+        if self.watch.take_reset():
+            self.meter.recoveries += 1
+            self.reset()

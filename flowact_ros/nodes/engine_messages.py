@@ -56,6 +56,12 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.lost_chunks, message.lost_samples = figures.lost_chunks, figures.lost_samples
     message.repeated_chunks, message.reordered_chunks = figures.repeats, figures.reordered
     message.unended_utterances = figures.unterminated
+    motion = figures.motion
+    message.motion_drift, message.motion_jitter = motion.drift, motion.jitter
+    message.without_blink = motion.without_blink_s
+    message.lip_movement, message.lip_sound = motion.lip_movement, motion.lip_sound
+    message.motion_alarms, message.motion_alarms_raised = list(motion.alarms), figures.alarms_raised
+    message.memory_refinements, message.memory_resets = figures.refinements, figures.recoveries
     return message
 
 
@@ -69,6 +75,7 @@ def record_message(record: interfaces.ChunkRecord) -> ChunkRecord:
     message.behaviour = behaviour_number(record.behaviour) if record.behaviour else ChunkRecord.AS_SPEECH
     if record.look is not None:
         message.looks, message.look_x, message.look_y = True, *record.look
+    message.refines = record.refines
     message.samples = len(record.pcm)
     pcm = np.ascontiguousarray(record.pcm, np.float32)
     sounding = np.flatnonzero(pcm.view(np.uint32))  # bits: a negative zero is kept
@@ -113,4 +120,5 @@ def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
         pcm=pcm,
         spans=tuple(interfaces.SpeechSpan(s.start, s.end, s.utterance_id) for s in message.spans),
         look=look if message.looks else None,
+        refines=bool(message.refines),
     )

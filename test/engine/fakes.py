@@ -56,6 +56,7 @@ class FakePipeline:
     told: the bits of those floats are the last integers of a latent, and seen in its picture).
     """
 
+    training_motion = None
     control_names = ("frame", "loudest", "gaze_x", "gaze_y", "head_yaw", "head_pitch")
 
     def __init__(
@@ -118,6 +119,10 @@ class FakePipeline:
             assert not latent[COMMITTED:].any()  # memory never sees a look that was told
             memory = crc(memory, latent[:COMMITTED])
         return StreamState(state.latent_index + len(latents), state.seed, memory, state.reference)
+
+    def refine(self, state: StreamState) -> StreamState:
+        self.hook("refine", 1)
+        return StreamState(state.latent_index, state.seed, crc("refine", state.memory), state.reference)
 
     def render(self, reference: Reference, latents: np.ndarray) -> np.ndarray:
         self.hook("render", len(latents))
