@@ -40,6 +40,7 @@ from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.generator_params import PARAMETERS, audio_weights
 from flowact_ros.nodes.kept_reference import KeptReference
 from flowact_ros.nodes.look_point import Screen
+from flowact_ros.nodes.motion_health import motion_health
 from flowact_ros.nodes.params import ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from flowact_ros.engine import interfaces
+    from flowact_ros.engine.metrics import StreamMetrics as StreamFigures
     from flowact_ros.engine.session import Session
 
 WARM_UP_FRAMES = 2 * 12  # two chunks: with an empty and with a filled memory
@@ -69,6 +71,7 @@ class AvatarGenerator(FlowactNode):
         self._pipeline: interfaces.Pipeline | None = None
         self._reference: interfaces.Reference | np.ndarray | None = None
         self._session: Session | None = None
+        self._figures: StreamFigures | None = None  # of the last second
         self._publisher: FramePublisher | None = None
         self._say: SayServer | None = None
         self._skills: Skills | None = None
@@ -185,6 +188,7 @@ class AvatarGenerator(FlowactNode):
         )
         self._alone = UninstructedBehaviour(session)
         self._session, self._looking = session, looking
+        self._figures = None
         self._publisher = FramePublisher(
             self,
             session,
@@ -260,7 +264,8 @@ class AvatarGenerator(FlowactNode):
         }
         if self._ended.is_set():
             return 2, "the stream has ended", values
-        return 0, f"{values['fps']} frames a second", values
+        level, alarm, motion = motion_health(self._figures)
+        return level, alarm or f"{values['fps']} frames a second", {**values, **motion}
 
     # ------------------------------------------------------------ inputs (executor)
 
@@ -368,6 +373,8 @@ class AvatarGenerator(FlowactNode):
         if self._alone is not None and self._session is not None:
             self._alone.tick(self._publisher is not None and self._publisher.speaking)
         self._looking.policy, self._looking.timeout_s = self.params["gaze"], self.params["look_at_timeout"]
+        if self._session is not None:
+            self._session.recover(self.params["recover"])
         self._publish_records()
 
     def _publish_records(self) -> None:
@@ -376,7 +383,7 @@ class AvatarGenerator(FlowactNode):
 
     def _publish_metrics(self) -> None:
         if self._session is not None and self._publisher is not None:
-            figures = self._session.metrics()
+            figures = self._figures = self._session.metrics()
             if figures.steps != self._steps:
                 self._steps, self._stepped = figures.steps, time.monotonic()
             message = metrics_message(figures, self._publisher.fps)

@@ -58,6 +58,12 @@ PARAMETERS = (
         live=True,
     ),
     Param("look_at_timeout", 3.0, "[s] a point of look_at counts", range=(0.2, 3600.0), live=True),
+    Param(
+        "recover",
+        True,
+        "Refine memory when motion drifts, and start it anew when the face has frozen; without it both are only told",
+        live=True,
+    ),
     Param("screen_width", 0.52, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
     Param("screen_height", 0.29, "[m] of the screen, for points of look_at", range=(0.02, 20.0)),
     Param(
