@@ -35,7 +35,7 @@ class SayGoal:
         self.duration_s = 0.0  # of the sound that is known
         self.said = SpokenText()
         self.frames = 0  # that left with its sound
-        self.others = 0  # frames without its sound, since the last one with it
+        self.others = 0  # frames without its sound, since the last one with it and since all of it is known
         self.over = False  # its frames have begun and ended
         self.cut: tuple[int, str] | None = None  # (error code, message) once it is interrupted
         self.cut_at = 0.0
@@ -93,7 +93,8 @@ class SayGoal:
             self.frames += 1
             self.others = 0
         elif self.frames:
-            self.others += 1
+            # What passes while its next sentence is made does not count: a slow voice may need longer than any break.
+            self.others = self.others + 1 if self.complete else 0
             all_left = self.frames >= int(self.duration_s * FRAME_RATE)
             self.over = self.complete and (all_left or self.others > LONGEST_BREAK_FRAMES)
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,6 +84,27 @@ def test_a_long_text_starts_at_once_and_is_made_on_the_way(caller: Caller, voice
     )
     assert caller.mouth.engine.ended == ["long", "behind"] and len(voice[0].asked) == 60
     assert asked[0].result().result.spoken_text == long
+
+
+def test_a_voice_that_is_slow_says_all_of_it(caller: Caller, voice: list[Voice]) -> None:
+    """Between two sentences more frames leave than any break has: the goal goes on all the same."""
+    answer_now = threading.Event()
+
+    def speak(request: Synthesize.Request, response: Synthesize.Response) -> None:
+        if len(voice[0].asked) == 2:
+            assert answer_now.wait(20)
+        voice[0].speak(request, response)
+
+    voice[0].answer = speak
+    (handle,) = caller.send([Say.Goal(text="One two. Three four.", utterance_id="slow")])
+    asked, mouth = handle.get_result_async(), caller.mouth
+    caller.until(lambda: len(voice[0].asked) == 2 and mouth.engine.queued)
+    mouth.engine.speak(10.0, mouth.say.frame_left)
+    answer_now.set()
+    caller.until(lambda: mouth.engine.queued)
+    mouth.say.frame_left(SimpleNamespace(utterance_id=""))  # made before its sound came
+    caller.until(lambda: mouth.engine.speak(0.2, mouth.say.frame_left) or asked.done())
+    assert asked.result().result.spoken == to_duration(1.0 + 0.12 + 1.0)
 
 
 def test_cancelled_while_it_is_spoken(caller: Caller, voice: list[Voice]) -> None:
