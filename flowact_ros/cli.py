@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from flowact_ros.vocabulary import AUDIO_ENCODERS
+
 EXAMPLES = {
     "": """examples:
   flowact demo                                 a page with a character that speaks, listens and idles
@@ -118,7 +120,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--planner", choices=_PLANNERS, help="who answers (--talk: embedded if it is there)")
     parser.add_argument("--planner-model", metavar="MODEL", help="name or path of its language model")
     parser.add_argument("--planner-url", metavar="URL", help="of its server, such as http://127.0.0.1:11434/v1")
-    parser.add_argument("--audio-encoder", choices=("embedded", "whisper"), help="what moves the lips hears by")
+    parser.add_argument("--audio-encoder", choices=AUDIO_ENCODERS, help="what moves the lips hears by")
     parser.add_argument("--character", help="name of a shipped character")
     parser.add_argument("--host", help="address of the page (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the page; 0 takes any free one")

@@ -16,3 +16,7 @@ PRIORITY_NORMAL, PRIORITY_URGENT = 0, 200
 # Samples of a run of audio (AudioChunk): 16-bit integers of full scale 32768, or floats of full scale 1; little endian.
 S16LE, F32LE = "S16LE", "F32LE"
 AUDIO_ENCODINGS = (S16LE, F32LE)
+
+# What turns the speech into features for the denoiser: the encoder of the package, or Whisper's own.
+EMBEDDED, WHISPER = "embedded", "whisper"
+AUDIO_ENCODERS = (EMBEDDED, WHISPER)

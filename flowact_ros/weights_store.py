@@ -20,12 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flowact_ros.vocabulary import WHISPER
 from flowact_ros.weights_table import ENTRIES, HUB, Entry, RemoteFile
 
 SUMS = "SHA256SUMS"
 MODEL = "model.safetensors"  # what a pickle becomes
 ENCODER = "encoder.safetensors"  # the part of it that the avatar's audio backend `whisper` loads
-WHISPER = "whisper-tiny.en"  # the model whose encoder the denoiser understands
+AVATARS = "whisper-tiny.en"  # the model that it is a part of
 TIMEOUT_S = 30.0  # without a byte
 _BLOCK = 1 << 20
 
@@ -70,11 +71,11 @@ def find_audio_weights(backend: str, path: Path | str | None = None) -> Path | N
     """
     if path:
         return Path(path).expanduser()
-    if backend != "whisper":
+    if backend != WHISPER:
         return None
-    folder = stored(WHISPER)
+    folder = stored(AVATARS)
     if folder is None or not (folder / ENCODER).is_file():
-        raise WeightsError(f"whisper's encoder is not on this machine: flowact weights get {WHISPER}")
+        raise WeightsError(f"whisper's encoder is not on this machine: flowact weights get {AVATARS}")
     return folder / ENCODER
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.performance import Performance
-from flowact_ros.models.audio_encoder import EMBEDDED
+from flowact_ros.vocabulary import EMBEDDED
 
 PER_FILE = 100
 # Share of the time with speech, a performance each: a dialogue has long turns of both sides.

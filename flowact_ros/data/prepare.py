@@ -32,10 +32,10 @@ from flowact_ros.data.poses import random_movement
 from flowact_ros.data.splits import SPLITS
 from flowact_ros.data.store import BOX_NAMES, write_clip
 from flowact_ros.dialogue.speech import SynthesizerError
-from flowact_ros.models.audio_encoder import BACKENDS, EMBEDDED, WHISPER
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.config import SchedulerConfig
 from flowact_ros.timebase import FRAMES_PER_LATENT
+from flowact_ros.vocabulary import AUDIO_ENCODERS, EMBEDDED, WHISPER
 from flowact_ros.weights_store import WeightsError, find_audio_weights
 
 SNIPPET_FRAMES = 8
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         "--jpeg", action="store_true", help="keep the frames of clips as JPEG, 40 times smaller"
     )
     parser.add_argument(
-        "--audio-encoder", choices=BACKENDS, default=EMBEDDED,
+        "--audio-encoder", choices=AUDIO_ENCODERS, default=EMBEDDED,
         help="who hears the sound of `motion`; whisper needs the weights of `flowact weights get whisper-tiny.en`",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.mel import HOP_LENGTH, N_FFT, N_MELS, LogMel, check_pcm
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME, FEATURE_DIM
+from flowact_ros.vocabulary import EMBEDDED, WHISPER
 
 KIND = "audio_encoder"
-EMBEDDED, WHISPER = BACKENDS = ("embedded", "whisper")
 STEM = ((7, 1), (4, 2), (4, 2))  # (kernel, stride) over mel columns: 100 a second become 25
 KERNEL = 3  # of a block, in video frames
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flowact_ros.engine.looking import FOLLOW, POLICIES
 from flowact_ros.nodes.params import Param, ParameterError, Params
-from flowact_ros.vocabulary import AUDIO_ENCODINGS, S16LE
-from flowact_ros.weights_store import WHISPER, WeightsError, find_audio_weights
+from flowact_ros.vocabulary import AUDIO_ENCODERS, AUDIO_ENCODINGS, EMBEDDED, S16LE
+from flowact_ros.weights_store import AVATARS, WeightsError, find_audio_weights
 
 PRESETS = ("avatar_cpu", "debug")
 
@@ -37,12 +37,12 @@ PARAMETERS = (
         choices=("auto", "openvino", "eager"),
     ),
     Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
-    Param("audio_backend", "embedded", "What hears the speech", choices=("embedded", "whisper")),
+    Param("audio_backend", EMBEDDED, "What hears the speech", choices=AUDIO_ENCODERS),
     Param(
         "audio_path",
         "",
         f"Weights of the audio backend; empty: the ones that were installed, of whisper those of `flowact weights get "
-        f"{WHISPER}`",
+        f"{AVATARS}`",
     ),
     Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
     Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),

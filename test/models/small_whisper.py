@@ -10,7 +10,7 @@ import torch
 
 from flowact_ros.models.checkpoint import save_weights
 from flowact_ros.models.whisper_encoder import KIND, WhisperConfig, WhisperEncoder
-from flowact_ros.weights_store import ENCODER, SUMS, WHISPER, folder_of
+from flowact_ros.weights_store import AVATARS, ENCODER, SUMS, folder_of
 
 CONFIG = WhisperConfig(heads=2, depth=1, positions=100, context_frames=8)
 
@@ -22,7 +22,7 @@ def install_whisper(monkeypatch: pytest.MonkeyPatch, cache: Path) -> WhisperEnco
         torch.manual_seed(0)
         encoder = WhisperEncoder(CONFIG)
         encoder.positional_embedding.normal_()
-    folder = folder_of(WHISPER)
+    folder = folder_of(AVATARS)
     save_weights(folder / ENCODER, encoder, kind=KIND, config=CONFIG, card={}, dtype=torch.float32)
     (folder / SUMS).touch()
     return encoder.eval().requires_grad_(False)
