@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,23 @@ class AvatarPipeline:
             use_int8(self.denoiser.double_blocks)
             use_int8(self.denoiser.single_blocks)
         self.text_encoder = text_encoder
-        self.window = AudioWindow(audio_encoder.eval().requires_grad_(False))
-        self.context_samples = self.window.context_samples
         self.order: Order = ORDERS[config.schedule.order](config, self.denoiser)
-        self.lookahead_samples = self.window.lookahead_samples + self.order.ahead * SAMPLES_PER_LATENT
+        self._hear_by(audio_encoder)
         self.height = self.width = config.renderer.size
         self.check_references = check_references
         self.training_motion = training_motion
         self._texts: OrderedDict[str, Tensor] = OrderedDict()
+
+    def _hear_by(self, encoder: nn.Module) -> None:
+        self.window = AudioWindow(encoder.eval().requires_grad_(False))
+        self.context_samples = self.window.context_samples
+        self.lookahead_samples = self.window.lookahead_samples + self.order.ahead * SAMPLES_PER_LATENT
+
+    def with_audio_encoder(self, encoder: nn.Module) -> AvatarPipeline:
+        """The same networks behind another audio encoder."""
+        other = copy(self)
+        other._hear_by(encoder)
+        return other
 
     @torch.inference_mode()
     def load_reference(self, rgb: np.ndarray) -> Reference:

@@ -87,6 +87,22 @@ def lip_figures(report: Report, lips: Lips) -> None:
     report.facts["ceiling"] = {name: round(value, 4) for name, value in ceilings.items()}
 
 
+def whisper_figures(
+    report: Report, made: Takes, embedded: Takes, exact: Takes, again: Takes, shuffled: Takes
+) -> None:
+    """The lips of the same clips heard by Whisper, all read from raw motion; embedded: by the package's encoder."""
+    some = exact[: len(shuffled)]
+    for name, least in LIPS.items():
+        c = COLUMNS[name]
+        ceiling = rig.curve_correlation(again, exact, c)
+        controls = {"other sound": rig.curve_correlation(shuffled, some, c)} if shuffled else {}
+        report.add(
+            f"whisper.{name}", f"lips, heard by Whisper: {name}", rig.curve_correlation(made, exact, c),
+            least=least_correlation(least, ceiling), ceiling=ceiling, controls=controls,
+            more={"embedded": round(rig.curve_correlation(embedded, exact, c), 4)},
+        )  # fmt: skip
+
+
 def least_correlation(bar: float, ceiling: float) -> float:
     """The target of a correlation: no more than two truths have, but a ceiling that is no good does not lower it."""
     return round(min(bar, OF_CEILING * ceiling), 3) if ceiling > LEAST_CEILING else bar

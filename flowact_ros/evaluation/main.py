@@ -3,6 +3,7 @@
 
 flowact eval quick                      # about 20 minutes of one core; a table
 flowact eval quick --json --out runs/eval --wav speech.wav
+flowact eval quick --audio-encoder whisper   # heard by Whisper: flowact weights get whisper-tiny.en
 flowact eval sheets --out runs/sheets   # contact sheets of every behaviour, to look at
 flowact eval readout --minutes 20       # train the readout of the rig: what is read from pixels
 """
@@ -14,6 +15,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from flowact_ros.vocabulary import AUDIO_ENCODERS, EMBEDDED, WHISPER
+from flowact_ros.weights_store import WeightsError, find_audio_weights
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,9 +65,12 @@ def _parser() -> argparse.ArgumentParser:
             "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
         )
         verb.add_argument(
-            "--audio-backend", default="embedded", choices=("embedded", "whisper"), help="who hears"
+            "--audio-encoder", default=EMBEDDED, choices=AUDIO_ENCODERS, help="who hears (default: embedded)"
         )
-        verb.add_argument("--audio-path", metavar="FILE", help="weights of that encoder")
+        verb.add_argument(
+            "--audio-path", metavar="FILE",
+            help="weights of that encoder (default: the installed ones, of whisper those of `flowact weights get`)",
+        )  # fmt: skip
         verb.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE",
             help="change a setting of the preset, e.g. schedule.steps=8 (repeatable)",
@@ -172,10 +179,23 @@ def _pipeline(args: argparse.Namespace) -> Any:
         args.device,
         weights=args.weights,
         runtime=args.runtime,
-        audio_backend=args.audio_backend,
-        audio_path=args.audio_path,
+        audio_backend=args.audio_encoder,
+        audio_path=find_audio_weights(args.audio_encoder, args.audio_path),
         overrides=settings_of(args.set),
     )
+
+
+def heard_by_whisper(pipeline: Any, args: argparse.Namespace) -> tuple[Any, str]:
+    """(the pipeline with Whisper's encoder, or None with the reason why it is not there)."""
+    from flowact_ros.models.audio_encoder import load_audio_encoder
+
+    if args.audio_encoder == WHISPER:
+        return pipeline, ""
+    try:
+        path = find_audio_weights(WHISPER)
+    except WeightsError as error:
+        return None, f"not measured: {error}"
+    return pipeline.with_audio_encoder(load_audio_encoder(WHISPER, path)), ""
 
 
 def _quick(args: argparse.Namespace) -> int:
@@ -188,9 +208,13 @@ def _quick(args: argparse.Namespace) -> int:
     names = ("clips", "seconds", "behaviours", "minutes", "character", "seed", "split", "out")
     chosen = {name: getattr(args, name) for name in names}
     settings = Settings(**chosen, controls=min(3, args.clips - 1), wavs=tuple(args.wav))
+    whisper, lacking = heard_by_whisper(pipeline, args)
     with progress() as tell:
-        report = Quick(pipeline, readout, card, settings, tell).run()
+        report = Quick(pipeline, readout, card, settings, tell, whisper).run()
     facts = {"preset": args.preset, "split": args.split, "seed": args.seed, "set": args.set}
+    facts["audio_encoder"] = args.audio_encoder
+    if lacking:
+        facts["lips_heard_by_whisper"] = lacking
     if args.preset == "debug":
         facts["weights"] = "random: the figures say nothing about quality"
     report.facts = {**facts, "machine": machine(), "readout": error_line(card), **report.facts}

@@ -72,7 +72,7 @@ class Seen:
 
 
 class Quick:
-    """One run. `tell(text, done)`: progress, `done` in 0 .. 1."""
+    """One run. `tell(text, done)`: progress, `done` in 0 .. 1; whisper: the same networks, hearing by Whisper."""
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class Quick:
         card: dict,
         settings: Settings,
         tell: Callable[[str, float], None] = lambda text, done: None,
+        whisper: Pipeline | None = None,
     ) -> None:
+        self.whisper = whisper
         self.pipeline, self.readout, self.card, self.settings, self.tell = (
             pipeline,
             readout,
@@ -98,6 +100,7 @@ class Quick:
             + 60 * s.minutes * 0.4
             + 45 * s.behaviours * 0.4
             + 40 * len(s.wavs)
+            + (0.4 * (s.clips + s.controls) * s.seconds if whisper else 0.0)
         )
         self._done, self._label = 0.0, ""
 
@@ -109,6 +112,10 @@ class Quick:
         seen = [self._see(clip, f"speech {k + 1} of {len(speech)}") for k, clip in enumerate(speech)]
         shown = [self._see(clip, f"behaviours {k + 1} of {len(acted)}") for k, clip in enumerate(acted)]
         self._lips(seen)
+        if self.whisper is None:
+            self.report.facts["whisper"] = None
+        else:
+            self._heard_by_whisper(seen)
         self._events(seen + shown)
         if shown:
             self._behaviours(shown)
@@ -140,10 +147,10 @@ class Quick:
         """
         return self.settings.seed + zlib.crc32(clip.pcm.tobytes())
 
-    def _motion(self, clip: Clip, share: float = 0.4) -> np.ndarray:
+    def _motion(self, clip: Clip, share: float = 0.4, pipeline: Pipeline | None = None) -> np.ndarray:
         """What the denoiser makes of a clip, without pictures."""
         _, motion = generate(
-            self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self._seed(clip),
+            pipeline or self.pipeline, clip.picture(), clip.pcm, clip.performance.instruction, self._seed(clip),
             lambda frames: self._step(share * frames / FRAME_RATE),
         )  # fmt: skip
         return motion
@@ -187,6 +194,22 @@ class Quick:
             [s.made for s in seen], [s.truth for s in seen], [s.clip.true() for s in seen], again, shuffled
         )
         figures.lip_figures(self.report, lips)
+
+    def _heard_by_whisper(self, seen: Sequence[Seen]) -> None:
+        """The same clips with the same noise, of which only the lips are looked at, in raw motion."""
+        self._step(0.0, "lips, heard by Whisper")
+        clips = [s.clip for s in seen]
+        others = [
+            clips[k].with_sound_of(clips[k + 1]) for k in range(min(self.settings.controls, len(clips) - 1))
+        ]
+        made, shuffled = (
+            [clip.of_motion(self._motion(clip, pipeline=self.whisper)) for clip in several]
+            for several in (clips, others)
+        )
+        figures.whisper_figures(
+            self.report, made, [s.clip.of_motion(s.motion) for s in seen], [clip.true() for clip in clips],
+            [clip.again(k).true() for k, clip in enumerate(clips)], shuffled,
+        )  # fmt: skip
 
     def _events(self, seen: Sequence[Seen]) -> None:
         """Long motion for rates and smoothness."""

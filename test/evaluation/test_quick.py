@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from small_whisper import install_whisper
 
 from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
+from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.evaluation import clips as material
 from flowact_ros.evaluation import quick
-from flowact_ros.evaluation.main import main, settings_of
+from flowact_ros.evaluation.generate import generate
+from flowact_ros.evaluation.main import heard_by_whisper, main, settings_of
 from flowact_ros.evaluation.rig_readout import load_readout
 
 SIZE = 192
@@ -104,19 +108,20 @@ class Puppet:
         return frames.to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def run(monkeypatch, still: bool, out=None) -> dict:
+def run(monkeypatch, still: bool, out=None, whisper=None) -> dict:
     Puppet(monkeypatch, still)
     monkeypatch.setattr(material, "DIALOGUE", 0.0)
     settings = quick.Settings(clips=2, seconds=3.2, behaviours=0, minutes=3.0, controls=1, out=out)
     seen: list[float] = []
     readout, card = load_readout()
-    report = quick.Quick(Nothing(), readout, card, settings, lambda text, done: seen.append(done)).run()
+    tell = lambda text, done: seen.append(done)  # noqa: E731
+    report = quick.Quick(Nothing(), readout, card, settings, tell, whisper).run()
     assert seen == sorted(seen)
     return json.loads(report.json())
 
 
 def test_the_truth_itself_meets_the_table(monkeypatch, tmp_path, speech):
-    record = run(monkeypatch, still=False, out=tmp_path)
+    record = run(monkeypatch, still=False, out=tmp_path, whisper=Nothing())
     assert set(KEYS) <= set(record) and {"yaw", "pitch", "roll"} == set(record["head_spread_ratio"])
     assert {"face", "eyes", "mouth"} == set(record["edges"]) and {"whole", "eyes", "mouth"} == set(
         record["oracle_psnr"]
@@ -128,6 +133,9 @@ def test_the_truth_itself_meets_the_table(monkeypatch, tmp_path, speech):
         record["edges"]["eyes"]["value"] == pytest.approx(1.0)
         and record["oracle_psnr"]["eyes"]["value"] == 99.0
     )
+    assert set(record["whisper"]) == {"opening", "width", "rounding"}
+    for figure in record["whisper"].values():
+        assert figure["met"] and figure["value"] == figure["embedded"] == pytest.approx(1.0)
     for name in ("clips.png", "lips.png", "series.npz", "report.json"):
         assert (tmp_path / name).stat().st_size > 100
 
@@ -138,6 +146,37 @@ def test_a_still_picture_misses_it(monkeypatch, speech):
                 "saccade_rate_ratio", "motion_energy_ratio"):  # fmt: skip
         assert record[key]["met"] is False, (key, record[key])
     assert record["oracle_psnr"]["eyes"]["met"] is False
+    assert record["whisper"] is None  # nobody heard by it
+
+
+def test_the_same_networks_hear_by_whisper_where_it_is(monkeypatch, tmp_path):
+    asked = argparse.Namespace(audio_encoder="embedded")
+    pipeline = build_pipeline("debug")
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path / "nothing"))
+    assert heard_by_whisper(pipeline, asked) == (
+        None, "not measured: whisper's encoder is not on this machine: flowact weights get whisper-tiny.en"
+    )  # fmt: skip
+    encoder = install_whisper(monkeypatch, tmp_path)
+    other, lacking = heard_by_whisper(pipeline, asked)
+    assert lacking == "" and other.denoiser is pipeline.denoiser
+    assert other.window.encoder.context_samples == encoder.context_samples
+    assert other.context_samples != pipeline.context_samples
+    assert heard_by_whisper(other, argparse.Namespace(audio_encoder="whisper"))[0] is other
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in pipeline.denoiser.parameters():
+            parameter.normal_(std=0.2)  # a new network hears nothing: its last layers begin at zero
+    pcm = (0.1 * np.random.default_rng(0).standard_normal(960 * 16)).astype(np.float32)
+    picture = np.full((128, 128, 3), 128, np.uint8)
+    a, b = (generate(heard_by, picture, pcm, [(0, "")], 0)[1] for heard_by in (pipeline, other))
+    assert a.shape == b.shape == (16, 40) and not np.array_equal(a, b)
+
+
+def test_whisper_that_is_not_there_is_one_clear_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path))
+    assert main(["quick", "--audio-encoder", "whisper", "--preset", "debug"]) == 1
+    told = "flowact eval: whisper's encoder is not on this machine: flowact weights get whisper-tiny.en\n"
+    assert capsys.readouterr().err == told
 
 
 def test_settings_are_nested_and_typed():
