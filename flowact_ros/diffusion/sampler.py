@@ -56,13 +56,23 @@ def stoppable(predict: Predict, stop: Callable[[], bool]) -> Predict:
     return asking
 
 
+def implied_clean(start: Tensor, end: Tensor, sigma: float, following: float, before: Slope | None) -> Tensor:
+    """The clean latents by which `flow_step` goes from `start` to `end`: what a student of that step is to predict."""
+    velocity = (end - start) / (following - sigma)
+    if before is not None:
+        extrapolated = (following - sigma) / (2 * before.span)
+        velocity = (velocity + extrapolated * before.velocity) / (1 + extrapolated)
+    return start - sigma * velocity
+
+
 def denoise_chunk(
     predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None
 ) -> Tensor:
     """Denoise one chunk `noise` `[B, S, P, C]` along `sigmas` (from `schedule.step_sigmas`, ends with 0).
 
-    exit_at: return the clean prediction of this step (0-based) and stop; earlier steps then run without gradient
-    (self-forcing trains the exit step only). None runs them all, with len(sigmas) - 1 network evaluations.
+    exit_at: return the clean prediction of this step (0-based), or of the last step the chunk itself, and stop; earlier
+    steps then run without gradient (self-forcing trains the exit step only). None runs them all, with len(sigmas) - 1
+    network evaluations.
     """
     x, slope = noise, None
     for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
@@ -70,7 +80,7 @@ def denoise_chunk(
         last = exit_at == step
         with torch.set_grad_enabled(torch.is_grad_enabled() and (exit_at is None or last)):
             clean = predict(x, level)
-        if last:
+        if last and following > 0:
             return clean
         x, slope = flow_step(x, clean, sigma, following, slope)
     return x

@@ -15,6 +15,7 @@ from flowact_ros.models.config import SchedulerConfig
 
 PURE = 0.25  # share of training draws at pure noise: the first evaluation decides what few steps can show
 CENTRE, SPREAD = 0.6, 1.2  # of the logit of the other draws
+MATCHED = (0.02, 0.98)  # levels at which distributions are compared
 CAP = 0.3  # the velocity's error weighs 1 / sigma^2, and below this level no more
 
 
@@ -42,6 +43,14 @@ def training_sigmas(shape: tuple[int, int], generator: torch.Generator) -> Tenso
     sigmas = torch.sigmoid(SPREAD * torch.randn(shape, generator=generator) + CENTRE)
     pure = torch.rand(shape, generator=generator) < PURE
     return torch.where(pure, 1.0, sigmas).sort(1).values
+
+
+def matching_sigmas(shape: tuple[int, int], shift: float, generator: torch.Generator) -> Tensor:
+    """Noise levels `[B, chunks]` at which two distributions are compared: uniform, then shifted, rising with order.
+
+    Nearly clean and nearly pure levels are left out, as by the peers: one tells nothing, the other very loudly.
+    """
+    return shift_time(torch.rand(shape, generator=generator), shift).clamp(*MATCHED).sort(1).values
 
 
 def velocity_weight(sigma: Tensor) -> Tensor:

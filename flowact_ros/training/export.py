@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,30 @@ from flowact_ros.models.codec.quantise import Ranges, measure_ranges
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import KIND, DiT
+from flowact_ros.training.lineage import FIRST, commit_id, run_stages, run_state
 from flowact_ros.training.stages.renderer import take_painters
-from flowact_ros.training.trainer import read_state
 
 CALIBRATION = 4  # frames of each named character that the activations' limits are measured on
 
 
-def commit_id() -> str:
-    """The commit of the sources, or "unknown" outside a git checkout."""
-    here = Path(__file__).resolve().parent
-    result = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() if result.returncode == 0 else "unknown"
+def run_card(run: Path, command: str, stage: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a card says of a run, and the run's EMA weights, which are the chosen ones where its stage chooses.
 
-
-def run_card(run: Path, command: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a card says of a run, and the run's EMA weights."""
-    state = read_state(run / "state.pt", {"ema", "iteration", "seconds", "slices"})
+    stage: its name in runs that tell none
+    """
+    state = run_state(run)
     metrics: dict[str, float] = {}
     if (run / "eval.csv").exists():
         with (run / "eval.csv").open(encoding="utf-8") as file:
-            metrics = {k: float(v) for k, v in list(csv.DictReader(file))[-1].items()}
+            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        metrics = next((row for row in reversed(rows) if row["step"] == state["iteration"]), rows[-1])
     card = {
         "command": command,
         "commit": commit_id(),
         "steps": state["iteration"],
         "train_seconds": round(state["seconds"]),
         "slices": state["slices"],
+        "stages": run_stages(state, stage),
         "metrics": metrics,
         "licence": "Apache-2.0",
     }
@@ -56,7 +51,10 @@ def run_card(run: Path, command: str) -> tuple[dict[str, Any], dict[str, torch.T
 def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
     """Write `denoiser.safetensors` of `config` from `run`; returns its path."""
     command = f"flowact train motion --data DATA --heldout HELDOUT --run RUN --preset {config.name}"
-    card, ema = run_card(run, command)
+    card, ema = run_card(run, command, FIRST)
+    names = [stage["name"] for stage in card["stages"]]
+    if names[-1] != FIRST:
+        card["command"] = f"flowact train distill --phase {names[-1]} --data DATA --heldout HELDOUT --run RUN"
     module = DiT(config)
     module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "denoiser.safetensors"
@@ -72,12 +70,12 @@ def export_renderer(
     painters: the run that trained the painters of mouth and eyes, if it was another; its slices are in the card, too
     """
     command = f"flowact train renderer --run RUN --preset {config.name}"
-    card, ema = run_card(run, command)
+    card, ema = run_card(run, command, "renderer")
     module = Renderer(config.renderer)
     module.load_state_dict(ema)
     if painters is not None:
         take_painters(module, painters)
-        other, _ = run_card(painters, f"{command} --parts faces")
+        other, _ = run_card(painters, f"{command} --parts faces", "renderer")
         card["painters"] = {
             key: other[key] for key in ("command", "steps", "train_seconds", "slices", "metrics")
         }

@@ -2,6 +2,7 @@
 """`flowact train`: run one stage, or one slice of it. A stage goes on where its run folder stopped.
 
 flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
+flowact train distill --phase steps --teacher runs/motion --data … --heldout … --run runs/steps
 flowact train export-motion --run runs/motion
 """
 
@@ -12,12 +13,16 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import preset
 from flowact_ros.models.precision import best_dtype, check_device
+from flowact_ros.training.distill_options import RANGES as DISTILL_RANGES
+from flowact_ros.training.distill_options import RATES, add_options
+from flowact_ros.training.lineage import FIRST, commit_id
 from flowact_ros.training.trainer import OPTIMIZERS, Trainer, TrainerConfig
 
 RANGES = {  # option -> what it must lie in
@@ -35,6 +40,7 @@ RANGES = {  # option -> what it must lie in
     "self_forcing_steps": (1, 50),
     "self_forcing_refresh": (1, 1_000_000),
     "self_forcing_clips": (1, 100_000),
+    **DISTILL_RANGES,
 }
 LONGEST_LINE = 300  # characters of an error
 
@@ -46,14 +52,7 @@ def parser() -> argparse.ArgumentParser:
     stages = top.add_subparsers(dest="stage", required=True)
 
     motion = stages.add_parser("motion", help="the denoiser, on performances without pictures")
-    motion.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`"
-    )
-    motion.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
-    motion.add_argument(
-        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
-    )
-    motion.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
+    _material(motion)
     for name, kind, default, what in (
         ("", float, 0.0, "share of the rows whose memory the model made itself (self-forcing variant)"),
         ("-noise", float, 0.7, "level to which true motion is noised for that"),
@@ -65,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
             f"--self-forcing{name}", type=kind, default=default, help=f"{what} (default: {default})"
         )
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
+    _from_shipped(motion)
+
+    distill = stages.add_parser("distill", help="the denoiser, taught to need few evaluations by itself")
+    _material(distill)
+    add_options(distill)
+    _training(distill, lr=None, batch=16, steps=3000, optimizer="adamw")
 
     renderer = stages.add_parser(
         "renderer", help="the codec, on characters that are drawn as they are needed"
@@ -77,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--painters", type=Path, metavar="RUN", help="take mouth and eyes of this run, which trains faces"
     )
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
+    _from_shipped(renderer)
 
     for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
         export = stages.add_parser(
@@ -94,7 +100,27 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: int, optimizer: str) -> None:
+def _material(stage: argparse.ArgumentParser) -> None:
+    """Options of the denoiser's stages."""
+    stage.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`"
+    )
+    stage.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
+    stage.add_argument(
+        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
+    )
+    stage.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
+
+
+def _from_shipped(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument(
+        "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
+    )
+
+
+def _training(
+    stage: argparse.ArgumentParser, *, lr: float | None, batch: int, steps: int, optimizer: str
+) -> None:
     """Options of every stage that is trained."""
     stage.add_argument("--run", type=Path, required=True, help="folder of checkpoints, logs and sheets")
     stage.add_argument("--preset", default="avatar_cpu")
@@ -107,9 +133,6 @@ def _training(stage: argparse.ArgumentParser, *, lr: float, batch: int, steps: i
     stage.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     stage.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default=optimizer)
     stage.add_argument("--batch", type=int, default=batch)
-    stage.add_argument(
-        "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
-    )
     stage.add_argument("--device", default="cpu", help="cpu or cuda")
     stage.add_argument("--threads", type=int, default=1)
     stage.add_argument("--seed", type=int, default=0)
@@ -142,12 +165,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _trainer_config(args: argparse.Namespace, **more: object) -> TrainerConfig:
+def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What all stages tell the trainer alike."""
     bf16 = not args.no_bf16 and best_dtype(args.device) == torch.bfloat16
     names = ("run", "steps", "cooldown", "warmup", "optimizer", "minutes", "seed", "device")
-    return TrainerConfig(
-        **{name: getattr(args, name) for name in names}, learning_rate=args.lr, bf16=bf16, **more
-    )
+    return {**{name: getattr(args, name) for name in names}, "learning_rate": args.lr, "bf16": bf16}
 
 
 def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contract: object) -> None:
@@ -177,12 +199,13 @@ def _motion(args: argparse.Namespace) -> int:
     method = Adaptation(
         preset(args.preset), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
     )
-    about = {"data": [describe(folder) for folder in args.data], "batch": args.batch}
+    about = {"data": [describe(folder) for folder in args.data], "batch": args.batch, "commit": commit_id()}
     if self_forcing.share:
         about["self_forcing"] = asdict(self_forcing)
-    config = _trainer_config(
-        args, betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50, about=about
-    )
+    config = TrainerConfig(
+        **_trainer_options(args), betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50,
+        about=about, stage=FIRST,
+    )  # fmt: skip
     trainer = Trainer(method, config)
     _take_shipped(trainer, args, "denoiser", preset(args.preset).denoiser_contract())
     if args.evaluate:  # at these numbers of evaluations a chunk
@@ -191,6 +214,14 @@ def _motion(args: argparse.Namespace) -> int:
     else:
         trainer.run()
     return 0
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from flowact_ros.training.distill import distill
+
+    if args.lr is None:
+        args.lr = RATES[args.phase]
+    return distill(args, _trainer_options(args))
 
 
 def _export_motion(args: argparse.Namespace) -> int:
@@ -211,7 +242,9 @@ def _renderer(args: argparse.Namespace) -> int:
     stage = RendererStage(net, references=args.batch, parts=args.parts, painters=args.painters)
     about = {"references": args.batch, "data_seed": args.seed, "parts": args.parts}
     intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
-    config = _trainer_config(args, clip=0.5, skip_above=40.0, ema=0.995, about=about, **intervals)
+    config = TrainerConfig(
+        **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.995, about=about, stage="renderer", **intervals
+    )
     trainer = Trainer(stage, config)
     _take_shipped(trainer, args, "renderer", preset(args.preset).renderer)
     trainer.run()
@@ -227,6 +260,7 @@ def _export_renderer(args: argparse.Namespace) -> int:
 
 STAGES = {
     "motion": _motion,
+    "distill": _distill,
     "export-motion": _export_motion,
     "renderer": _renderer,
     "export-renderer": _export_renderer,

@@ -14,43 +14,16 @@ import signal
 import time
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flowact_ros.training.method import Judged, Method, Refreshing, Roles
 from flowact_ros.training.muon import Muon
 
+CHOSEN = "chosen.pt"  # in the run folder: the running mean with the best figures, where a method judges them
 OPTIMIZERS = {"muon": Muon, "adamw": torch.optim.AdamW}
-
-
-class Method(Protocol):
-    """One training stage."""
-
-    module: nn.Module  # what is trained
-
-    def batch(self, generator: torch.Generator, iteration: int) -> Any: ...
-
-    def step(self, batch: Any, iteration: int) -> dict[str, Tensor]:
-        """Return at least "loss"; other entries are logged."""
-        ...
-
-    def sheet(self, module: nn.Module, path: Path) -> dict[str, float]:
-        """Write a sample sheet of `module` (the EMA) to `path` and return figures to log beside it."""
-        ...
-
-
-@runtime_checkable
-class Refreshing(Protocol):
-    """A method with material that the model itself makes now and then, which is saved with the run."""
-
-    def refresh(self, ema: dict[str, Tensor], iteration: int, generator: torch.Generator) -> None:
-        """Called before each step; makes the material anew where it is due."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +49,8 @@ class TrainerConfig:
     about: dict[str, Any] = field(
         default_factory=dict
     )  # of this slice, for the card: its material, its batch
+    stage: str = ""  # its name in the card; earlier: the stages of the weights that a new run begins with
+    earlier: list[dict[str, Any]] = field(default_factory=list)
     device: str = "cpu"  # where the module and its batches go; batches are drawn on the CPU
 
 
@@ -96,17 +71,28 @@ class Trainer:
     def __init__(self, method: Method, config: TrainerConfig) -> None:
         self.method, self.config = method, config
         module = method.module.to(config.device)
-        self.optimizer = OPTIMIZERS[config.optimizer](
-            module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
+        self.optimizer = self._optimizer(module)
+        self.roles = method.roles if isinstance(method, Roles) else {}
+        for role in self.roles.values():
+            role.to(config.device)
+        self.rates = method.rates if isinstance(method, Roles) else {}
+        self.optimizers = {name: self._optimizer(self.roles[name]) for name in self.rates}
         self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
         self.iteration = 0
-        self.seconds = 0.0
+        self.seconds = self.core_seconds = 0.0
+        self.stages = config.earlier
+        self.best, self.worse = math.inf, 0  # of the sheets' figures, and how many sheets were no better since
         self.slices: list[dict[str, Any]] = []  # what was trained on what, for the card
         self.warm_from = 0  # the step from which the learning rate was last warmed up
         config.run.mkdir(parents=True, exist_ok=True)
         if (config.run / "state.pt").exists():
             self._resume()
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        config = self.config
+        return OPTIMIZERS[config.optimizer](
+            module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
 
     @property
     def fresh(self) -> bool:
@@ -114,25 +100,42 @@ class Trainer:
         return self.iteration == 0
 
     def take_over(self, weights: dict[str, Tensor], card: dict[str, Any]) -> None:
-        """Go on from exported weights and their card: steps are counted on, the learning rate warms up again."""
+        """Go on from exported weights and their card: steps are counted on, the learning rate warms up again.
+
+        Weights of another stage are what this stage begins with; its steps count from 0.
+        """
         self.method.module.load_state_dict(weights)
         self.ema = {name: t.detach().clone() for name, t in self.method.module.state_dict().items()}
+        stages = card.get("stages", [])
+        if stages and stages[-1]["name"] != self.config.stage:
+            self.stages = stages
+            return
         self.iteration = self.warm_from = int(card["steps"])
         self.seconds, self.slices = float(card["train_seconds"]), list(card["slices"])
+        self.core_seconds, self.stages = self.seconds, stages[:-1]
 
     def _resume(self) -> None:
         """Raises ValueError for a damaged file, RuntimeError for another network's."""
         state = read_state(
             self.config.run / "state.pt", {"module", "optimizer", "ema", "iteration", "seconds"}
         )
+        stage = state.get("stage") or ("another stage" if self.roles else self.config.stage)  # older runs tell none
+        if stage != self.config.stage:
+            raise ValueError(f"{self.config.run} holds a run of {stage}, not of {self.config.stage}")
         self.method.module.load_state_dict(state["module"])
         if state["optimizer"] is not None:  # None: weights taken over from elsewhere
             self.optimizer.load_state_dict(state["optimizer"])
         self.ema = moved(state["ema"], torch.device(self.config.device))
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.slices, self.warm_from = state.get("slices", []), state.get("warm_from", 0)
+        self.core_seconds, self.stages = state.get("core_seconds", self.seconds), state.get("stages", [])
+        self.best, self.worse = state.get("best", math.inf), state.get("worse", 0)
         if isinstance(self.method, Refreshing) and "method" in state:  # older runs have none
             self.method.load_state_dict(state["method"])
+        for name, role in self.roles.items():
+            role.load_state_dict(state["roles"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
 
     def save(self) -> None:
         partial = self.config.run / "state.partial"
@@ -145,6 +148,13 @@ class Trainer:
                 "seconds": self.seconds,
                 "slices": self.slices,
                 "warm_from": self.warm_from,
+                "core_seconds": self.core_seconds,
+                "stage": self.config.stage,
+                "stages": self.stages,
+                "best": self.best,
+                "worse": self.worse,
+                "roles": {name: role.state_dict() for name, role in self.roles.items()},
+                "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
                 **({"method": self.method.state_dict()} if isinstance(self.method, Refreshing) else {}),
             },
             partial,
@@ -160,23 +170,31 @@ class Trainer:
         return config.learning_rate * warm * (config.floor + (1 - config.floor) * cosine)
 
     def run(self) -> None:
-        """Train until `steps` are done or the slice of `minutes` is over, then save."""
+        """Train until `steps` are done, the slice of `minutes` is over or no sheet gets better, then save."""
         config, method = self.config, self.method
         began, last = time.monotonic(), time.monotonic()
         now = {"learning_rate": config.learning_rate, "optimizer": config.optimizer, **config.about}
         self.slices.append({"first_step": self.iteration, "steps": 0, **now})
+        if isinstance(method, Judged) and self.best == math.inf:
+            self.evaluate()  # what training has to improve on
         seen: dict[str, list[float]] = {}  # values since the last row of the log; a step need not return all of them
         device = next(method.module.parameters()).device
         stopped = []  # a polite stop (SIGTERM) ends the slice and saves
         previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
         while (
-            not stopped and self.iteration < config.steps and time.monotonic() - began < 60 * config.minutes
+            not stopped
+            and self.iteration < config.steps
+            and time.monotonic() - began < 60 * config.minutes
+            and not (isinstance(method, Judged) and self.worse >= method.patience)
         ):
             # the generator depends on the iteration only: a resumed run draws what an unbroken one would
             seed = config.seed * 1_000_003 + self.iteration
             generator = torch.Generator().manual_seed(seed)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.learning_rate()
+            turn = method.turn(self.iteration) if isinstance(method, Roles) else None
+            module = method.module if turn is None else self.roles[turn]
+            optimizer = self.optimizer if turn is None else self.optimizers[turn]
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate() * self.rates.get(turn, 1.0)
             precision = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
             if isinstance(method, Refreshing):
                 with precision:
@@ -185,26 +203,30 @@ class Trainer:
             with precision:
                 losses = method.step(batch, self.iteration)
             losses["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(method.module.parameters(), config.clip)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
             if float(norm) <= config.skip_above:  # false for NaN, too
-                self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self._update_ema()
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if turn is None:
+                self._update_ema()
             self.iteration += 1
             self.slices[-1]["steps"] += 1
+            role = "" if turn is None else f"{turn}_"
             for name, value in {**losses, "grad_norm": norm}.items():
+                name = f"{role}{name}"
                 seen.setdefault(name, []).append(float(value.detach()))
             if self.iteration % config.log_every == 0:
                 now = time.monotonic()
                 self.seconds += now - last
+                self.core_seconds += (now - last) * torch.get_num_threads()
                 row = {"step": self.iteration, "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
                 row |= {name: sum(values) / len(values) for name, values in seen.items()}
                 self._log("log.csv", row)
                 seen, last = {}, now
-            if self.iteration % config.save_every == 0:
-                self.save()
             if self.iteration % config.sheet_every == 0:
                 self.evaluate()
+            if self.iteration % config.save_every == 0:
+                self.save()
         signal.signal(signal.SIGTERM, previous)
         self.save()
 
@@ -230,15 +252,30 @@ class Trainer:
         finally:
             module.load_state_dict(own)
             module.train()
+        if isinstance(self.method, Judged):
+            figures["judged"] = self.method.judge(figures)
+            self._choose(figures["judged"])
         self._log("eval.csv", {"step": self.iteration, **figures})
         return figures
 
+    def _choose(self, judged: float) -> None:
+        """Keep the running mean if its figures are the best so far."""
+        self.worse += 1
+        if judged < self.best:
+            self.best, self.worse = judged, 0
+            partial = self.config.run / f"{CHOSEN}.partial"
+            torch.save({"ema": self.ema, "iteration": self.iteration}, partial)
+            partial.replace(self.config.run / CHOSEN)
+
     def _log(self, name: str, row: dict[str, float]) -> None:
         path = self.config.run / name
-        new = not path.exists()
+        header = list(row)
+        if path.exists():  # columns stay what the first row made them
+            with path.open(newline="", encoding="utf-8") as file:
+                header = next(csv.reader(file), header)
         with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
-            if new:
+            writer = csv.DictWriter(file, fieldnames=header, extrasaction="ignore")
+            if not file.tell():
                 writer.writeheader()
             writer.writerow(row)
         print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)

@@ -18,7 +18,6 @@ from flowact_ros.models.config import debug
 from flowact_ros.models.dit import KIND, Condition, DiT
 from flowact_ros.training.export import export_denoiser
 from flowact_ros.training.free_running import free_running
-from flowact_ros.training.losses import changes
 from flowact_ros.training.main import main as train
 from flowact_ros.training.motion_figures import blinks_a_minute, correlation, figures, jump
 from flowact_ros.training.stages.adaptation import Adaptation
@@ -206,11 +205,6 @@ def test_bad_material_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         (tmp_path / "run" / "state.pt").write_bytes(content)
         assert train([*options, "--data", data]) == 1
         assert f"state.pt {says}" in capsys.readouterr().err
-
-
-def test_changes_are_counted_across_slots_and_from_what_is_known() -> None:
-    off = torch.tensor([[[1.0, 1.0], [3.0, 0.0]]]).unsqueeze(-1)  # two slots of two frames
-    assert changes(off).flatten().tolist() == [1.0, 0.0, 2.0, -3.0]
 
 
 def test_slow_controls_are_held_to_their_own_pace(tmp_path: Path) -> None:

@@ -44,9 +44,12 @@ class Batch:
 class Task:
     """Windows in which the same slots stand at the same places, one below the other as rows; shapes as of `Batch`.
 
-    sigma `[B, S]`: the noise level of each slot; past: memory by layer, made by the network that is to read it
+    chunks: in each window; row `[B]`: of the batch, that each window is of; sigma `[B, S]`: the noise level of each
+    slot; past: memory by layer, made by the network that is to read it
     """
 
+    chunks: int
+    row: Tensor
     noise: Tensor
     sigma: Tensor
     clean: Tensor
@@ -65,6 +68,11 @@ class Layout:
     count: int
 
 
+def sequential(every: Iterator[tuple[Task, ...]]) -> Iterator[tuple[Task, ...]]:
+    """Only the windows of one chunk: the order that is distilled. Chunks of the diagonal order do not share a level."""
+    return (tasks for tasks in every if tasks[0].chunks == 1)
+
+
 def tasks(batch: Batch, *modules: DiT) -> Iterator[tuple[Task, ...]]:
     """The windows of a batch, alike ones together: the same task for each of `modules`, under its own memory."""
     memories = [memory(module, batch) for module in modules]
@@ -72,8 +80,10 @@ def tasks(batch: Batch, *modules: DiT) -> Iterator[tuple[Task, ...]]:
         parts = [window(batch, layout) for layout in layouts]
         noise, sigma, clean, audio, text = (torch.cat(part) for part in zip(*parts))
         windows = stream_windows(modules[0], layouts[0].ages, clean.shape[1], clean.device)
-        shared = (noise, sigma, clean, Condition(audio, text), windows)
-        yield tuple(Task(*shared, past(made, layouts, len(parts[0][0]))) for made in memories)
+        rows = len(parts[0][0])
+        row = torch.arange(rows, device=clean.device).repeat(len(layouts))
+        shared = (layouts[0].count, row, noise, sigma, clean, Condition(audio, text), windows)
+        yield tuple(Task(*shared, past(made, layouts, rows)) for made in memories)
 
 
 def groups(batch: Batch, long_term: int) -> list[list[Layout]]:
