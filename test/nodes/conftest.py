@@ -46,6 +46,7 @@ NEEDS_ROS = (
     "test_skill_say.py",
     "test_skill_look_at.py",
     "test_ros4hri_messages.py",
+    "test_recipes.py",
     "test_look_point.py",
     "test_captions.py",
     "test_motion_topic.py",
