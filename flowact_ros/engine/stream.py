@@ -395,7 +395,7 @@ class Stream:
             self._watched = entry.before.resets
             self.watch.cut()
         own = None if entry is None else entry.own[frame.index % FRAMES_PER_LATENT]
-        self.watch.frame(own, frame.audio, frame.speaking)
+        self.watch.frame(own, float(np.mean(np.square(frame.audio))) if frame.speaking else 0.0)
         if self.watch.take_reset():
             self.meter.recoveries += 1
             self.reset()

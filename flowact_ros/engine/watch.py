@@ -25,11 +25,12 @@ JITTER_FRAMES = 5 * FRAME_RATE
 LIP_FRAMES = 2 * FRAME_RATE  # of speech, among the last drift window's
 SOUND_FRAMES = 20 * FRAME_RATE
 SOUND_VOICED = 3 * FRAME_RATE  # of speech that must be among them
+LOUDEST_S = 300.0  # [s] after which the loudest speech counts half: what hisses in a pause is not taken for speech
 MADE = 0.9  # share of a window that must have been made, else its figure is unknown
 
 # Limits; beside them the worst of an hour of truth and of an hour of the shipped model.
-MOST_DRIFT = 2.1
-MOST_JITTER = 3.0
+MOST_DRIFT = 1.8
+MOST_JITTER = 6.0
 LONGEST_WITHOUT_BLINK_S = 30.0
 LEAST_LIP_MOVEMENT = 0.15
 LEAST_LIP_SOUND = 0.15
@@ -64,28 +65,36 @@ class Watch:
         self._since: dict[str, int] = {}  # frame at which an alarm was raised
         self._refined = self._reset = -math.inf  # frame of the last request
         self._refine_wanted = self._reset_wanted = False
+        self._loudest = 0.0
         self.cut()
 
     def cut(self) -> None:
         """The motion starts anew from a reference: what was before says nothing of it."""
         self._motion: deque[np.ndarray] = deque(maxlen=SOUND_FRAMES)
         self._power: deque[float] = deque(maxlen=SOUND_FRAMES)
-        self._open = 0  # frames since the lids were last shut
+        self._since_blink = 0  # frames since the lids last began to shut
+        self._shut = False
 
-    def frame(self, motion: np.ndarray | None, audio: np.ndarray, speaking: bool) -> bool:
-        """A frame that leaves: motion float `[K]` as the sampler gave it, None if none was made; its sound float `[n]`.
-
-        True once a second, when the figures are new.
+    def frame(self, motion: np.ndarray | None, power: float) -> None:
+        """A frame that leaves: motion float `[K]` as the sampler gave it, None if none was made; power: the mean square
+        of the speech in it. Once a second the figures are new.
         """
-        made = motion is not None
-        self._motion.append(motion if made else np.full_like(self.training.mean, math.nan))
-        self._power.append(float(np.mean(np.square(audio, dtype=np.float64))) if speaking else 0.0)
-        self._open = 0 if made and statistics.lids(motion[None])[0] > statistics.SHUT else self._open + 1
+        self._motion.append(motion if motion is not None else np.full_like(self.training.mean, math.nan))
+        self._power.append(power)
+        self._loudest = max(power, self._loudest * 0.5 ** (1.0 / (LOUDEST_S * FRAME_RATE)))
+        self._since_blink += 1
+        if motion is not None:
+            self._blink(float(statistics.lids(motion[None])[0]))
         self._frames += 1
-        if self._frames % FRAME_RATE:
-            return False
-        self._look()
-        return True
+        if self._frames % FRAME_RATE == 0:
+            self._look()
+
+    def _blink(self, lid: float) -> None:
+        """Eyes that stay shut do not blink."""
+        if lid > statistics.SHUT and not self._shut:
+            self._since_blink, self._shut = 0, True
+        elif lid < statistics.OPEN:
+            self._shut = False
 
     def take_refine(self) -> bool:
         """Is memory to be refined? Asked once a step."""
@@ -107,11 +116,11 @@ class Watch:
                 if _enough(motion[-JITTER_FRAMES:], JITTER_FRAMES)
                 else math.nan
             ),
-            "without_blink_s": self._open / FRAME_RATE,
+            "without_blink_s": self._since_blink / FRAME_RATE,
             "lip_movement": self._lip_movement(recent, sound),
             "lip_sound": math.nan,
         }
-        if _enough(motion, SOUND_FRAMES) and statistics.voiced(power).sum() >= SOUND_VOICED:
+        if _enough(motion, SOUND_FRAMES) and statistics.voiced(power, self._loudest).sum() >= SOUND_VOICED:
             values["lip_sound"] = statistics.lip_sound(motion, power)
         wrong = {
             DRIFT: values["drift"] > MOST_DRIFT,
@@ -127,7 +136,7 @@ class Watch:
         self._decide(alarms)
 
     def _lip_movement(self, motion: np.ndarray, power: np.ndarray) -> float:
-        spoken = motion[statistics.voiced(power) & np.isfinite(motion).all(1)][-LIP_FRAMES:]
+        spoken = motion[statistics.voiced(power, self._loudest) & np.isfinite(motion).all(1)][-LIP_FRAMES:]
         return statistics.lip_movement(spoken, self.training) if len(spoken) == LIP_FRAMES else math.nan
 
     def _decide(self, alarms: dict[str, float]) -> None:

@@ -14,7 +14,8 @@ def entry(latent: int) -> RingEntry:
     frames = np.full((4, 2, 2, 3), latent, np.uint8)
     frames += np.arange(4, dtype=np.uint8)[:, None, None, None] * 10
     motion = np.zeros((4, 1), np.float32)
-    return RingEntry(latent, frames, motion, Snapshot(StreamState(latent, 0, f"m{latent}", None), None, 0, 0), "", motion)
+    before = Snapshot(StreamState(latent, 0, f"m{latent}", None), None, 0, 0)
+    return RingEntry(latent, frames, motion, before, "", motion)
 
 
 @pytest.fixture

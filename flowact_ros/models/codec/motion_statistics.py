@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,28 @@ from flowact_ros.timebase import FRAME_RATE
 WINDOW = 10 * FRAME_RATE  # frames whose means and spreads are compared
 SHUT, OPEN = 0.5, 0.3  # a blink begins above the first and ends below the second
 SMOOTHED = 3  # frames over which opening and loudness are averaged before they are compared
-VOICED = 0.1  # of the greatest effective value of a stretch: a frame at least so loud is speech, not a pause
+VOICED = 0.1  # of the effective value of the loudest speech: a frame at least so loud is speech, not a pause
 SILENCE = 1e-3  # effective value, -60 dB: never speech
-MOST_OFF = 3.0  # deviations: what is farther off counts like this, so that one gesture is no drift
+UNSURE = 0.1  # squared scales: controls that go together exactly in training may be so far apart
 _LEAST_SPREAD = 0.05  # added to deviations before their logarithm, for what rests
 
 _NEUTRAL = np.array([control.neutral for control in RIG])
 _SCALE = np.array([control.scale for control in RIG])
-#: Hands are left out: they rest, or they are up, for as long as a behaviour lasts.
-_BODY = [i for i, name in enumerate(CONTROL_NAMES) if not name.startswith("hand_")]
-_ARRAYS = ("mean", "mean_deviation", "spread", "spread_deviation", "acceleration")
+#: What speech moves: it rests for as long as nobody speaks.
+MOUTH = (
+    "jaw",
+    "jaw_x",
+    "mouth_width",
+    "mouth_round",
+    "lip_upper",
+    "lip_lower",
+    "lip_press",
+    "teeth",
+    "tongue",
+)
+#: What always moves. Hands do not: they rest, or they are up, for as long as a behaviour lasts.
+BODY = tuple(name for name in CONTROL_NAMES if name not in MOUTH and not name.startswith("hand_"))
+_BODY = [control_index(name) for name in BODY]
 _JAW, _PRESS = control_index("jaw"), control_index("lip_press")
 _LIDS = [control_index("blink_left"), control_index("blink_right")]
 
@@ -42,81 +55,88 @@ class MetricError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class MotionStatistics:
-    """What the motion that a denoiser learned from is like, `[K]` each in the controls' scales (`motion.RIG`).
+    """What the motion that a denoiser learned from is like, in the controls' scales (`motion.RIG`).
 
-    mean, mean_deviation: of the means of windows of `WINDOW` frames; spread, spread_deviation: of the logarithms of the
-    deviations in those windows; acceleration: mean size of second differences; opening: deviation of the mouth's
-    opening.
+    mean `[K]`, covariance `[K, K]`: of frames; acceleration `[K]`: mean size of second differences; opening: deviation
+    of the mouth's opening. Raises MetricError for wrong shapes and values that are not finite.
     """
 
     mean: np.ndarray
-    mean_deviation: np.ndarray
-    spread: np.ndarray
-    spread_deviation: np.ndarray
+    covariance: np.ndarray
     acceleration: np.ndarray
     opening: float
 
+    def __post_init__(self) -> None:
+        shapes = [a.shape for a in (self.mean, self.acceleration, self.covariance)]
+        if shapes != [(CONTROLS,), (CONTROLS,), (CONTROLS, CONTROLS)]:
+            raise MetricError(f"statistics have shapes {shapes}; [{CONTROLS}] and a square of it are needed")
+        if not all(
+            np.isfinite(a).all() for a in (self.mean, self.acceleration, self.covariance, self.opening)
+        ):
+            raise MetricError("statistics hold a NaN or an infinity; every value must be finite")
+
+    @cached_property
+    def whitening(self) -> np.ndarray:
+        """Inverse of the covariance of the body's controls, `UNSURE` added to their variances."""
+        body = self.covariance[np.ix_(_BODY, _BODY)]
+        return np.linalg.inv(body + UNSURE * np.eye(len(_BODY)))
+
     def save(self, path: Path) -> None:
         """As JSON with the controls' names."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        card = {name: [round(float(x), 5) for x in values] for name, values in arrays.items()}
-        text = json.dumps({"controls": CONTROL_NAMES, "opening": round(self.opening, 5), **card}, indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+        card = {
+            "controls": CONTROL_NAMES,
+            "opening": round(self.opening, 5),
+            "mean": _rounded(self.mean),
+            "acceleration": _rounded(self.acceleration),
+            "covariance": [_rounded(row) for row in self.covariance],
+        }
+        path.write_text(json.dumps(card) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> MotionStatistics:
-        """Raises ValueError, with the file's name, for one that is not of this rig."""
+        """Raises MetricError, with the file's name, for one that is not of this rig."""
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
             if tuple(card["controls"]) != CONTROL_NAMES:
-                raise ValueError("its controls are not those of this rig")
-            arrays = {name: np.array(card[name], float) for name in _ARRAYS}
-            if any(a.shape != (CONTROLS,) or not np.isfinite(a).all() for a in arrays.values()):
-                raise ValueError(f"{CONTROLS} finite numbers a list are needed")
+                raise MetricError("its controls are not those of this rig")
+            arrays = {name: np.array(card[name], float) for name in ("mean", "covariance", "acceleration")}
             return MotionStatistics(opening=float(card["opening"]), **arrays)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise MetricError(
                 f"{path}: {error}; measure it anew with `flowact eval statistics FOLDER --out {path}`"
             ) from error
 
 
 def measure(performances: np.ndarray) -> MotionStatistics:
-    """The statistics of performances `[N, T, K]`. Raises MetricError for fewer than two windows in all."""
-    windows = [
-        _scaled(motion[at : at + WINDOW])
-        for motion in performances
-        for at in range(0, motion.shape[0] - WINDOW + 1, WINDOW)
-    ]
-    if len(windows) < 2:
+    """The statistics of performances `[N, T, K]`. Raises MetricError for less than a window in all."""
+    frames = performances.reshape(-1, CONTROLS).astype(np.float32)
+    if len(frames) < WINDOW or performances.shape[1] < 3:
         raise MetricError(
-            f"{performances.shape[0]} performances of {performances.shape[1]} frames; two windows of {WINDOW} or more "
-            "are needed"
+            f"performances {list(performances.shape)}; {WINDOW} frames or more in all are needed, 3 or more each"
         )
-    means, spreads = (np.stack([part(w) for w in windows]) for part in (_means, _log_spreads))
-    acceleration = np.mean([np.abs(np.diff(w, 2, axis=0)).mean(0) for w in windows], axis=0)
-    opening_ = float(opening(performances.reshape(-1, CONTROLS).astype(np.float32)).std())
+    scaled = _scaled(frames)
+    # By performance: all differences at once would take gigabytes.
+    accelerations = [np.abs(np.diff(_scaled(motion), 2, axis=0)).mean(0) for motion in performances]
     return MotionStatistics(
-        means.mean(0), means.std(0), spreads.mean(0), spreads.std(0), acceleration, opening_
+        scaled.mean(0), np.cov(scaled.T), np.mean(accelerations, axis=0), float(opening(frames).std())
     )
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(x), 5) for x in values]
 
 
 # ---------------------------------------------------------------- figures of a stretch of motion
 
 
 def drift(motion: np.ndarray, training: MotionStatistics) -> float:
-    """Distance of a window from training motion; about 1 for training motion itself, whatever the window is of.
+    """Distance of a window's mean pose from training motion's (Mahalanobis), in deviations a control.
 
-    The root of the mean square of how many deviations the controls' means and the logarithms of their spreads are off:
-    a posture that has walked away and a movement that has died down or run wild count alike.
+    Of a frame of training motion it would be about 1, of the mean of ten seconds it is less; a pose whose controls do
+    not go together is farther off than one that the training holds, however wide.
     """
-    scaled = _scaled(_made(motion))
-    off = np.concatenate(
-        [
-            ((_means(scaled) - training.mean) / np.maximum(training.mean_deviation, 1e-3))[_BODY],
-            ((_log_spreads(scaled) - training.spread) / np.maximum(training.spread_deviation, 1e-3))[_BODY],
-        ]
-    )
-    return float(np.sqrt(np.mean(np.clip(off, -MOST_OFF, MOST_OFF) ** 2)))
+    off = (_scaled(_made(motion)).mean(0) - training.mean)[_BODY]
+    return float(np.sqrt(off @ training.whitening @ off / len(off)))
 
 
 def jitter(motion: np.ndarray, training: MotionStatistics) -> float:
@@ -138,9 +158,9 @@ def lids(motion: np.ndarray) -> np.ndarray:
     return motion[:, _LIDS].max(1)
 
 
-def voiced(power: np.ndarray) -> np.ndarray:
-    """bool `[T]`: frames that sound, by their mean squares `[T]` and the greatest of these."""
-    return power > max(VOICED**2 * float(power.max(initial=0.0)), SILENCE**2)
+def voiced(power: np.ndarray, loudest: float) -> np.ndarray:
+    """bool `[T]`: frames that sound, by their mean squares `[T]` and that of the loudest speech."""
+    return power > max(VOICED**2 * loudest, SILENCE**2)
 
 
 def lip_movement(motion: np.ndarray, training: MotionStatistics) -> float:
