@@ -9,8 +9,10 @@ import time
 import pytest
 
 from flowact_ros.engine.metrics import StreamMetrics
+from flowact_ros.engine.watch import MotionFigures
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
+from flowact_ros.nodes.motion_health import motion_health
 
 
 def test_nothing_measured_is_not_a_number() -> None:
@@ -18,6 +20,8 @@ def test_nothing_measured_is_not_a_number() -> None:
     names = ("real_time_factor", "real_time_factor_p95", "load", "ttff", "step_ms", "av_skew", "barge_in_stop")
     assert all(math.isnan(getattr(message, name)) for name in names)
     assert message.frames == 0 and list(message.stage_names) == []
+    names = ("motion_drift", "motion_jitter", "without_blink", "lip_movement", "lip_sound")
+    assert all(math.isnan(getattr(message, name)) for name in names) and list(message.motion_alarms) == []
 
 
 def test_figures_are_carried_over() -> None:
@@ -47,6 +51,27 @@ def test_what_became_of_speech_is_carried_over() -> None:
     assert dict(zip(message.dropped_reasons, message.dropped_samples)) == {"repeated": 200, "late": 100}
     counts = (message.lost_chunks, message.lost_samples, message.repeated_chunks, message.reordered_chunks)
     assert (*counts, message.unended_utterances) == (1, 60, 3, 4, 5)
+
+
+def test_how_the_motion_looks_is_carried_over() -> None:
+    motion = MotionFigures(0.5, 1.25, 31.0, 0.75, 0.625, {"no blink": 1.0})
+    figures = StreamMetrics(motion=motion, alarms_raised=2, refinements=3, recoveries=4)
+    message = metrics_message(figures, 25.0)
+    assert (message.motion_drift, message.motion_jitter, message.without_blink) == (0.5, 1.25, 31.0)
+    assert (message.lip_movement, message.lip_sound) == (0.75, 0.625)
+    assert list(message.motion_alarms) == ["no blink"] and message.motion_alarms_raised == 2
+    assert (message.memory_refinements, message.memory_resets) == (3, 4)
+
+
+def test_an_alarm_is_a_warning_and_an_error_once_it_lasts() -> None:
+    assert motion_health(None) == (0, "", {})
+    assert motion_health(StreamMetrics())[:2] == (0, "")
+    for seconds, level in ((1.0, 1), (59.0, 1), (60.0, 2)):
+        motion = MotionFigures(drift=2.5, alarms={"drift": seconds})
+        found = motion_health(StreamMetrics(motion=motion, refinements=3))
+        assert found[:2] == (level, f"motion: drift for {seconds:.0f} s")
+        assert found[2]["motion_drift"] == 2.5 and found[2]["memory_refinements"] == 3
+        assert "lip_sound" not in found[2]
 
 
 def test_frames_a_second_are_those_of_the_last_second() -> None:
