@@ -4,20 +4,25 @@ for it, with the fields of plain objects."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import rclpy
 from geometry_msgs.msg import PointStamped
 from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from ros4hri_stand_ins import install
-from ros_harness import ABORTED, CANCELED, SUCCEEDED
+from ros_harness import ABORTED, CANCELED, PATIENCE_S, SUCCEEDED, spun_generator
 from say_harness import Caller, Mouth, say_program
 
 from flowact_msgs.action import Say
 from flowact_ros.engine.looking import FOLLOW, POLICIES, VIEWER, WANDER
-from flowact_ros.nodes import skill_look_at
+from flowact_ros.nodes import skill_look_at, skills
 from flowact_ros.nodes.look_point import NORMALIZED, Screen
 from flowact_ros.nodes.params import Param
 from flowact_ros.nodes.skill_look_at import (
@@ -176,3 +181,31 @@ def test_an_avatar_that_is_not_active_says_so(caller: Caller) -> None:
     assert caller.change("deactivate")
     assert tracking() == (ABORTED, "ROS_EOTHER the avatar was deactivated")
     assert ask(caller, "tracking")() == (ABORTED, "ROS_EOTHER the avatar is not active")
+
+
+def test_the_generator_looks(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skills, "ros4hri_look_at", lambda: OURS)
+    with spun_generator(reference) as generator:
+        assert generator.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        node = rclpy.create_node("program", context=generator.context)
+        executor = SingleThreadedExecutor(context=generator.context)
+        executor.add_node(node)
+        client = ActionClient(node, Say, SKILL_LOOK_AT)
+
+        def until(condition: Callable[[], Any]) -> None:
+            end = time.monotonic() + PATIENCE_S
+            while not condition():
+                assert time.monotonic() < end
+                executor.spin_once(timeout_sec=0.05)
+
+        until(client.server_is_ready)
+        sent = client.send_goal_async(Say.Goal(text="tracking", utterance_id=NORMALIZED))
+        until(lambda: generator._looking._used == (1.0, 0.0))
+        until(sent.done)
+        until(sent.result().cancel_goal_async().done)
+        until(lambda: generator._looking._used is None)
+        ended = sent.result().get_result_async()
+        until(ended.done)
+        assert ended.result().status == CANCELED
+        executor.shutdown()
+        node.destroy_node()
