@@ -30,7 +30,8 @@ from flowact_ros.evaluation.recordings import word_errors
 
 PROGRAM = "flowact_ros.nodes.benchmark_dialogue"  # only nodes/ knows ROS: it runs as a program of its own
 STEPS = {
-    "reaction_s": "end of speech to a face that shows it",
+    "instruction_s": "end of speech to the planner's word to think",
+    "reaction_s": "… to a face that shows it",
     "final_text_s": "… to its final text",
     "first_sentence_s": "… to the first sentence of the answer",
     "reply_s": "… to the first frame that speaks",
@@ -104,6 +105,7 @@ def summary(seen: dict[str, Any], args: argparse.Namespace, load_before: float) 
     """What `--json` prints, from what `nodes/benchmark_dialogue.py` saw."""
     turns = seen["turns"]
     after = {
+        "instruction_s": _after(turns, "ended_s", "instructed_s"),
         "reaction_s": _after(turns, "ended_s", "reacted_s"),
         "final_text_s": _after(turns, "ended_s", "heard_s"),
         "first_sentence_s": _after(turns, "ended_s", "planned_s"),
@@ -163,7 +165,15 @@ def _line(turn: dict[str, Any]) -> dict[str, Any]:
     end = turn["ended_s"]
     times = {
         name: round(turn[name] - end, 3)
-        for name in ("reacted_s", "heard_s", "planned_s", "spoken_s", "answered_s", "rested_s")
+        for name in (
+            "instructed_s",
+            "reacted_s",
+            "heard_s",
+            "planned_s",
+            "spoken_s",
+            "answered_s",
+            "rested_s",
+        )
         if turn[name] is not None and end is not None
     }
     return {name: turn[name] for name in ("said", "heard", "answer", "broke_in", "false_reactions")} | times

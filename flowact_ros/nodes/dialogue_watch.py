@@ -31,16 +31,17 @@ LONGEST_S = 60.0  # of an answer
 class TurnTimes:
     """What followed a user's turn; None for what did not happen.
 
-    began_s, ended_s: his voice; reacted_s: the face first showed that it was over; heard_s: its final text, planned_s:
-    the first sentence of the answer, spoken_s: the first frame with sound of an answer, answered_s: of a sentence that
-    is no filler; rested_s: the first frame without the speech that he broke into. false_reactions: how often the face
-    showed that it was over, and it was not.
+    began_s, ended_s: his voice; instructed_s: the planner had the face think; reacted_s: the face first showed that it
+    was over; heard_s: its final text; planned_s: the first sentence of the answer; spoken_s: the first frame with sound
+    of an answer, answered_s: of a sentence that is no filler; rested_s: the first frame without the speech that he broke
+    into. false_reactions: how often the face showed that it was over, and it was not.
     """
 
     said: str
     broke_in: bool = False
     began_s: float | None = None
     ended_s: float | None = None
+    instructed_s: float | None = None
     reacted_s: float | None = None
     heard_s: float | None = None
     planned_s: float | None = None
@@ -215,6 +216,10 @@ class DialogueWatch:
 
     def _on_instruction(self, message: Instruction) -> None:
         self._let_in = self._let_in or message.behaviour == Instruction.LISTENING
+        turn = self._turn
+        if turn is not None and message.behaviour == Instruction.THINKING:
+            if turn.ended_s is not None:
+                turn.instructed_s = turn.instructed_s or time.monotonic()
 
     def _on_metrics(self, message: StreamMetrics) -> None:
         self.metrics = message

@@ -57,7 +57,8 @@ def test_two_turns_with_all_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def turn(**times: float | None) -> dict:
-    names = ("began_s", "ended_s", "reacted_s", "heard_s", "planned_s", "spoken_s", "answered_s", "rested_s")
+    told = ("instructed_s", "reacted_s", "heard_s", "planned_s", "spoken_s", "answered_s", "rested_s")
+    names = ("began_s", "ended_s", *told)
     return {
         "said": "a b",
         "heard": "a c",
@@ -71,7 +72,15 @@ def turn(**times: float | None) -> dict:
 
 def test_figures_are_those_of_the_turns_that_have_them() -> None:
     turns = [
-        turn(began_s=0.0, ended_s=1.0, reacted_s=1.3, heard_s=1.7, spoken_s=2.5, answered_s=3.5),
+        turn(
+            began_s=0.0,
+            ended_s=1.0,
+            instructed_s=1.1,
+            reacted_s=1.3,
+            heard_s=1.7,
+            spoken_s=2.5,
+            answered_s=3.5,
+        ),
         turn(began_s=5.0, ended_s=6.0, heard_s=5.5, rested_s=5.4),
         {**turn(began_s=10.0, ended_s=11.0, spoken_s=12.0, rested_s=10.4), "broke_in": True},
     ]
@@ -89,6 +98,7 @@ def test_figures_are_those_of_the_turns_that_have_them() -> None:
     args = argparse.Namespace(planner="openai", model="m", listen="tiny.en", recognizer="faster-whisper")
     result = bench_dialogue.summary(seen, args, 0.5)
     assert result["counts"] == {
+        "instruction_s": 1,
         "reaction_s": 1,
         "final_text_s": 1,
         "first_sentence_s": 0,
