@@ -33,8 +33,8 @@ class TurnTimes:
 
     began_s, ended_s: his voice; instructed_s: the planner had the face think; reacted_s: the face first showed that it
     was over; heard_s: its final text; planned_s: the first sentence of the answer; spoken_s: the first frame with sound
-    of an answer, answered_s: of a sentence that is no filler; rested_s: the first frame without the speech that he broke
-    into. false_reactions: how often the face showed that it was over, and it was not.
+    of an answer, answered_s: of a sentence that is no filler; rested_s: the first frame without the speech that he
+    broke into. false_reactions: how often the face showed that it was over, and it was not.
     """
 
     said: str
@@ -217,9 +217,9 @@ class DialogueWatch:
     def _on_instruction(self, message: Instruction) -> None:
         self._let_in = self._let_in or message.behaviour == Instruction.LISTENING
         turn = self._turn
-        if turn is not None and message.behaviour == Instruction.THINKING:
-            if turn.ended_s is not None:
-                turn.instructed_s = turn.instructed_s or time.monotonic()
+        over = turn is not None and turn.ended_s is not None
+        if turn is not None and over and message.behaviour == Instruction.THINKING:
+            turn.instructed_s = turn.instructed_s or time.monotonic()
 
     def _on_metrics(self, message: StreamMetrics) -> None:
         self.metrics = message
