@@ -6,6 +6,9 @@ flowact eval quick --json --out runs/eval --wav speech.wav
 flowact eval quick --audio-encoder whisper   # heard by Whisper: flowact weights get whisper-tiny.en
 flowact eval sheets --out runs/sheets   # contact sheets of every behaviour, to look at
 flowact eval readout --minutes 20       # train the readout of the rig: what is read from pixels
+flowact eval statistics runs/data/motion --out FILE   # what training motion is like, for the live watch
+flowact eval watch                      # an hour of motion: false alarms of the live watch, and planted faults
+flowact eval drift                      # does motion drift over minutes?
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowact_ros.evaluation import motion_commands
+from flowact_ros.models.settings import settings_of
 from flowact_ros.vocabulary import AUDIO_ENCODERS, EMBEDDED, WHISPER
 from flowact_ros.weights_store import WeightsError, find_audio_weights
 
@@ -95,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     readout.add_argument(
         "--export", action="store_true", help="measure the run's weights and write them to the package"
     )
+    motion_commands.add_parsers(verbs)
     return parser
 
 
@@ -107,6 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"flowact eval: {error}", file=sys.stderr)
         return 2
     try:
+        if args.verb in motion_commands.VERBS:
+            with progress() as tell:
+                return motion_commands.run(args, tell)
         return {"quick": _quick, "sheets": _sheets, "readout": _readout}[args.verb](args)
     except KeyboardInterrupt:
         return 130
@@ -120,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that nothing can be measured or trained with."""
+    if args.verb in motion_commands.VERBS:
+        return motion_commands.check(args)
     if args.verb == "readout":
         if args.steps < 1:
             raise ValueError(f"--steps is {args.steps}; it must be 1 or more")
@@ -148,23 +159,6 @@ def _check(args: argparse.Namespace) -> None:
     ):
         if not low <= getattr(args, name) <= high:
             raise ValueError(f"--{name} is {getattr(args, name):g}; it must lie in {low} .. {high}")
-
-
-def settings_of(pairs: list[str]) -> dict[str, Any]:
-    """["a.b=1", "a.c=x"] -> {"a": {"b": 1, "c": "x"}}; values as in YAML. Raises ValueError for what is no pair."""
-    import yaml
-
-    tree: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"--set {pair!r} is no KEY=VALUE; e.g. --set schedule.steps=8")
-        *groups, name = key.split(".")
-        place = tree
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[name] = yaml.safe_load(value)
-    return tree
 
 
 def _pipeline(args: argparse.Namespace) -> Any:
