@@ -16,24 +16,24 @@ from typing import Any
 import torch
 
 from flowact_ros.data.performances import describe, read_performances
-from flowact_ros.models.config import ModelConfig, preset
-from flowact_ros.models.precision import check_device
+from flowact_ros.models.config import ModelConfig
 from flowact_ros.training.distill_options import BETAS, GUIDANCE
-from flowact_ros.training.free_running import evaluate
+from flowact_ros.training.free_running import evaluate, frozen
 from flowact_ros.training.lineage import commit_id, denoiser_weights, run_state
-from flowact_ros.training.stages.distillation import Distillation, frozen
+from flowact_ros.training.stages.distillation import Distillation
 from flowact_ros.training.stages.few_steps import StepDistillation
 from flowact_ros.training.stages.guidance import GuidanceDistillation
 from flowact_ros.training.stages.matching import DistributionMatching
 from flowact_ros.training.trainer import Trainer, TrainerConfig
 
 
-def distill(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    """options: of the trainer, from the options that all stages share. Raises ValueError, CheckpointError."""
+def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, Any]) -> int:
+    """config: of the network; options: of the trainer, from those that all stages share.
+
+    Raises ValueError, CheckpointError.
+    """
     torch.set_num_threads(args.threads)
-    check_device(args.device)
     torch.manual_seed(args.seed)
-    config = preset(args.preset)
     if args.evaluate:
         module = frozen(config, run_state(args.run)["ema"])
         print(evaluate(module, read_performances(args.heldout), args.clips, args.evaluate))
@@ -48,14 +48,11 @@ def distill(args: argparse.Namespace, options: dict[str, Any]) -> int:
         "data": [describe(folder) for folder in args.data], "batch": args.batch, "commit": commit_id(),
         "teacher": Path(args.teacher).name, "guidance": list(guidance), "evaluations": method.steps,
     }  # fmt: skip
-    trainer = Trainer(
-        method,
-        TrainerConfig(
-            **options, stage=args.phase, earlier=stages, betas=BETAS[args.phase], about=about,
-            ema=0.99, log_every=max(10, args.ratio + 1), save_every=100, sheet_every=args.sheet_every,
-        ),
+    trainer_config = TrainerConfig(
+        **options, stage=args.phase, earlier=stages, betas=BETAS[args.phase], about=about, ema=0.99,
+        log_every=max(10, args.ratio + 1), save_every=100, sheet_every=args.sheet_every,
     )  # fmt: skip
-    trainer.run()
+    Trainer(method, trainer_config, args.world).run()
     return 0
 
 

@@ -17,10 +17,17 @@ from flowact_ros.diffusion.memory import MemoryBank
 from flowact_ros.diffusion.sampler import noise_for, rollout
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.models.codec.motion import normalise
-from flowact_ros.models.config import with_overrides
+from flowact_ros.models.config import ModelConfig, with_overrides
 from flowact_ros.models.dit import Condition, DiT
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.motion_figures import figures, table
+
+
+def frozen(config: ModelConfig, weights: dict[str, Tensor]) -> DiT:
+    """A network with `weights`, where they are, that no step changes."""
+    module = DiT(config).to(next(iter(weights.values())).device)
+    module.load_state_dict(weights)
+    return module.requires_grad_(False).eval()
 
 
 def sentence_vectors(data: Performances) -> Tensor:

@@ -18,12 +18,15 @@ from typing import Any
 import torch
 
 from flowact_ros.models.checkpoint import load_weights, weights_dir
-from flowact_ros.models.config import preset
+from flowact_ros.models.config import ModelConfig, preset
 from flowact_ros.models.precision import best_dtype, check_device
+from flowact_ros.models.settings import settings_of
+from flowact_ros.training.config_file import with_file
 from flowact_ros.training.distill_options import RANGES as DISTILL_RANGES
 from flowact_ros.training.distill_options import RATES, add_options
 from flowact_ros.training.lineage import FIRST, commit_id
 from flowact_ros.training.trainer import OPTIMIZERS, Trainer, TrainerConfig
+from flowact_ros.training.world import World, leave, whole
 
 RANGES = {  # option -> what it must lie in
     "minutes": (0.0, math.inf),
@@ -32,6 +35,7 @@ RANGES = {  # option -> what it must lie in
     "warmup": (0, 10_000_000),
     "cooldown": (0.0, 1.0),
     "batch": (1, 4096),
+    "accumulate": (1, 4096),
     "clips": (1, 4096),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
@@ -89,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
             name, help=f"the EMA weights of a run of the {what}, and their card, into the package"
         )
         export.add_argument("--run", type=Path, required=True)
-        export.add_argument("--preset", default="avatar_cpu")
+        _network(export)
         export.add_argument(
             "--out", type=Path, help="folder that receives the weights (default: the package's)"
         )
@@ -112,6 +116,13 @@ def _material(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
 
 
+def _network(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--preset", default="avatar_cpu")
+    stage.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the preset, e.g. dit.width=512"
+    )
+
+
 def _from_shipped(stage: argparse.ArgumentParser) -> None:
     stage.add_argument(
         "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
@@ -123,7 +134,8 @@ def _training(
 ) -> None:
     """Options of every stage that is trained."""
     stage.add_argument("--run", type=Path, required=True, help="folder of checkpoints, logs and sheets")
-    stage.add_argument("--preset", default="avatar_cpu")
+    _network(stage)
+    stage.add_argument("--config", type=Path, metavar="YAML", help="file of options; those given here win")
     stage.add_argument("--minutes", type=float, default=math.inf, help="stop after this slice")
     stage.add_argument("--steps", type=int, default=steps, help="length of the learning-rate schedule")
     stage.add_argument(
@@ -133,6 +145,7 @@ def _training(
     stage.add_argument("--warmup", type=int, default=200, help="steps until the learning rate is reached")
     stage.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default=optimizer)
     stage.add_argument("--batch", type=int, default=batch)
+    stage.add_argument("--accumulate", type=int, default=1, help="batches a step, in each process (default: 1)")
     stage.add_argument("--device", default="cpu", help="cpu or cuda")
     stage.add_argument("--threads", type=int, default=1)
     stage.add_argument("--seed", type=int, default=0)
@@ -143,7 +156,11 @@ def _training(
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 what cannot be done, with one line that says why, 2 bad command line."""
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(with_file(sys.argv[1:] if argv is None else argv))
+    except (ValueError, OSError) as error:  # of the file of options
+        print(f"flowact train: {error}", file=sys.stderr)
+        return 2
     for name, (least, most) in RANGES.items():
         value = getattr(args, name, None)
         if value is not None and not least <= value <= most:
@@ -151,6 +168,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"flowact train: --{option} is {value}; it must lie in {least} .. {most}", file=sys.stderr)
             return 2
     try:
+        if "device" in args:
+            check_device(args.device)
+            args.world = World.join(args.device)
         return STAGES[args.stage](args)
     except (
         ValueError,
@@ -163,13 +183,23 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        leave()
+
+
+def model(args: argparse.Namespace) -> ModelConfig:
+    """The preset with its changes. Raises ConfigError, ValueError."""
+    if args.set and getattr(args, "out", args.run) is None:
+        raise ValueError("--set changes the network, so its weights are not the package's; --out says where to")
+    return preset(args.preset, settings_of(args.set))
 
 
 def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
     """What all stages tell the trainer alike."""
     bf16 = not args.no_bf16 and best_dtype(args.device) == torch.bfloat16
-    names = ("run", "steps", "cooldown", "warmup", "optimizer", "minutes", "seed", "device")
-    return {**{name: getattr(args, name) for name in names}, "learning_rate": args.lr, "bf16": bf16}
+    names = ("run", "steps", "cooldown", "warmup", "optimizer", "minutes", "seed", "accumulate")
+    rest = {"learning_rate": args.lr, "bf16": bf16, "device": args.world.device}
+    return {**{name: getattr(args, name) for name in names}, **rest}
 
 
 def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contract: object) -> None:
@@ -182,12 +212,11 @@ def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contrac
 
 def _motion(args: argparse.Namespace) -> int:
     from flowact_ros.data.performances import describe
-    from flowact_ros.training.free_running import evaluate
+    from flowact_ros.training.free_running import evaluate, frozen
     from flowact_ros.training.stages.adaptation import Adaptation
     from flowact_ros.training.stages.self_forcing import SelfForcing
 
     torch.set_num_threads(args.threads)
-    check_device(args.device)
     torch.manual_seed(args.seed)
     self_forcing = SelfForcing(
         share=args.self_forcing,
@@ -197,7 +226,7 @@ def _motion(args: argparse.Namespace) -> int:
         clips=args.self_forcing_clips,
     )
     method = Adaptation(
-        preset(args.preset), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
+        model(args), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
     )
     about = {"data": [describe(folder) for folder in args.data], "batch": args.batch, "commit": commit_id()}
     if self_forcing.share:
@@ -206,11 +235,11 @@ def _motion(args: argparse.Namespace) -> int:
         **_trainer_options(args), betas=(0.9, 0.99), weight_decay=0.02, ema=0.998, log_every=10, save_every=50,
         about=about, stage=FIRST,
     )  # fmt: skip
-    trainer = Trainer(method, config)
-    _take_shipped(trainer, args, "denoiser", preset(args.preset).denoiser_contract())
+    trainer = Trainer(method, config, args.world)
+    _take_shipped(trainer, args, "denoiser", method.config.denoiser_contract())
     if args.evaluate:  # at these numbers of evaluations a chunk
-        method.module.load_state_dict(trainer.ema)
-        print(evaluate(method.module.eval(), method.heldout, args.clips, args.evaluate))
+        module = frozen(method.config, whole(trainer.ema))
+        print(evaluate(module, method.heldout, args.clips, args.evaluate))
     else:
         trainer.run()
     return 0
@@ -221,13 +250,13 @@ def _distill(args: argparse.Namespace) -> int:
 
     if args.lr is None:
         args.lr = RATES[args.phase]
-    return distill(args, _trainer_options(args))
+    return distill(args, model(args), _trainer_options(args))
 
 
 def _export_motion(args: argparse.Namespace) -> int:
     from flowact_ros.training.export import export_denoiser
 
-    print(export_denoiser(preset(args.preset), args.run, args.out))
+    print(export_denoiser(model(args), args.run, args.out))
     return 0
 
 
@@ -236,17 +265,16 @@ def _renderer(args: argparse.Namespace) -> int:
     from flowact_ros.training.stages.renderer import RendererStage
 
     torch.set_num_threads(args.threads)
-    check_device(args.device)
     torch.manual_seed(args.seed)
-    net = Renderer(preset(args.preset).renderer)
+    net = Renderer(model(args).renderer)
     stage = RendererStage(net, references=args.batch, parts=args.parts, painters=args.painters)
     about = {"references": args.batch, "data_seed": args.seed, "parts": args.parts}
     intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
     config = TrainerConfig(
         **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.995, about=about, stage="renderer", **intervals
     )
-    trainer = Trainer(stage, config)
-    _take_shipped(trainer, args, "renderer", preset(args.preset).renderer)
+    trainer = Trainer(stage, config, args.world)
+    _take_shipped(trainer, args, "renderer", net.config)
     trainer.run()
     return 0
 
@@ -254,7 +282,7 @@ def _renderer(args: argparse.Namespace) -> int:
 def _export_renderer(args: argparse.Namespace) -> int:
     from flowact_ros.training.export import export_renderer
 
-    print(export_renderer(preset(args.preset), args.run, args.out, args.painters))
+    print(export_renderer(model(args), args.run, args.out, args.painters))
     return 0
 
 

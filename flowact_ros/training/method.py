@@ -30,8 +30,12 @@ class Method(Protocol):
 class Refreshing(Protocol):
     """A method with material that the model itself makes now and then, which is saved with the run."""
 
+    def due(self, iteration: int) -> bool:
+        """Whether the material is to be made anew before a step."""
+        ...
+
     def refresh(self, ema: dict[str, Tensor], iteration: int, generator: torch.Generator) -> None:
-        """Called before each step; makes the material anew where it is due."""
+        """Make it with the running mean of the weights."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -58,8 +62,8 @@ class Roles(Protocol):
 class Judged(Protocol):
     """A method whose weights are chosen by the figures of its sheets, never by its loss."""
 
-    patience: int  # sheets without a better one until the run ends
+    patience: int  # judged sheets without a better one until the run ends
 
-    def judge(self, figures: dict[str, float]) -> float:
-        """Less is better."""
+    def judge(self, figures: dict[str, float], iteration: int) -> float:
+        """Less is better; infinity: nothing is to be chosen yet."""
         ...

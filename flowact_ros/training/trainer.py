@@ -7,12 +7,11 @@ into a loss. A run folder holds `state.pt` (all that is needed to go on), `log.c
 
 from __future__ import annotations
 
-import csv
 import math
-import pickle
 import signal
+import tempfile
 import time
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,21 @@ from torch import Tensor, nn
 
 from flowact_ros.training.method import Judged, Method, Refreshing, Roles
 from flowact_ros.training.muon import Muon
+from flowact_ros.training.state_files import (
+    OWN,
+    STATE,
+    Networks,
+    append_row,
+    copied,
+    load,
+    read_state,
+    save,
+    write_file,
+)
+from flowact_ros.training.world import World, like, load_whole, moved, whole
 
 CHOSEN = "chosen.pt"  # in the run folder: the running mean with the best figures, where a method judges them
+OTHER_PART = 2**40  # between the seeds of the batches of one step
 OPTIMIZERS = {"muon": Muon, "adamw": torch.optim.AdamW}
 
 
@@ -51,33 +63,24 @@ class TrainerConfig:
     )  # of this slice, for the card: its material, its batch
     stage: str = ""  # its name in the card; earlier: the stages of the weights that a new run begins with
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    accumulate: int = 1  # batches a step
     device: str = "cpu"  # where the module and its batches go; batches are drawn on the CPU
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """`batch` with every tensor in it on `device`; tuples, lists, dicts and dataclasses are gone through."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: moved(value, device) for key, value in batch.items()}
-    if is_dataclass(batch):
-        return replace(batch, **{f.name: moved(getattr(batch, f.name), device) for f in fields(batch)})
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(moved(value, device) for value in batch)
-    return batch
-
-
 class Trainer:
-    def __init__(self, method: Method, config: TrainerConfig) -> None:
-        self.method, self.config = method, config
-        module = method.module.to(config.device)
-        self.optimizer = self._optimizer(module)
+    """See the module docstring. world: the processes that train together."""
+
+    def __init__(self, method: Method, config: TrainerConfig, world: World = World()) -> None:
+        self.method, self.config, self.world = method, config, world
+        if world.size > 1 and config.optimizer != "adamw":
+            raise ValueError(f"--optimizer is {config.optimizer}; several processes train with adamw")
         self.roles = method.roles if isinstance(method, Roles) else {}
-        for role in self.roles.values():
-            role.to(config.device)
         self.rates = method.rates if isinstance(method, Roles) else {}
+        for network in (method.module, *self.roles.values()):
+            world.shard(network.to(config.device))
+        self.optimizer = self._optimizer(method.module)
         self.optimizers = {name: self._optimizer(self.roles[name]) for name in self.rates}
-        self.ema = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        self.ema = copied(method.module.state_dict())
         self.iteration = 0
         self.seconds = self.core_seconds = 0.0
         self.stages = config.earlier
@@ -85,8 +88,13 @@ class Trainer:
         self.slices: list[dict[str, Any]] = []  # what was trained on what, for the card
         self.warm_from = 0  # the step from which the learning rate was last warmed up
         config.run.mkdir(parents=True, exist_ok=True)
-        if (config.run / "state.pt").exists():
+        if (config.run / STATE).exists():
             self._resume()
+
+    @property
+    def _networks(self) -> Networks:
+        others = {name: (role, self.optimizers.get(name)) for name, role in self.roles.items()}
+        return {OWN: (self.method.module, self.optimizer), **others}
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         config = self.config
@@ -104,8 +112,8 @@ class Trainer:
 
         Weights of another stage are what this stage begins with; its steps count from 0.
         """
-        self.method.module.load_state_dict(weights)
-        self.ema = {name: t.detach().clone() for name, t in self.method.module.state_dict().items()}
+        load_whole(self.method.module, weights)
+        self.ema = copied(self.method.module.state_dict())
         stages = card.get("stages", [])
         if stages and stages[-1]["name"] != self.config.stage:
             self.stages = stages
@@ -115,51 +123,36 @@ class Trainer:
         self.core_seconds, self.stages = self.seconds, stages[:-1]
 
     def _resume(self) -> None:
-        """Raises ValueError for a damaged file, RuntimeError for another network's."""
-        state = read_state(
-            self.config.run / "state.pt", {"module", "optimizer", "ema", "iteration", "seconds"}
-        )
+        """Raises ValueError for a damaged file or another stage's, RuntimeError for another network's."""
+        run = self.config.run
+        state = read_state(run / STATE, {"ema", "iteration", "seconds"})
         stage = state.get("stage") or ("another stage" if self.roles else self.config.stage)  # older runs tell none
         if stage != self.config.stage:
-            raise ValueError(f"{self.config.run} holds a run of {stage}, not of {self.config.stage}")
-        self.method.module.load_state_dict(state["module"])
-        if state["optimizer"] is not None:  # None: weights taken over from elsewhere
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.ema = moved(state["ema"], torch.device(self.config.device))
+            raise ValueError(f"{run} holds a run of {stage}, not of {self.config.stage}")
+        load(run, state, self._networks, self.world)
+        self.ema = like(self.method.module.state_dict(), state["ema"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.slices, self.warm_from = state.get("slices", []), state.get("warm_from", 0)
         self.core_seconds, self.stages = state.get("core_seconds", self.seconds), state.get("stages", [])
         self.best, self.worse = state.get("best", math.inf), state.get("worse", 0)
         if isinstance(self.method, Refreshing) and "method" in state:  # older runs have none
             self.method.load_state_dict(state["method"])
-        for name, role in self.roles.items():
-            role.load_state_dict(state["roles"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
 
     def save(self) -> None:
-        partial = self.config.run / "state.partial"
-        torch.save(
-            {
-                "module": self.method.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "ema": self.ema,
-                "iteration": self.iteration,
-                "seconds": self.seconds,
-                "slices": self.slices,
-                "warm_from": self.warm_from,
-                "core_seconds": self.core_seconds,
-                "stage": self.config.stage,
-                "stages": self.stages,
-                "best": self.best,
-                "worse": self.worse,
-                "roles": {name: role.state_dict() for name, role in self.roles.items()},
-                "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
-                **({"method": self.method.state_dict()} if isinstance(self.method, Refreshing) else {}),
-            },
-            partial,
-        )
-        partial.replace(self.config.run / "state.pt")
+        rest = {
+            "ema": self.ema,
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "slices": self.slices,
+            "warm_from": self.warm_from,
+            "core_seconds": self.core_seconds,
+            "stage": self.config.stage,
+            "stages": self.stages,
+            "best": self.best,
+            "worse": self.worse,
+            **({"method": self.method.state_dict()} if isinstance(self.method, Refreshing) else {}),
+        }
+        save(self.config.run, self._networks, rest, self.world)
 
     def learning_rate(self) -> float:
         config, i = self.config, self.iteration
@@ -175,53 +168,26 @@ class Trainer:
         began, last = time.monotonic(), time.monotonic()
         now = {"learning_rate": config.learning_rate, "optimizer": config.optimizer, **config.about}
         self.slices.append({"first_step": self.iteration, "steps": 0, **now})
-        if isinstance(method, Judged) and self.best == math.inf:
+        if isinstance(method, Judged) and self.fresh:
             self.evaluate()  # what training has to improve on
         seen: dict[str, list[float]] = {}  # values since the last row of the log; a step need not return all of them
-        device = next(method.module.parameters()).device
         stopped = []  # a polite stop (SIGTERM) ends the slice and saves
         previous = signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
         while (
-            not stopped
-            and self.iteration < config.steps
-            and time.monotonic() - began < 60 * config.minutes
+            self.iteration < config.steps
             and not (isinstance(method, Judged) and self.worse >= method.patience)
+            and not self.world.any(bool(stopped) or time.monotonic() - began >= 60 * config.minutes)
         ):
-            # the generator depends on the iteration only: a resumed run draws what an unbroken one would
-            seed = config.seed * 1_000_003 + self.iteration
-            generator = torch.Generator().manual_seed(seed)
-            turn = method.turn(self.iteration) if isinstance(method, Roles) else None
-            module = method.module if turn is None else self.roles[turn]
-            optimizer = self.optimizer if turn is None else self.optimizers[turn]
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate() * self.rates.get(turn, 1.0)
-            precision = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
-            if isinstance(method, Refreshing):
-                with precision:
-                    method.refresh(self.ema, self.iteration, torch.Generator().manual_seed(seed))
-            batch = moved(method.batch(generator, self.iteration), device)
-            with precision:
-                losses = method.step(batch, self.iteration)
-            losses["loss"].backward()
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
-            if float(norm) <= config.skip_above:  # false for NaN, too
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if turn is None:
-                self._update_ema()
-            self.iteration += 1
-            self.slices[-1]["steps"] += 1
-            role = "" if turn is None else f"{turn}_"
-            for name, value in {**losses, "grad_norm": norm}.items():
-                name = f"{role}{name}"
-                seen.setdefault(name, []).append(float(value.detach()))
+            for name, value in self._step().items():
+                seen.setdefault(name, []).append(value)
             if self.iteration % config.log_every == 0:
                 now = time.monotonic()
                 self.seconds += now - last
                 self.core_seconds += (now - last) * torch.get_num_threads()
                 row = {"step": self.iteration, "lr": self.learning_rate(), "seconds": round(self.seconds, 1)}
-                row |= {name: sum(values) / len(values) for name, values in seen.items()}
-                self._log("log.csv", row)
+                row |= self.world.mean({name: sum(values) / len(values) for name, values in seen.items()})
+                if self.world.first:
+                    append_row(config.run / "log.csv", row)
                 seen, last = {}, now
             if self.iteration % config.sheet_every == 0:
                 self.evaluate()
@@ -229,6 +195,52 @@ class Trainer:
                 self.save()
         signal.signal(signal.SIGTERM, previous)
         self.save()
+
+    def _step(self) -> dict[str, float]:
+        """One step of one optimiser; returns what is logged of it."""
+        config, method, world = self.config, self.method, self.world
+        # Generators depend on the iteration only: a resumed run draws what an unbroken one would.
+        seed = config.seed * 1_000_003 + self.iteration
+        device = torch.device(config.device)
+        precision = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+        turn = method.turn(self.iteration) if isinstance(method, Roles) else None
+        module = method.module if turn is None else self.roles[turn]
+        optimizer = self.optimizer if turn is None else self.optimizers[turn]
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate() * self.rates.get(turn, 1.0)
+        if isinstance(method, Refreshing) and method.due(self.iteration):
+            with precision:
+                method.refresh(whole(self.ema), self.iteration, torch.Generator().manual_seed(seed))
+        logged: dict[str, list[float]] = {}
+        for part in range(config.accumulate):
+            generator = torch.Generator().manual_seed(seed + (part * world.size + world.rank) * OTHER_PART)
+            batch = moved(method.batch(generator, self.iteration), device)
+            with precision:
+                losses = method.step(batch, self.iteration)
+            self._check(losses["loss"])
+            (losses["loss"] / config.accumulate).backward()
+            for name, value in losses.items():
+                logged.setdefault(name, []).append(float(value.detach()))
+        norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+        norm = float(whole({"norm": norm})["norm"])
+        if norm <= config.skip_above:  # false for NaN, too
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if turn is None:
+            self._update_ema()
+        self.iteration += 1
+        self.slices[-1]["steps"] += 1
+        role = "" if turn is None else f"{turn}_"
+        means = {f"{role}{name}": sum(values) / len(values) for name, values in logged.items()}
+        return {**means, f"{role}grad_norm": norm}
+
+    def _check(self, loss: Tensor) -> None:
+        """Raises RuntimeError for a loss that is no number; what is saved meets the same batch when it is resumed."""
+        if torch.isfinite(loss):
+            return
+        if self.world.size == 1:
+            self.save()
+        raise RuntimeError(f"the loss of step {self.iteration} is {float(loss)}; {self.config.run} goes on before it")
 
     def _update_ema(self) -> None:
         decay = min(self.config.ema, (1 + self.iteration) / (10 + self.iteration))
@@ -241,54 +253,29 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Write a sample sheet with the EMA weights in place; log its figures."""
         module = self.method.module
-        own = {name: t.detach().clone() for name, t in module.state_dict().items()}
+        own = copied(module.state_dict())
         module.load_state_dict(self.ema)
         module.eval()
         try:
-            sheets = self.config.run / "sheets"
-            sheets.mkdir(exist_ok=True)
-            with torch.no_grad():
-                figures = self.method.sheet(module, sheets / f"{self.iteration:07d}.png")
+            with tempfile.TemporaryDirectory() as elsewhere, torch.no_grad():
+                sheets = self.config.run / "sheets" if self.world.first else Path(elsewhere)
+                sheets.mkdir(exist_ok=True)
+                figures = self.world.mean(self.method.sheet(module, sheets / f"{self.iteration:07d}.png"))
         finally:
             module.load_state_dict(own)
             module.train()
         if isinstance(self.method, Judged):
-            figures["judged"] = self.method.judge(figures)
+            figures["judged"] = self.method.judge(figures, self.iteration)
             self._choose(figures["judged"])
-        self._log("eval.csv", {"step": self.iteration, **figures})
+        if self.world.first:
+            append_row(self.config.run / "eval.csv", {"step": self.iteration, **figures})
         return figures
 
     def _choose(self, judged: float) -> None:
         """Keep the running mean if its figures are the best so far."""
-        self.worse += 1
+        self.worse += judged < math.inf
         if judged < self.best:
             self.best, self.worse = judged, 0
-            partial = self.config.run / f"{CHOSEN}.partial"
-            torch.save({"ema": self.ema, "iteration": self.iteration}, partial)
-            partial.replace(self.config.run / CHOSEN)
-
-    def _log(self, name: str, row: dict[str, float]) -> None:
-        path = self.config.run / name
-        header = list(row)
-        if path.exists():  # columns stay what the first row made them
-            with path.open(newline="", encoding="utf-8") as file:
-                header = next(csv.reader(file), header)
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=header, extrasaction="ignore")
-            if not file.tell():
-                writer.writeheader()
-            writer.writerow(row)
-        print("  ".join(f"{k} {v:.5g}" for k, v in row.items()), flush=True)
-
-
-def read_state(path: Path, needed: set[str]) -> dict[str, Any]:
-    """What `Trainer.save` wrote. Raises ValueError, one line, for a file that is damaged or lacks what is `needed`."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path} is damaged ({str(error).splitlines()[0] if str(error) else 'empty'})"
-        ) from None
-    if not isinstance(state, dict) or not needed <= state.keys():
-        raise ValueError(f"{path} is no state of a training run; it must hold {', '.join(sorted(needed))}")
-    return state
+            chosen = {"ema": whole(self.ema), "iteration": self.iteration}
+            if self.world.first:
+                write_file(self.config.run / CHOSEN, chosen)

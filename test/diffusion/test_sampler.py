@@ -11,9 +11,11 @@ from torch import Tensor
 from flowact_ros.diffusion.memory import MemoryBank
 from flowact_ros.diffusion.sampler import (
     DiagonalWindow,
+    Slope,
     Stopped,
     denoise_chunk,
     flow_step,
+    implied_clean,
     noise_for,
     rollout,
     stoppable,
@@ -143,6 +145,26 @@ def test_gradient_reaches_only_the_exit_step() -> None:
     out = denoise_chunk(predict, torch.ones(1, 1, *SHAPE), step_sigmas(SchedulerConfig()), exit_at=1)
     out.sum().backward()
     assert seen == [False, True] and weight.grad is not None and float(weight.grad) != 0
+
+
+def test_the_exit_of_the_last_step_is_the_chunk_itself() -> None:
+    def predict(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.tanh(2 * x)
+
+    pure, sigmas = torch.randn(1, 1, *SHAPE), step_sigmas(SchedulerConfig(steps=3))
+    whole = denoise_chunk(predict, pure, sigmas)
+    assert torch.equal(denoise_chunk(predict, pure, sigmas, exit_at=2), whole)
+    assert not torch.allclose(denoise_chunk(predict, pure, sigmas, exit_at=1), whole)
+
+
+def test_a_steps_ends_imply_its_prediction() -> None:
+    start, clean, before = (torch.randn(1, 2, *SHAPE) for _ in range(3))
+    for slope in (None, Slope(before, -0.3)):
+        for following in (0.4, 0.0):
+            end, _ = flow_step(start, clean, 0.7, following, slope)
+            torch.testing.assert_close(
+                implied_clean(start, end, 0.7, following, slope), clean, atol=1e-5, rtol=1e-5
+            )
 
 
 def test_a_chunk_can_be_given_up_between_evaluations() -> None:

@@ -6,13 +6,36 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowact_ros.diffusion.schedule import CAP, PURE, add_noise, step_sigmas, training_sigmas, velocity_weight
+from flowact_ros.diffusion.schedule import (
+    CAP,
+    MATCHED,
+    PURE,
+    add_noise,
+    matching_sigmas,
+    step_sigmas,
+    training_sigmas,
+    velocity_weight,
+)
 from flowact_ros.models.config import SchedulerConfig
 
 
 def test_levels_fall_from_one_to_zero() -> None:
     assert step_sigmas(SchedulerConfig(steps=3, shift=3.0)) == pytest.approx((1.0, 6 / 7, 0.6, 0.0))
     assert step_sigmas(SchedulerConfig(steps=3, shift=1.0)) == pytest.approx((1.0, 2 / 3, 1 / 3, 0.0))
+
+
+def test_a_chunk_may_begin_with_less_noise() -> None:
+    for shift in (1.0, 3.0):
+        part = step_sigmas(SchedulerConfig(steps=2, shift=shift), start=0.6)
+        assert part[0] == pytest.approx(0.6) and part[-1] == 0.0
+    whole = step_sigmas(SchedulerConfig(steps=3, shift=3.0))
+    assert step_sigmas(SchedulerConfig(steps=1, shift=3.0), start=whole[2]) == pytest.approx(whole[2:])
+
+
+def test_distributions_are_compared_where_noise_is_neither_all_nor_nothing() -> None:
+    sigmas = matching_sigmas((2000, 2), 3.0, torch.Generator().manual_seed(0))
+    assert (float(sigmas.min()), float(sigmas.max())) == pytest.approx(MATCHED)
+    assert bool((sigmas[:, 0] <= sigmas[:, 1]).all()) and float(sigmas.mean()) > 0.55  # shifted towards noise
 
 
 def test_training_covers_the_path_and_pure_noise() -> None:

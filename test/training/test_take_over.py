@@ -35,6 +35,19 @@ def config(run: Path, steps: int) -> TrainerConfig:
     )  # fmt: skip
 
 
+def test_a_loss_that_is_no_number_ends_the_run_before_its_step(tmp_path: Path) -> None:
+    class Broken(Line):
+        def step(self, batch: torch.Tensor, iteration: int) -> dict[str, torch.Tensor]:
+            loss = super().step(batch, iteration)["loss"]
+            return {"loss": loss / 0 if iteration == 3 else loss}
+
+    for _ in range(2):  # resumed, it meets the same batch
+        with pytest.raises(RuntimeError, match="the loss of step 3 is inf"):
+            Trainer(Broken(), config(tmp_path / "run", 9)).run()
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["iteration"] == 3 and bool(torch.isfinite(state["module"]["weight"]).all())
+
+
 def test_steps_slices_and_material_go_on_and_the_rate_warms_up_again(tmp_path: Path) -> None:
     card = {"steps": 100, "train_seconds": 7, "slices": [{"first_step": 0, "steps": 100}]}
     method = Line()

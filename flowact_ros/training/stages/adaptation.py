@@ -18,7 +18,6 @@ prediction stays the mean, but what is still wrong is wrong smoothly, and does n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from flowact_ros.models.codec.motion import CONTROL_NAMES, normalise
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import Condition, DiT
 from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.free_running import cut, free_running, sentence_vectors
+from flowact_ros.training.free_running import cut, free_running, frozen, sentence_vectors
 from flowact_ros.training.losses import motion_cost
 from flowact_ros.training.motion_figures import figures
 from flowact_ros.training.stages.self_forcing import GeneratedMotion, SelfForcing
@@ -123,12 +122,12 @@ class Adaptation:
         size = largest if rng.random() < WHOLE else int(rng.integers(1, largest + 1))
         return (size,) * (history + self.windows), history
 
+    def due(self, iteration: int) -> bool:
+        return self.generated.due(iteration)
+
     def refresh(self, ema: dict[str, Tensor], iteration: int, generator: torch.Generator) -> None:
-        """Make memory of the model's own motion, where some is due; see `self_forcing`."""
-        if self.generated.due(iteration):
-            intermediate = deepcopy(self.module).requires_grad_(False).eval()
-            intermediate.load_state_dict(ema)
-            self.generated.make(intermediate, iteration, generator)
+        """Make memory of the model's own motion; see `self_forcing`."""
+        self.generated.make(frozen(self.config, ema), iteration, generator)
 
     def state_dict(self) -> dict[str, Any]:
         return self.generated.state_dict()

@@ -19,7 +19,7 @@ from flowact_ros.diffusion.memory import Predict
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import DiT
 from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.free_running import free_running
+from flowact_ros.training.free_running import free_running, frozen
 from flowact_ros.training.motion_figures import figures, spread_error
 from flowact_ros.training.stages.adaptation import QUICK_CLIPS, Adaptation
 from flowact_ros.training.stages.self_forcing import SelfForcing
@@ -66,15 +66,8 @@ class Distillation(Adaptation):
         np.savez(path.with_suffix(".npz"), made=made.numpy(), truth=truth.numpy())
         return figures(made, truth, self.config.schedule.chunk_latents * FRAMES_PER_LATENT)
 
-    def judge(self, row: dict[str, float]) -> float:
+    def judge(self, row: dict[str, float], iteration: int) -> float:
         return spread_error(row)
-
-
-def frozen(config: ModelConfig, weights: dict[str, Tensor]) -> DiT:
-    """A network with `weights` that no step changes."""
-    module = DiT(config)
-    module.load_state_dict(weights)
-    return module.requires_grad_(False).eval()
 
 
 def predictor(module: DiT, task: Task, scale: Tensor | None = None) -> Predict:

@@ -10,6 +10,7 @@ each target is the first teacher's, so that no error is handed on).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -54,6 +55,11 @@ class StepDistillation(Distillation):
     def segments_at(self, iteration: int) -> int:
         """The student's number of steps at a training step."""
         return self.segments[min(iteration * len(self.segments) // self.total, len(self.segments) - 1)]
+
+    def judge(self, row: dict[str, float], iteration: int) -> float:
+        """Only what the student begins as, and what is taught its last number of steps, can be judged at it."""
+        ready = iteration == 0 or self.segments_at(iteration) == self.segments[-1]
+        return super().judge(row, iteration) if ready else math.inf
 
     def batch(self, generator: torch.Generator, iteration: int) -> Scaled:
         return Scaled(super().batch(generator, iteration), scales(self.batch_size, self.scales, generator))

@@ -8,6 +8,7 @@ from is the mean of the one without sound and the one without text, which the te
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +41,10 @@ class GuidanceDistillation(Distillation):
                 f"preset {self.config.name} has no dit.guidance_embed, which guidance is taught to"
             )
         self.scales = scales
+
+    def judge(self, row: dict[str, float], iteration: int) -> float:
+        """Sheets are drawn without guidance, where nothing is to change: the last weights are the best."""
+        return math.inf
 
     def batch(self, generator: torch.Generator, iteration: int) -> Scaled:
         return Scaled(super().batch(generator, iteration), scales(self.batch_size, self.scales, generator))

@@ -24,8 +24,9 @@ from flowact_ros.diffusion.memory import MemoryBank
 from flowact_ros.diffusion.sampler import rollout
 from flowact_ros.diffusion.schedule import add_noise, matching_sigmas, step_sigmas
 from flowact_ros.models.config import with_overrides
+from flowact_ros.training.free_running import frozen
 from flowact_ros.training.losses import flow_loss, matching_loss
-from flowact_ros.training.stages.distillation import Distillation, frozen, predictor
+from flowact_ros.training.stages.distillation import Distillation, predictor
 from flowact_ros.training.stages.windows import Batch, Task, groups, sequential, tasks, window
 
 
