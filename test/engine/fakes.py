@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
+from flowact_ros.engine.watch import MotionFigures
 from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
 
 SIDE = 8
@@ -149,3 +150,29 @@ class FakePipeline:
 def face(value: int = 100) -> np.ndarray:
     """A reference image, uint8 [16, 16, 3]."""
     return np.full((16, 16, 3), value, np.uint8)
+
+
+class AskingWatch:
+    """A watch that asks for what it is told to, at given frames."""
+
+    figures, raised = MotionFigures(), 0
+
+    def __init__(self, refine: tuple[int, ...], reset: tuple[int, ...]) -> None:
+        self.refine, self.reset, self.frames, self.cuts = refine, reset, 0, 0
+        self._refine = self._reset = False
+
+    def frame(self, motion: np.ndarray | None, power: float) -> None:
+        self.frames += 1
+        self._refine |= self.frames in self.refine
+        self._reset |= self.frames in self.reset
+
+    def take_refine(self) -> bool:
+        asked, self._refine = self._refine, False
+        return asked
+
+    def take_reset(self) -> bool:
+        asked, self._reset = self._reset, False
+        return asked
+
+    def cut(self) -> None:
+        self.cuts += 1

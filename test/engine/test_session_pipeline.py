@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from fakes import AskingWatch
 
 from flowact_ros.engine.interfaces import ChunkRecord, Frame
 from flowact_ros.engine.pipeline import build_pipeline
@@ -30,6 +31,7 @@ def test_records_give_the_same_frames_with_real_networks():
         records: list[ChunkRecord] = []
         with Session(pipeline, picture(0), seed=seed, on_chunk=records.append, reference_id="a") as session:
             frames = []
+            session._stream.watch = AskingWatch(refine=(24, 36), reset=(64,))
             for frame in islice(session.frames(realtime=False), 72):
                 frames.append(frame)
                 if frame.index == 1:
@@ -45,7 +47,8 @@ def test_records_give_the_same_frames_with_real_networks():
         return frames, records
 
     frames, records = run(7)
-    assert records[-1].rewinds >= 3 and records[-1].resets == 2
+    assert records[-1].rewinds >= 3 and records[-1].resets == 3
+    assert sum(record.refines for record in records) == 2
     known = {"a": pipeline.load_reference(picture(0)), "b": pipeline.load_reference(picture(1))}
     again = list(replay(pipeline, known, records))
     assert len(again) >= 72

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fakes import FakePipeline, face
+from fakes import AskingWatch, FakePipeline, face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Simulation, ramp
@@ -17,7 +17,6 @@ from flowact_ros.engine.interfaces import EngineError
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.replay import replay
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.watch import MotionFigures
 
 
 def references() -> dict:
@@ -205,35 +204,10 @@ def test_rewinds_of_a_machine_that_has_just_become_slow(phase):
     np.testing.assert_array_equal(sim.said(), speech)
     check_replay(sim)
 
-class Asking:
-    """A watch that asks for what it is told to, at given frames."""
-
-    figures, raised = MotionFigures(), 0
-
-    def __init__(self, refine: tuple[int, ...], reset: tuple[int, ...]) -> None:
-        self.refine, self.reset, self.frames, self.cuts = refine, reset, 0, 0
-        self._refine = self._reset = False
-
-    def frame(self, motion: np.ndarray | None, power: float) -> None:
-        self.frames += 1
-        self._refine |= self.frames in self.refine
-        self._reset |= self.frames in self.reset
-
-    def take_refine(self) -> bool:
-        asked, self._refine = self._refine, False
-        return asked
-
-    def take_reset(self) -> bool:
-        asked, self._reset = self._reset, False
-        return asked
-
-    def cut(self) -> None:
-        self.cuts += 1
-
 
 def test_replay_covers_what_the_watch_asked_for():
     sim = Simulation()
-    sim.stream.watch = asking = Asking(refine=(40, 41, 90), reset=(130,))
+    sim.stream.watch = asking = AskingWatch(refine=(40, 41, 90), reset=(130,))
     sim.at(2.6, lambda: sim.session.set_instruction("laughs", priority=200))  # right after a refinement
     sim.at(4.0, lambda: sim.session.push_audio(ramp(2.0), 24000, utterance_id="a", last=True))
     sim.run(10)

@@ -87,6 +87,7 @@ def records(draw: st.DrawFn) -> interfaces.ChunkRecord:
         pcm=pcm,
         spans=tuple(draw(st.lists(spans, max_size=3))),
         look=draw(st.none() | st.tuples(single, single)),
+        refines=draw(st.booleans()),
     )
 
 
