@@ -92,3 +92,20 @@ def test_a_session_runs_on_it_and_hears_what_comes(pipeline: AvatarPipeline, ref
     quiet, spoken = motion(0.0), motion(0.3)
     assert np.array_equal(spoken, motion(0.3))
     assert not np.array_equal(spoken, quiet)
+
+
+def test_refinement_renews_memory_and_keeps_what_is_in_flight(
+    pipeline: AvatarPipeline,
+    reference,  # type: ignore[no-untyped-def]
+    sound: np.ndarray,
+) -> None:
+    state = pipeline.start(reference, 7)
+    assert pipeline.refine(state).memory.window.bank.entries == ()  # nothing is remembered yet
+    state = pipeline.advance(state, pipeline.denoise(state, window(pipeline, sound, 0), CHUNK, "speaking"))
+    renewed = pipeline.refine(state)
+    before, after = state.memory.window, renewed.memory.window
+    assert after.flight == before.flight and renewed.memory.first == state.memory.first
+    assert renewed.latent_index == state.latent_index
+    assert not torch.equal(after.bank.entries[-1].latent, before.bank.entries[-1].latent)
+    again = pipeline.refine(state).memory.window.bank.entries[-1].latent
+    assert torch.equal(again, after.bank.entries[-1].latent)
