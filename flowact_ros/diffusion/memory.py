@@ -46,9 +46,12 @@ class MemoryBank:
         """The bank of a stream that begins; reference `[B, P, C]`: the picture's own latent."""
         return MemoryBank(reference_cache(model, reference))
 
-    def predictor(self, model: DiT, condition: Condition) -> Predict:
-        """The `predict` of `sampler.denoise_chunk` for stream slots under this bank and `condition`."""
-        return _predictor(model, self.reference, self.entries, self.latents, condition)
+    def predictor(self, model: DiT, condition: Condition, guidance: float | None = None) -> Predict:
+        """The `predict` of `sampler.denoise_chunk` for stream slots under this bank and `condition`.
+
+        guidance: the scale that the model imitates, where it was taught to; None is 1
+        """
+        return _predictor(model, self.reference, self.entries, self.latents, condition, guidance)
 
     def commit(self, model: DiT, latents: Tensor, condition: Condition) -> MemoryBank:
         """The bank after a finished chunk: its last latent becomes short-term, the old one joins the queue.
@@ -89,10 +92,16 @@ class MemoryBank:
 
 
 def _predictor(
-    model: DiT, reference: Cache, entries: tuple[Entry, ...], first: int, condition: Condition
+    model: DiT,
+    reference: Cache,
+    entries: tuple[Entry, ...],
+    first: int,
+    condition: Condition,
+    guidance: float | None = None,
 ) -> Predict:
     """first: index in the stream of the first slot that is predicted."""
     past = join([reference, *(entry.cache for entry in entries)])
     ages = tuple(first - entry.index for entry in entries)
     windows = stream_windows(model, ages, condition.audio.shape[1], condition.audio.device)
-    return lambda noisy, sigma: model(noisy, sigma, condition, windows, past)[0]
+    scale = None if guidance is None else condition.audio.new_full((len(condition.audio),), guidance)
+    return lambda noisy, sigma: model(noisy, sigma, condition, windows, past, scale)[0]

@@ -100,6 +100,7 @@ def rollout(
     sigmas: Sequence[float],
     *,
     exit_at: int | None = None,
+    guidance: float | None = None,
 ) -> Iterator[tuple[Tensor, MemoryBank]]:
     """Denoise chunk after chunk; yield each chunk's clean latents `[B, S, P, C]` and the bank after its commit.
 
@@ -108,7 +109,7 @@ def rollout(
     for condition in conditions:
         first, count = bank.latents, condition.audio.shape[1]
         latents = denoise_chunk(
-            bank.predictor(model, condition), noise(first, count), sigmas, exit_at=exit_at
+            bank.predictor(model, condition, guidance), noise(first, count), sigmas, exit_at=exit_at
         )
         bank = bank.commit(model, latents.detach(), condition)
         yield latents, bank

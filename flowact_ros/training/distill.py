@@ -36,7 +36,8 @@ def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, An
     torch.manual_seed(args.seed)
     if args.evaluate:
         module = frozen(config, run_state(args.run)["ema"])
-        print(evaluate(module, read_performances(args.heldout), args.clips, args.evaluate))
+        heldout, scales = read_performances(args.heldout), args.guidance or (1.0,)
+        print(evaluate(module, heldout, args.clips, args.evaluate, scales))
         return 0
     if args.teacher is None:
         raise ValueError("--teacher is missing; give `shipped` or the run folder whose weights teach")

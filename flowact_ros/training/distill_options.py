@@ -33,7 +33,8 @@ def add_options(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--evaluations", type=int, default=3, help="of the student, a chunk (default: 3)")
     stage.add_argument(
         "--guidance", type=float, nargs="+", metavar="SCALE",
-        help="1 is none; guidance and steps take the ends of a range (1 3 and 1 1), matching one scale (1)",
+        help="1 is none; guidance and steps take the ends of a range (1 3 and 1 1), matching one scale (1), and "
+        "--evaluate any number of them",
     )  # fmt: skip
     stage.add_argument(
         "--teacher-steps", type=int, default=24, help="of the teacher's way, in the phase steps (default: 24)"

@@ -59,23 +59,33 @@ def stream(
     condition: Condition,
     noise: Callable[[int, int], Tensor],
     sigmas: Sequence[float],
+    guidance: float | None = None,
 ) -> Tensor:
     """Latents `[B, count, P, K]` of streams that begin at `reference` `[B, P, K]`, in whole chunks.
 
-    noise: as of `rollout`
+    noise, guidance: as of `rollout`
     """
     size, count = module.config.schedule.chunk_latents, condition.audio.shape[1]
     parts = (condition.slots(k, k + size) for k in range(0, count // size * size, size))
     bank = MemoryBank.start(module, reference)
-    return torch.cat([latents for latents, _ in rollout(module, bank, parts, noise, sigmas)], 1)
+    every = rollout(module, bank, parts, noise, sigmas, guidance=guidance)
+    return torch.cat([latents for latents, _ in every], 1)
 
 
 def free_running(
-    module: DiT, data: Performances, clips: int, steps: int, *, shuffled: bool = False, seed: int = 0
+    module: DiT,
+    data: Performances,
+    clips: int,
+    steps: int,
+    *,
+    shuffled: bool = False,
+    seed: int = 0,
+    guidance: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Motion `[B, T, K]` that the model makes from the neutral pose on, and the truth of the same sound (normalised).
 
-    shuffled: each clip hears the next one's sound, a control that must fail
+    shuffled: each clip hears the next one's sound, a control that must fail; guidance: its scale, for a model that was
+    taught to imitate it
     """
     config = module.config
     size, device = config.schedule.chunk_latents, next(module.parameters()).device
@@ -92,14 +102,29 @@ def free_running(
         )
 
     sigmas = step_sigmas(with_overrides(config, {"schedule": {"steps": steps}}).schedule)
-    made = stream(module, torch.zeros(shape, device=device), condition, noise, sigmas)
+    made = stream(module, torch.zeros(shape, device=device), condition, noise, sigmas, guidance)
     return made.cpu().flatten(1, 2), truth.flatten(1, 2)
 
 
-def evaluate(module: DiT, data: Performances, clips: int, evaluations: Sequence[int]) -> str:
-    """The table of free-running motion on some of `data`, by evaluations a chunk; the last also with other sound."""
+def evaluate(
+    module: DiT,
+    data: Performances,
+    clips: int,
+    evaluations: Sequence[int],
+    scales: Sequence[float] = (1.0,),
+) -> str:
+    """The table of free-running motion on some of `data`, by evaluations a chunk; the last also with other sound.
+
+    scales: of guidance, a row each, for a model that was taught to imitate it
+    """
     chunk = module.config.schedule.chunk_latents * FRAMES_PER_LATENT
-    rows = {f"{steps} evaluations": free_running(module, data, clips, steps) for steps in evaluations}
+    rows = {
+        f"{steps} evaluations" + (f", guidance {scale:g}" if scale != 1 else ""): free_running(
+            module, data, clips, steps, guidance=scale
+        )
+        for steps in evaluations
+        for scale in scales
+    }
     last = evaluations[-1]
     rows[f"{last}, another clip's sound"] = free_running(module, data, clips, last, shuffled=True)
     return table({name: figures(made, truth, chunk) for name, (made, truth) in rows.items()})

@@ -97,7 +97,7 @@ def _save_shards(run: Path, name: str, networks: Networks, rest: dict[str, Any],
     if world.first:
         shutil.rmtree(run / name, ignore_errors=True)
     world.wait()
-    dcp.save(_state(networks), checkpoint_id=run / name)
+    dcp.save({"modules": _modules(networks), "optimizers": _optimizers(networks)}, checkpoint_id=run / name)
     rest = {**rest, "ema": whole(rest["ema"]), "shards": name}
     if world.first:
         write_file(run / STATE, rest)
@@ -113,24 +113,28 @@ def _load_shards(folder: Path, networks: Networks) -> None:
 
     if not (folder / ".metadata").is_file():
         raise ValueError(f"{folder} is no distributed checkpoint: it has no .metadata")
-    state = _state(networks)
-    dcp.load(state, checkpoint_id=folder)
+    modules, optimizers = _modules(networks), _optimizers(networks)
+    dcp.load({"modules": modules}, checkpoint_id=folder)
+    # A parameter that never had a gradient has no moments in the checkpoint, and keeps the zeros of a new optimiser.
+    partial = dcp.DefaultLoadPlanner(allow_partial_load=True)
+    dcp.load({"optimizers": optimizers}, checkpoint_id=folder, planner=partial)
     for name, (module, optimizer) in networks.items():
-        set_model_state_dict(module, state[name]["module"])
+        set_model_state_dict(module, modules[name])
         if optimizer is not None:
-            set_optimizer_state_dict(module, optimizer, state[name]["optimizer"])
+            set_optimizer_state_dict(module, optimizer, optimizers[name])
 
 
-def _state(networks: Networks) -> dict[str, dict[str, Any]]:
+def _modules(networks: Networks) -> dict[str, Any]:
     """Shards by the names of parameters, which do not depend on how many processes there are."""
-    from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-    state: dict[str, dict[str, Any]] = {}
-    for name, (module, optimizer) in networks.items():
-        state[name] = {"module": get_model_state_dict(module)}
-        if optimizer is not None:
-            state[name]["optimizer"] = get_optimizer_state_dict(module, optimizer)
-    return state
+    return {name: get_model_state_dict(module) for name, (module, _) in networks.items()}
+
+
+def _optimizers(networks: Networks) -> dict[str, Any]:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    return {name: get_optimizer_state_dict(module, o) for name, (module, o) in networks.items() if o}
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -212,7 +212,9 @@ def test_the_liveliest_weights_are_kept_and_none_better_ends_the_run(data: Path,
     assert torch.load(tmp_path / "run" / CHOSEN, weights_only=True)["iteration"] == 1
 
 
-def test_phases_follow_one_another_and_the_card_tells_them(data: Path, tmp_path: Path) -> None:
+def test_phases_follow_one_another_and_the_card_tells_them(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def run(stage: str, *more: str) -> None:
         shared = [
             "--preset",
@@ -234,6 +236,11 @@ def test_phases_follow_one_another_and_the_card_tells_them(data: Path, tmp_path:
     run("distill", "--phase", "steps", "--teacher", guided, "--run", steps, "--guidance", "1", "2")
     more = ["--guidance", "1.5", "--ratio", "1"]
     run("distill", "--phase", "matching", "--teacher", guided, "--student", steps, "--run", final, *more)
+    capsys.readouterr()
+    table = ["--evaluate", "2", "--clips", "2", "--guidance", "1", "2"]
+    run("distill", "--phase", "guidance", "--run", guided, *table)
+    rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == ["2 evaluations", "2 evaluations, guidance 2", "2, another clip's sound"]
     path = export_denoiser(CONFIG, Path(final), tmp_path / "out")
     card = json.loads(path.with_suffix(".json").read_text())
     assert [s["name"] for s in card["stages"]] == ["adaptation", "guidance", "steps", "matching"]

@@ -17,6 +17,9 @@ from motions import performances
 from flowact_ros.models.config import debug
 from flowact_ros.training.export import export_denoiser
 from flowact_ros.training.main import main as train
+from flowact_ros.training.state_files import load
+from flowact_ros.training.trainer import Trainer, TrainerConfig
+from flowact_ros.training.world import World
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
@@ -31,7 +34,7 @@ def options(data: Path, run: Path, steps: int) -> list[str]:
     return ["motion", *plain, *places, *own, "--steps", str(steps)]
 
 
-def together(data: Path, run: Path, steps: int, *more: str) -> list[str]:
+def together(data: Path, run: Path, steps: int) -> list[str]:
     """Two processes with the environment that torchrun gives; returns what they wrote to stderr."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -40,7 +43,7 @@ def together(data: Path, run: Path, steps: int, *more: str) -> list[str]:
         **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    command = [sys.executable, "-m", "flowact_ros.training.main", *options(data, run, steps), *more]
+    command = [sys.executable, "-m", "flowact_ros.training.main", *options(data, run, steps)]
     processes = [
         subprocess.Popen(
             command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
@@ -77,6 +80,10 @@ def test_two_processes_train_like_one_and_go_on_from_their_shards(tmp_path: Path
 
 
 def test_what_several_processes_cannot_do_is_told_in_a_line(tmp_path: Path) -> None:
-    data = performances(tmp_path / "data")
-    for told in together(data, tmp_path / "run", 2, "--optimizer", "muon"):
-        assert "flowact train: --optimizer is muon; several processes train with adamw" in told
+    config = TrainerConfig(run=tmp_path / "run", steps=1, learning_rate=1e-3, optimizer="muon")
+    with pytest.raises(ValueError, match="--optimizer is muon; several processes train with adamw"):
+        Trainer(None, config, World(0, 2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="was trained by one process; go on with one"):
+        load(tmp_path, {"module": {}, "optimizer": None}, {}, World(0, 2))
+    with pytest.raises(ValueError, match="shards-3 is no distributed checkpoint"):
+        load(tmp_path, {"shards": "shards-3"}, {}, World())
