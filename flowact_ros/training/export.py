@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def run_card(run: Path, command: str, stage: str) -> tuple[dict[str, Any], dict[
     metrics: dict[str, float] = {}
     if (run / "eval.csv").exists():
         with (run / "eval.csv").open(encoding="utf-8") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            rows = [
+                {k: float(v) for k, v in row.items() if v and math.isfinite(float(v))}
+                for row in csv.DictReader(file)
+            ]
         metrics = next((row for row in reversed(rows) if row["step"] == state["iteration"]), rows[-1])
     card = {
         "command": command,
