@@ -59,7 +59,7 @@ def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> 
     names = [stage["name"] for stage in card["stages"]]
     if names[-1] != FIRST:
         card["command"] = f"flowact train distill --phase {names[-1]} --data DATA --heldout HELDOUT --run RUN"
-        card["evaluations"] = card["slices"][-1]["evaluations"]  # a chunk, that the student was taught to need
+        card["evaluations"] = card["slices"][-1]["evaluations"]  # a chunk, of the student
     module = DiT(config)
     module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "denoiser.safetensors"
