@@ -61,7 +61,7 @@ class Canceller:
             ]
         )
         out = left.astype(np.float32) / _FULL
-        for at, (echo, other) in zip(range(0, len(out), HOP), self._gate.open(mic, out, played), strict=True):
+        for at, (echo, other) in zip(range(0, len(out), HOP), self._gate.open(out, played), strict=True):
             if not echo:
                 out[at : at + HOP] = mic[at : at + HOP]  # untouched by the filter's noise suppression
             elif not other:

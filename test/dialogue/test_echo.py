@@ -22,6 +22,7 @@ from flowact_ros.dialogue.echo import (
     load_suppressor,
 )
 from flowact_ros.dialogue.echo_canceller import missing
+from flowact_ros.dialogue.echo_model import LAGS, SETTLE, EchoModel
 from flowact_ros.dialogue.echo_threshold import Threshold
 from flowact_ros.dialogue.echo_trial import Scene, caught, detector, make_scene, onsets
 from flowact_ros.dialogue.hearing import Hearing
@@ -63,13 +64,11 @@ def test_without_help_it_would_interrupt_itself(alone: Scene) -> None:
 @pytest.mark.parametrize("mode", BOTH)
 def test_who_speaks_over_it_is_heard_soon(spoken_over: Scene, mode: str) -> None:
     results = caught(spoken_over, onsets(spoken_over, mode, detector("silero")))
-    if (
-        mode == "threshold"
-    ):  # it promises as much for voices that are as loud as its own before the loudspeaker
-        results = [(one, after) for one, after in results if one.level_db == 10.0]
     assert len(results) >= 3
     for one, after_s in results:
-        assert after_s is not None and after_s < 0.8, (one, after_s)
+        assert after_s is not None, one
+        # `threshold` promises as much only for voices as loud as its own before the loudspeaker.
+        assert after_s < 0.8 or (mode == "threshold" and one.level_db < 10.0), (one, after_s)
 
 
 # ------------------------------------------------------------ what is kept while nobody plays anything
@@ -99,6 +98,74 @@ def test_the_ear_tells_the_same_times_through_it() -> None:
         found = [ear.hear(mic[at : at + 640], at * S // RATE)[0] for at in range(0, len(mic), 640)]
         times.append([event.time_s for events in found for event in events])
     assert len(times[0]) == 2 and times[0] == pytest.approx(times[1], abs=0.011)
+
+
+# ------------------------------------------------------------ how loud the echo is
+
+
+BANDS = 8
+
+
+class Powers:
+    """Band powers of a voice whose loudness goes up and down, and of its echo: 12 hops late, with a tail."""
+
+    def __init__(self, seed: int, coupling_db: float = -10.0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self.gain = 10 ** (coupling_db / 10)
+        self._past = np.zeros((LAGS, BANDS))
+
+    def voice(self) -> np.ndarray:
+        return 10 ** self._rng.normal(-1.0, 0.5, BANDS)
+
+    def step(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is played and what comes back, [BANDS] each."""
+        played = self.voice()
+        self._past = np.concatenate([played[None], self._past[:-1]])
+        echo = self.gain * (0.6 * self._past[12] + 0.3 * self._past[14] + 0.1 * self._past[20])
+        return played, echo * self._rng.gamma(4.0, 0.25, BANDS)
+
+
+def settled_model(powers: Powers, hops: int = 2 * SETTLE) -> EchoModel:
+    model = EchoModel(BANDS)
+    for _ in range(hops):
+        echo, other = model.judge(*powers.step())
+        assert echo and not other
+    return model
+
+
+def test_the_echo_is_learned_and_its_strength_told() -> None:
+    model = EchoModel(BANDS)
+    assert model.describe() == "not known yet" and not model.settled
+    model = settled_model(Powers(0), 4 * SETTLE)
+    strength, lag = model.describe().split(" dB, ")
+    assert abs(int(strength) + 10) <= 2 and lag == "120 ms late"
+
+
+def test_another_voice_as_loud_as_the_echo_is_noticed_and_leaves_no_trace() -> None:
+    powers = Powers(1)
+    model = settled_model(powers)
+    found = []
+    for _ in range(100):
+        played, echo = powers.step()
+        found.append(model.judge(played, echo + 5 * powers.gain * powers.voice())[1])
+    assert sum(found) > 20 and any(found[:30])
+    later = [model.judge(*powers.step())[1] for _ in range(300)]
+    assert not any(later[20:])
+
+
+def test_a_loudspeaker_that_is_turned_up_is_believed_after_a_while() -> None:
+    powers = Powers(2)
+    model = settled_model(powers)
+    powers.gain *= 10
+    found = [model.judge(*powers.step())[1] for _ in range(1000)]
+    assert any(found[:20]) and not any(found[-100:])
+
+
+def test_while_nothing_is_played_whoever_is_heard_is_somebody_else() -> None:
+    model = settled_model(Powers(3))
+    quiet = np.zeros(BANDS)
+    found = [model.judge(quiet, quiet + 1e-3) for _ in range(LAGS + 1)]
+    assert found[0][0] and found[-1] == (False, True) and not model.explained.any()
 
 
 # ------------------------------------------------------------ laying both on one axis
