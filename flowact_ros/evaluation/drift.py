@@ -89,7 +89,7 @@ def plot(path: Path, rows: Sequence[Row], truth: np.ndarray) -> None:
     for distance in (0.0, top / 2, top):
         draw.text((8, at(1, distance)[1] - 6), f"{distance:.1f}", fill=(0, 0, 0))
     draw.text(
-        (left, 4), "Fréchet distance from minute 1, by minute; grey: two minutes of the truth", fill=(0, 0, 0)
+        (left, 4), "Distance from minute 1, by minute; grey: two minutes of the truth", fill=(0, 0, 0)
     )
     for k, row in enumerate(rows):
         points = [at(m, d) for m, d in zip(row.minutes, row.distance, strict=True)]
