@@ -207,7 +207,7 @@ class Trainer:
         module = method.module if turn is None else self.roles[turn]
         optimizer = self.optimizer if turn is None else self.optimizers[turn]
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate() * self.rates.get(turn, 1.0)
+            group["lr"] = self.learning_rate() * (1.0 if turn is None else self.rates[turn])
         if isinstance(method, Refreshing) and method.due(self.iteration):
             with precision:
                 method.refresh(whole(self.ema), self.iteration, torch.Generator().manual_seed(seed))

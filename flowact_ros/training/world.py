@@ -12,11 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # importing it takes half a second, which one process need not spend
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def like(template: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[
     return out
 
 
-def _sharded(tensor: Tensor) -> bool:
+def _sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     return hasattr(tensor, "full_tensor")
 
 
