@@ -52,8 +52,9 @@ def check(args: argparse.Namespace) -> None:
         return
     if not 1 <= args.streams <= 64:
         raise ValueError(f"--streams is {args.streams}; it must lie in 1 .. 64")
-    if not 2 <= args.minutes <= 240:
-        raise ValueError(f"--minutes is {args.minutes:g}; it must lie in 2 .. 240")
+    least = 3 if args.verb == "watch" else 2  # a minute is seen before a planted fault, and another after it
+    if not least <= args.minutes <= 240:
+        raise ValueError(f"--minutes is {args.minutes:g}; it must lie in {least} .. 240")
     for interval in (args.interval or []) if args.verb == "drift" else []:
         if interval < 0:
             raise ValueError(f"--interval is {interval}; it must be 0 or more")
