@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     _material(motion)
     for name, kind, default, what in (
         ("", float, 0.0, "share of the rows whose memory the model made itself (self-forcing variant)"),
-        ("-noise", float, 0.7, "level to which true motion is noised for that"),
+        ("-noise", float, 0.3, "level to which true motion is noised for that"),
         ("-steps", int, 2, "evaluations that denoise it again"),
         ("-refresh", int, 200, "training steps until it is made anew"),
         ("-clips", int, 64, "clips that it is made of each time"),

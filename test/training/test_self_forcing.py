@@ -102,4 +102,4 @@ def test_options_are_checked_and_told(tmp_path: Path, capsys: pytest.CaptureFixt
     more = ["--self-forcing", "0.5", "--self-forcing-refresh", "1", "--steps", "2", "--batch", "2"]
     assert train([*options, *more]) == 0
     about = torch.load(run / "state.pt", weights_only=True)["slices"][0]["self_forcing"]
-    assert about == {"share": 0.5, "noise": 0.7, "steps": 2, "refresh": 1, "clips": 64}
+    assert about == {"share": 0.5, "noise": 0.3, "steps": 2, "refresh": 1, "clips": 64}

@@ -33,7 +33,7 @@ class SelfForcing:
     """share: of rows whose memory the model made (the paper's p, which it does not tell); 0 turns the variant off."""
 
     share: float = 0.0
-    noise: float = 0.7  # level to which true motion is noised
+    noise: float = 0.3  # level to which true motion is noised: with more, what is made leaves what is to be predicted
     steps: int = 2  # evaluations from there back to clean motion
     refresh: int = 200  # steps between two generations of this motion; the first is made after as many
     clips: int = 64  # that are generated each time
