@@ -240,7 +240,8 @@ class Trainer:
             return
         if self.world.size == 1:
             self.save()
-        raise RuntimeError(f"the loss of step {self.iteration} is {float(loss.detach())}; {self.config.run} goes on before it")
+        found = float(loss.detach())
+        raise RuntimeError(f"the loss of step {self.iteration} is {found}; {self.config.run} goes on before it")
 
     def _update_ema(self) -> None:
         decay = min(self.config.ema, (1 + self.iteration) / (10 + self.iteration))
