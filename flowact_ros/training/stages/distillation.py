@@ -77,6 +77,6 @@ def predictor(module: DiT, task: Task, scale: Tensor | None = None) -> Predict:
     ].float()
 
 
-def scales(rows: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
+def draw_scales(rows: int, span: tuple[float, float], generator: torch.Generator) -> Tensor:
     """Scales of guidance `[rows]`, uniform in `span`."""
     return span[0] + (span[1] - span[0]) * torch.rand(rows, generator=generator)

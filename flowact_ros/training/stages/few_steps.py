@@ -22,7 +22,7 @@ from flowact_ros.diffusion.memory import Predict
 from flowact_ros.diffusion.sampler import Slope, flow_step, implied_clean
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.models.config import ConfigError, with_overrides
-from flowact_ros.training.stages.distillation import Distillation, predictor, scales
+from flowact_ros.training.stages.distillation import Distillation, draw_scales, predictor
 from flowact_ros.training.stages.guidance import Scaled
 from flowact_ros.training.stages.windows import sequential, tasks
 
@@ -62,7 +62,9 @@ class StepDistillation(Distillation):
         return super().judge(row, iteration) if ready else math.inf
 
     def batch(self, generator: torch.Generator, iteration: int) -> Scaled:
-        return Scaled(super().batch(generator, iteration), scales(self.batch_size, self.scales, generator))
+        return Scaled(
+            super().batch(generator, iteration), draw_scales(self.batch_size, self.scales, generator)
+        )
 
     def step(self, batch: Scaled, iteration: int) -> dict[str, Tensor]:
         count = self.segments_at(iteration)

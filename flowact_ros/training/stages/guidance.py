@@ -19,7 +19,7 @@ from flowact_ros.diffusion.schedule import add_noise
 from flowact_ros.models.config import ConfigError
 from flowact_ros.models.dit import Condition
 from flowact_ros.training.losses import guided
-from flowact_ros.training.stages.distillation import Distillation, predictor, scales
+from flowact_ros.training.stages.distillation import Distillation, draw_scales, predictor
 from flowact_ros.training.stages.windows import Batch, tasks
 
 
@@ -47,7 +47,9 @@ class GuidanceDistillation(Distillation):
         return math.inf
 
     def batch(self, generator: torch.Generator, iteration: int) -> Scaled:
-        return Scaled(super().batch(generator, iteration), scales(self.batch_size, self.scales, generator))
+        return Scaled(
+            super().batch(generator, iteration), draw_scales(self.batch_size, self.scales, generator)
+        )
 
     def step(self, batch: Scaled, iteration: int) -> dict[str, Tensor]:
         told = batch.batch.condition
