@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         motion.add_argument(
             f"--self-forcing{name}", type=kind, default=default, help=f"{what} (default: {default})"
         )
-    _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="adamw")
+    _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="muon")
     _from_shipped(motion)
 
     distill = stages.add_parser("distill", help="the denoiser, taught to need few evaluations by itself")
