@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PointStamped
-from std_srvs.srv import Trigger
 
 from flowact_msgs.msg import AudioChunk, Instruction, StreamMetrics
 from flowact_msgs.srv import SetReference
@@ -46,6 +45,7 @@ from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
 from flowact_ros.nodes.say_server import SayServer
 from flowact_ros.nodes.skills import Skills
+from flowact_ros.nodes.stream_services import StreamServices
 from flowact_ros.nodes.uninstructed import UninstructedBehaviour, wording_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class AvatarGenerator(FlowactNode):
         self._publisher: FramePublisher | None = None
         self._say: SayServer | None = None
         self._skills: Skills | None = None
+        self._stream_services: StreamServices | None = None
         self._records: RecordPublisher | None = None
         self._alone: UninstructedBehaviour | None = None
         self._kept = KeptReference(self.get_fully_qualified_name())
@@ -120,8 +121,7 @@ class AvatarGenerator(FlowactNode):
         self._skills = Skills(self)
         # Encoding a picture takes seconds, in which somebody may want to interrupt.
         self.add_slow_service(SetReference, topics.SET_REFERENCE, self._set_reference)
-        self.add_service(Trigger, topics.INTERRUPT, self._interrupt)
-        self.add_service(Trigger, topics.RESET_MEMORY, self._reset_memory)
+        self._stream_services = StreamServices(self, self._say)
         spare_the_collector()
         size = f"{self._pipeline.width}×{self._pipeline.height}"
         self.get_logger().info(
@@ -201,6 +201,8 @@ class AvatarGenerator(FlowactNode):
         publisher = self._publisher
         if self._say is not None:
             self._say.attach(session, lambda: publisher.speaking, self._speech_comes)
+        if self._stream_services is not None:
+            self._stream_services.attach(session)
         self.add_subscription(AudioChunk, topics.SPEECH, self._on_speech, topics.AUDIO_DEEP_QOS)
         self.add_subscription(Instruction, topics.INSTRUCTION, self._on_instruction)
         self.add_subscription(PointStamped, topics.LOOK_AT, self._on_look_at)
@@ -232,6 +234,8 @@ class AvatarGenerator(FlowactNode):
             self._say.detach()
         if self._skills is not None:
             self._skills.detach()
+        if self._stream_services is not None:
+            self._stream_services.detach()
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -241,7 +245,8 @@ class AvatarGenerator(FlowactNode):
             self._publisher = None
 
     def unload(self) -> None:
-        self._pipeline = self._reference = self._say = self._skills = self._alone = self._records = None
+        self._pipeline = self._reference = self._alone = self._records = None
+        self._say = self._skills = self._stream_services = None
         gc.unfreeze()
         gc.collect()
         give_memory_back()
@@ -330,32 +335,6 @@ class AvatarGenerator(FlowactNode):
         except Exception as error:  # a service must answer
             self.report(error, topics.SET_REFERENCE)
             response.error_code, response.error_msg = SetReference.Response.ENGINE_ERROR, one_line(error)
-        return response
-
-    def _interrupt(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        def act(session: Session) -> str:
-            if self._say is not None:
-                self._say.interrupted("by the interrupt service")
-            session.interrupt()
-            return "interrupted"
-
-        return self._trigger(response, act)
-
-    def _reset_memory(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        def act(session: Session) -> str:
-            session.reset_memory()
-            return "memory starts anew from the reference"
-
-        return self._trigger(response, act)
-
-    def _trigger(self, response: Trigger.Response, act: Any) -> Trigger.Response:
-        try:
-            if self._session is None:
-                raise ParameterError("the avatar is not active")
-            response.message, response.success = act(self._session), True
-        except Exception as error:  # a service must answer
-            self.report(error)
-            response.success, response.message = False, one_line(error)
         return response
 
     # ------------------------------------------------------------ outputs
