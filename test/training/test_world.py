@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 def options(data: Path, run: Path, steps: int) -> list[str]:
     own = ["--self-forcing", "0.5", "--self-forcing-refresh", "5", "--self-forcing-clips", "2"]
     places = ["--data", str(data), "--heldout", str(data), "--run", str(run)]
-    plain = ["--preset", "debug", "--no-bf16", "--batch", "2", "--warmup", "0"]
+    plain = ["--preset", "debug", "--no-bf16", "--batch", "2", "--warmup", "0", "--optimizer", "adamw"]
     return ["motion", *plain, *places, *own, "--steps", str(steps)]
 
 
