@@ -57,13 +57,12 @@ def check_drawn(codec: LiveCodec, who: Appearance, landmarks: Landmarks) -> None
     _check_moves(codec, who, frames)
     back = frames[0] / 127.5 - 1.0
     error = (torch.from_numpy(back).permute(2, 0, 1) - who.picture[0]).square()
-    sizes = codec.renderer.config
     for name, least in LEAST_PSNR.items():
         part = error
         if name in PARTS:
-            (x, y), side = who.corners[0, PARTS.index(name)].tolist(), sizes.crop_sizes[PARTS.index(name)]
-            part = error[:, y : y + side, x : x + side]
-            contrast = float(who.picture[0, :, y : y + side, x : x + side].std((1, 2)).max())
+            rows, columns = _box(codec, who, PARTS.index(name))
+            part = error[:, rows, columns]
+            contrast = float(who.picture[0, :, rows, columns].std((1, 2)).max())
             if contrast < LEAST_CONTRAST:
                 raise ReferenceError_(
                     f"this image shows nothing where its {name.replace('_', ' ')} should be (contrast {contrast:.2f}, "
@@ -119,10 +118,15 @@ def _tried(who: Appearance) -> Tensor:
     return normalise(raw)
 
 
+def _box(codec: LiveCodec, who: Appearance, part: int) -> tuple[slice, slice]:
+    """Rows and columns of the crop of one of `PARTS`."""
+    (x, y), (height, width) = who.corners[0, part].tolist(), codec.renderer.config.crop_sizes[part]
+    return slice(y, y + height), slice(x, x + width)
+
+
 def _check_moves(codec: LiveCodec, who: Appearance, frames: np.ndarray) -> None:
     for part, (name, tried) in enumerate(zip(PARTS, (1, 2, 2))):
-        (x, y), side = who.corners[0, part].tolist(), codec.renderer.config.crop_sizes[part]
-        change = (frames[tried] - frames[3])[y : y + side, x : x + side]
+        change = (frames[tried] - frames[3])[_box(codec, who, part)]
         moved = float(np.sqrt(np.square(change).mean()))
         if moved < LEAST_MOVED[name]:
             raise ReferenceError_(

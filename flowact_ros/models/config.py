@@ -130,10 +130,10 @@ class RendererConfig:
     finest_width: int = 24  # of the features that are warped at stride 4
     fine_width: int = 48  # at stride 8
     coarse_width: int = 96  # at stride 16
-    mouth_size: int = 128
-    mouth_drop: int = 8  # the crop's middle lies so far below the mouth's
+    mouth_size: tuple[int, int] = (128, 192)  # height and width of the crop; a jaw that falls moves all of its outline
+    mouth_drop: int = 12  # the crop's middle lies so far below the mouth's
     mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
-    eye_size: int = 96
+    eye_size: tuple[int, int] = (96, 96)
     eye_lift: int = 12  # the crop's middle lies so far above the eye's: brows are painted too
     eye_widths: tuple[int, int] = (48, 80)
     hand_size: tuple[int, int] = (152, 128)  # height and width of a painted hand
@@ -145,16 +145,16 @@ class RendererConfig:
     arm_widths: tuple[int, int] = (16, 32)
 
     @property
-    def crop_sizes(self) -> tuple[int, int, int]:
-        """Of mouth, left and right eye."""
+    def crop_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width, of mouth, left and right eye."""
         return self.mouth_size, self.eye_size, self.eye_size
 
     def __post_init__(self) -> None:
         _require(self.size % 32 == 0, f"renderer.size is {self.size}; it must be a multiple of 32")
         for name in ("mouth_size", "eye_size"):
             value = getattr(self, name)
-            ok = value % 8 == 0 and value <= self.size
-            _require(ok, f"renderer.{name} is {value}; use a multiple of 8, at most {self.size}")
+            ok = all(side % 8 == 0 and side <= self.size for side in value)
+            _require(ok, f"renderer.{name} is {value}; use multiples of 8, at most {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,10 +186,10 @@ def debug() -> ModelConfig:
             finest_width=8,
             fine_width=8,
             coarse_width=8,
-            mouth_size=32,
+            mouth_size=(32, 40),
             mouth_drop=2,
             mouth_widths=(8, 8),
-            eye_size=24,
+            eye_size=(24, 24),
             eye_lift=3,
             eye_widths=(8, 8),
             hand_size=(40, 32),

@@ -29,7 +29,7 @@ def test_presets_are_consistent(name: str) -> None:
     config = preset(name)
     assert config.name == name
     assert sum(config.dit.rope_axes) == config.dit.head_dim
-    assert config.renderer.size % 32 == 0 and max(config.renderer.crop_sizes) <= config.renderer.size
+    assert config.renderer.size % 32 == 0 and max(map(max, config.renderer.crop_sizes)) <= config.renderer.size
 
 
 def test_avatar_cpu_is_the_canvas_of_the_design() -> None:
@@ -54,7 +54,7 @@ def test_overrides_reach_nested_fields() -> None:
         ({"schedule": {"steps": "three"}}, "expected a int"),
         ({"schedule": {"steps": 0}}, "schedule.steps is 0; the range is 1 to 50"),
         ({"renderer": {"size": 470}}, "renderer.size is 470; it must be a multiple of 32"),
-        ({"renderer": {"mouth_size": 100}}, "renderer.mouth_size is 100; use a multiple of 8, at most 480"),
+        ({"renderer": {"mouth_size": (100, 96)}}, "renderer.mouth_size is (100, 96); use multiples of 8, at most 480"),
         ({"schedule": {"in_flight": 4}}, "schedule.in_flight is 4; use 2 or 3"),
         ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
         ({"schedule": {"order": "sideways"}}, "'sideways'"),

@@ -43,9 +43,9 @@ def boxes(renderer: Renderer, who: Appearance) -> dict[str, torch.Tensor]:
     out = {}
     for i, name in enumerate(PARTS):
         x, y = who.corners[0, i].tolist()
-        size = renderer.config.mouth_size if name == "mouth" else renderer.config.eye_size
+        height, width = renderer.config.crop_sizes[i]
         out[name] = torch.zeros(128, 128, dtype=torch.bool)
-        out[name][y : y + size, x : x + size] = True
+        out[name][y : y + height, x : x + width] = True
     return out
 
 
@@ -102,11 +102,11 @@ def test_layers_are_cut_at_the_picture_and_left_out_beyond_it() -> None:
 def test_crops_are_pasted_where_they_were_cut() -> None:
     picture = torch.randn(2, 3, 20, 20)
     corners = torch.tensor([[3, 7], [12, 0]])
-    cut = crop(picture, corners, 8)
-    assert torch.equal(cut[0], picture[0, :, 7:15, 3:11]) and torch.equal(cut[1], picture[1, :, 0:8, 12:20])
+    cut = crop(picture, corners, (10, 8))
+    assert torch.equal(cut[0], picture[0, :, 7:17, 3:11]) and torch.equal(cut[1], picture[1, :, 0:10, 12:20])
     emptied = paste(picture, corners, -cut)
-    assert crop(emptied, corners, 8).abs().max() < 1e-6
-    assert emptied.count_nonzero() == picture.numel() - 2 * 3 * 64
+    assert crop(emptied, corners, (10, 8)).abs().max() < 1e-6
+    assert emptied.count_nonzero() == picture.numel() - 2 * 3 * 80
 
 
 def test_spread_is_a_pixel_shuffle_and_a_flow_of_nothing_changes_nothing() -> None:

@@ -54,17 +54,19 @@ def test_crops_of_faces_are_crops_of_the_whole_picture(stage: RendererStage, mon
     batch = draw_faces(
         np.random.default_rng(1), Motions("train", 0), config, lambda at: places.append(corners(at)) or places[-1], **of
     )
-    for i, (name, size) in enumerate(zip(PARTS, config.crop_sizes)):
+    for i, (name, (height, width)) in enumerate(zip(PARTS, config.crop_sizes)):
         motion = batch.own.repeat(3, 1)
         moves = MOUTH if name == "mouth" else renderer_crops.EYES[0] + renderer_crops.EYES[1]
         motion[:, moves] = batch.motion[:, moves]  # what this painter is told of, and nothing else
         whole = levels(who, denormalise(motion), config.size)
         boxes = feature_boxes(who, denormalise(motion), config.size)
         x, y = places[0][0, i].tolist()
-        assert batch.pictures[i].shape == (3, 3, size, size)
-        off = (batch.pictures[i] - whole[:, :, y : y + size, x : x + size]).abs()
+        assert batch.pictures[i].shape == (3, 3, height, width)
+        off = (batch.pictures[i] - whole[:, :, y : y + height, x : x + width]).abs()
         assert float(off.max()) <= 1.01 / 127.5, name  # a level: boxes that are cut begin at other places
-        x0, y0, x1, y1 = (boxes[name][0] - torch.tensor([x, y, x, y])).clamp(0, size - 1).round().int().tolist()
+        last = torch.tensor([width, height, width, height]) - 1
+        inside = (boxes[name][0] - torch.tensor([x, y, x, y])).clamp(torch.zeros(4), last).round()
+        x0, y0, x1, y1 = inside.int().tolist()
         seen = shares(places[0], config)[i][0, 0]
         weight = batch.weights[i][0, 0]
         assert torch.allclose(weight[y0 + 1 : y1, x0 + 1 : x1], 4 * seen[y0 + 1 : y1, x0 + 1 : x1]), name

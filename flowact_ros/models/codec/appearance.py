@@ -85,34 +85,36 @@ def heat_near(heat: Tensor, places: Tensor) -> Tensor:
     return (heat * ((cells - places[..., None]).square().sum(2) < CERTAIN**2)).sum(-1)
 
 
-def squares(picture: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Indices `[N, C, size, size]` into flattened pictures `[N, C, H, W]` of squares at corners int `[N, 2]` (x, y)."""
+def boxes(picture: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """Indices `[N, C, h, w]` into flattened pictures `[N, C, H, W]` of boxes of size (h, w) at corners int `[N, 2]`
+    (x, y).
+    """
     n, channels, height, width = picture.shape
-    span = torch.arange(size, device=picture.device)
+    down, across = (torch.arange(side, device=picture.device) for side in size)
     plane = torch.arange(n * channels, device=picture.device).view(n, channels, 1, 1) * (height * width)
-    rows = (corners[:, 1, None] + span)[:, None, :, None] * width
-    return plane + rows + (corners[:, 0, None] + span)[:, None, None, :]
+    rows = (corners[:, 1, None] + down)[:, None, :, None] * width
+    return plane + rows + (corners[:, 0, None] + across)[:, None, None, :]
 
 
-def crop(picture: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Squares `[N, C, size, size]` of pictures `[N, C, H, W]` at corners int `[N, 2]` (x, y)."""
-    return picture.reshape(-1)[squares(picture, corners, size)]
+def crop(picture: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes `[N, C, h, w]` of size (h, w) of pictures `[N, C, H, W]` at corners int `[N, 2]` (x, y)."""
+    return picture.reshape(-1)[boxes(picture, corners, size)]
 
 
 def paste(picture: Tensor, corners: Tensor, added: Tensor) -> Tensor:
-    """`picture` `[N, C, H, W]` with squares `added` `[N, C, s, s]` added at corners int `[N, 2]` (x, y)."""
-    index = squares(picture, corners, added.shape[-1])
+    """`picture` `[N, C, H, W]` with boxes `added` `[N, C, h, w]` added at corners int `[N, 2]` (x, y)."""
+    index = boxes(picture, corners, added.shape[2:])
     return picture.reshape(-1).index_add(0, index.reshape(-1), added.reshape(-1)).view_as(picture)
 
 
 def shares(corners: Tensor, config: RendererConfig) -> list[Tensor]:
-    """How much of each painted crop at corners int `[N, 3, 2]` is seen, `[N, 1, s, s]` a part in 0 .. 1.
+    """How much of each painted crop at corners int `[N, 3, 2]` is seen, `[N, 1, h, w]` a part in 0 .. 1.
 
     A crop fades out at its border. Eyes that overlap share the place, and the mouth has what they leave: it cannot know
     what they do.
     """
     n, device = len(corners), corners.device
-    own = [feather(size).to(device).expand(n, 1, -1, -1) for size in config.crop_sizes]
+    own = [feather(*size).to(device).expand(n, 1, -1, -1) for size in config.crop_sizes]
     taken = torch.zeros(n, 1, config.size, config.size, device=device)
     for i in (1, 2):
         taken = paste(taken, corners[:, i], own[i])
@@ -194,7 +196,7 @@ class AppearanceEncoder(nn.Module):
     def corners(self, landmarks: Tensor) -> Tensor:
         """Whole pixels, inside the picture, at which the crops around landmarks `[N, 3, 2]` begin: int `[N, 3, 2]`."""
         c = self.config
-        size = landmarks.new_tensor(c.crop_sizes)[:, None]
+        size = landmarks.new_tensor(c.crop_sizes).flip(1)  # width and height, as places are (x, y)
         drop = landmarks.new_tensor([[0, c.mouth_drop], [0, -c.eye_lift], [0, -c.eye_lift]])
         corners = (landmarks.detach() + drop - size / 2).round()
         return torch.minimum(corners.clamp_min(0), c.size - size).long()

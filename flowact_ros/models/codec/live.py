@@ -42,9 +42,9 @@ def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
 
 
 def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Tensor) -> Tensor:
-    """What is to be added to crops `[C, 3, s, s]` of the reference, `[C N, s, s, 3]`, for controls `[C N, k]`.
+    """What is to be added to crops `[C, 3, h, w]` of the reference, `[C N, h, w, 3]`, for controls `[C N, k]`.
 
-    reference: the crops and their features; weight `[C, 1, s, s]`: how much of the painted crops is seen
+    reference: the crops and their features; weight `[C, 1, h, w]`: how much of the painted crops is seen
     """
     frames = controls.shape[0] // weight.shape[0]
     crops, fine, coarse, weight = (x.repeat_interleave(frames, 0) for x in (*reference, weight))
@@ -61,7 +61,7 @@ class Mouth(nn.Module):
     def forward(
         self, crop: Tensor, weight: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, motion: Tensor
     ) -> tuple[Tensor]:
-        """crop `[1, 3, s, s]`, own `[1, K]`, motion `[N, K]` -> what is to be added to the crop, `[N, s, s, 3]`."""
+        """crop `[1, 3, h, w]`, own `[1, K]`, motion `[N, K]` -> what is to be added to the crop, `[N, h, w, 3]`."""
         own = own.expand(motion.shape[0], -1)
         controls = torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1)
         return (painted(self.mouth, controls, weight, crop, fine, coarse),)
@@ -77,7 +77,7 @@ class Eyes(nn.Module):
     def forward(
         self, crops: Tensor, weights: Tensor, fine: Tensor, coarse: Tensor, own: Tensor, motion: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """crops `[2, 3, s, s]` of the left and the right eye -> what is to be added to each, `[N, s, s, 3]`."""
+        """crops `[2, 3, h, w]` of the left and the right eye -> what is to be added to each, `[N, h, w, 3]`."""
         own = own.expand(motion.shape[0], -1)
         sides = [
             torch.cat([motion[:, columns], own[:, columns], torch.full_like(own[:, :1], side)], 1)
@@ -197,10 +197,10 @@ class LiveCodec:
     ) -> None:
         """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place."""
         sizes, corners = np.array(self.renderer.config.crop_sizes), who.corners[0].numpy()
-        (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, None]).max(0)
+        (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, ::-1]).max(0)
         drawn = reference[top:bottom, left:right].copy()
-        for (x, y), size, part in zip(corners - (left, top), sizes, added):
-            drawn[y : y + size, x : x + size] += 127.5 * part
+        for (x, y), (height, width), part in zip(corners - (left, top), sizes, added):
+            drawn[y : y + height, x : x + width] += 127.5 * part
         whole[top:bottom, left:right, :3] = drawn.clip(0, 255)
 
 

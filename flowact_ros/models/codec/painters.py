@@ -14,12 +14,14 @@ UNSEEN = 3.0  # a part that was not learned yet begins nearly transparent
 FEATHER = 8  # [px] over which a painted crop goes over into the picture around it
 
 
-def feather(size: int) -> Tensor:
-    """Weights `[size, size]`: 1 inside, falling to 0 at the border."""
-    edge = torch.minimum(torch.arange(size), torch.arange(size).flip(0)).float()
-    line = ((edge + 0.5) / FEATHER).clamp(max=1)
-    line = line * line * (3 - 2 * line)
-    return line[:, None] * line[None, :]
+def feather(height: int, width: int) -> Tensor:
+    """Weights `[height, width]`: 1 inside, falling to 0 at the border."""
+    lines = []
+    for size in (height, width):
+        edge = torch.minimum(torch.arange(size), torch.arange(size).flip(0)).float()
+        line = ((edge + 0.5) / FEATHER).clamp(max=1)
+        lines.append(line * line * (3 - 2 * line))
+    return lines[0][:, None] * lines[1][None, :]
 
 
 class CropPainter(nn.Module):
@@ -29,7 +31,7 @@ class CropPainter(nn.Module):
     where paint replaces it (teeth, the inside of the mouth, a closed lid).
     """
 
-    def __init__(self, size: int, controls: int, widths: tuple[int, int], hidden: int) -> None:
+    def __init__(self, size: tuple[int, int], controls: int, widths: tuple[int, int], hidden: int) -> None:
         super().__init__()
         fine, coarse = widths
         self.size = size
@@ -37,7 +39,7 @@ class CropPainter(nn.Module):
         self.fine = Residual(fine)
         self.down = Down(fine, coarse)
         self.coarse = Residual(coarse)
-        self.place = nn.Parameter(0.02 * torch.randn(1, coarse, size // 8, size // 8))
+        self.place = nn.Parameter(0.02 * torch.randn(1, coarse, size[0] // 8, size[1] // 8))
         self.vector = mlp(controls + coarse, hidden, 3)
         self.move = nn.ModuleList(Residual(coarse, hidden) for _ in range(3))
         self.up = Up(coarse, fine)
@@ -49,12 +51,12 @@ class CropPainter(nn.Module):
         nn.init.zeros_(self.flow.bias)
 
     def features(self, crop: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of reference crops `[N, 3, size, size]` at strides 4 and 8: once a reference."""
+        """Features of reference crops `[N, 3, *size]` at strides 4 and 8: once a reference."""
         fine = self.fine(self.stem(F.pixel_unshuffle(crop, STEM)))
         return fine, self.coarse(self.down(fine))
 
     def forward(self, crop: Tensor, fine: Tensor, coarse: Tensor, controls: Tensor) -> Tensor:
-        """`crop` `[N, 3, size, size]` of the reference with its part moved; controls: `[N, k]` normalised."""
+        """`crop` `[N, 3, *size]` of the reference with its part moved; controls: `[N, k]` normalised."""
         vector = self.vector(torch.cat([controls, coarse.mean((2, 3))], 1))
         h = coarse + self.place
         for block in self.move:

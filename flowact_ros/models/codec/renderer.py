@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, AppearanceEncoder, crop, paste
-from flowact_ros.models.codec.blocks import Residual, Up, bounded, mlp, positions, spread, warp
+from flowact_ros.models.codec.blocks import (
+    Residual,
+    Up,
+    bounded,
+    interpolating,
+    mlp,
+    positions,
+    spread,
+    spread_flow,
+    warp,
+)
 from flowact_ros.models.codec.hands import Hands
 from flowact_ros.models.codec.motion import CONTROLS
 from flowact_ros.models.codec.painters import CropPainter
@@ -58,7 +68,7 @@ class Warp(nn.Module):
         """
         flow, plan = self.plan(who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion)
         colour, mask = spread(self.paint(plan), PAINT_STRIDE).split([3, 1], 1)
-        moved = warp(picture, F.interpolate(flow, scale_factor=float(PAINT_STRIDE), mode="bilinear"))
+        moved = warp(picture, F.interpolate(flow, picture.shape[2:], mode="bilinear"))
         cover = torch.sigmoid(mask - RESERVE)
         return moved + cover * (colour - moved), moved, flow, cover
 
@@ -72,7 +82,7 @@ class Warp(nn.Module):
         identity: Tensor,
         motion: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/4, W/4]`, and what
+        """What is done to the picture, from the fields of an appearance and motion: flow `[N, 2, H/2, W/2]`, and what
         `paint` makes colours and their cover of, `[N, finest_width, H/4, W/4]`.
         """
         vector = self.vector(torch.cat([motion, own, identity], 1))
@@ -87,7 +97,8 @@ class Warp(nn.Module):
         mended = F.interpolate(bounded(self.flow(h).float(), 0.1), scale_factor=2.0, mode="bilinear")
         flow = parts + mended  # where parts meet, their flow keeps its edge
         h = self.block4(self.enter4(torch.cat([self.up4(h), warp(finest, flow)], 1)), vector)
-        return flow + bounded(self.finest_flow(h).float(), 0.03), F.silu(h)
+        flow, plan = flow + bounded(self.finest_flow(h).float(), 0.03), F.silu(h)
+        return flow, plan
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
@@ -130,7 +141,7 @@ class Renderer(nn.Module):
         return self.encoder(picture, self.mouth, self.eyes)[0]
 
     def parts(self, who: Appearance, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops of mouth, left and right eye with the motion `[N, K]`, the head where it was: `[N, 3, s, s]` each."""
+        """Crops of mouth, left and right eye with the motion `[N, K]`, the head where it was: `[N, 3, h, w]` each."""
         sizes = self.config.crop_sizes
         mouth, *eyes = (crop(who.picture, who.corners[:, i], size) for i, size in enumerate(sizes))
         left, right = ((eye, who.eyes_fine[:, i], who.eyes_coarse[:, i]) for i, eye in enumerate(eyes))
@@ -144,7 +155,7 @@ class Renderer(nn.Module):
         own: Tensor,
         motion: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from crops of references `[N, 3, s, s]` and their painters' features; own `[N, K]`."""
+        """The same from crops of references `[N, 3, h, w]` and their painters' features; own `[N, K]`."""
         painted = self.mouth(*mouth, torch.cat([motion[:, MOUTH], own[:, MOUTH]], 1))
         controls = [
             torch.cat([motion[:, k], own[:, k], motion.new_full((len(motion), 1), side)], 1)
@@ -159,7 +170,7 @@ class Renderer(nn.Module):
         weights = (who.mouth_weight, who.eyes_weight[:, 0], who.eyes_weight[:, 1])
         for i, (part, weight) in enumerate(zip(self.parts(who, motion), weights)):
             corners = who.corners[:, i]
-            picture = paste(picture, corners, weight * (part - crop(who.picture, corners, part.shape[-1])))
+            picture = paste(picture, corners, weight * (part - crop(who.picture, corners, part.shape[2:])))
         return picture
 
     def forward(self, who: Appearance, motion: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ class Faces:
     Each painter's pictures show its own controls' movement alone: an eye that moves in the mouth's crop would be noise
     to a painter that is not told of it.
 
-    references: `[R, 3, s, s]` each; own `[R, K]`; of a frame: whose int `[N]`, motion `[N, K]`, pictures
-    `[N, 3, s, s]` and weights `[N, 1, s, s]`, which are 0 where the crop is not seen
+    references: `[R, 3, h, w]` each; own `[R, K]`; of a frame: whose int `[N]`, motion `[N, K]`, pictures
+    `[N, 3, h, w]` and weights `[N, 1, h, w]`, which are 0 where the crop is not seen
     """
 
     references: tuple[Tensor, ...]
@@ -110,9 +110,9 @@ def draw_faces(
 def _crops(
     who: Identity, raw: Tensor, config: RendererConfig, corners: Tensor, parts: Sequence[int], seen: list[Tensor]
 ) -> list[Tensor]:
-    """Pictures `[T, 3, s, s]` and weights `[T, 1, s, s]` in turn, of some `PARTS`, all at int `[3, 2]`."""
+    """Pictures `[T, 3, h, w]` and weights `[T, 1, h, w]` in turn, of some `PARTS`, all at int `[3, 2]`."""
     places = corners[list(parts)]
-    sizes = torch.tensor([config.crop_sizes[i] for i in parts])[:, None]
+    sizes = torch.tensor([config.crop_sizes[i] for i in parts]).flip(1)  # width and height
     (left, top), (right, bottom) = places.amin(0).tolist(), (places + sizes).amax(0).tolist()
     pictures = levels(who, raw, config.size, View(left, top, right - left, bottom - top))
     boxes = feature_boxes(who, raw, config.size)
@@ -124,11 +124,11 @@ def _crops(
     return out
 
 
-def _weight(boxes: Tensor, size: int) -> Tensor:
-    """`[T, 1, size, size]`: more inside the boxes (x0, y0, x1, y1) `[T, 4]` of a feature."""
-    at = torch.arange(size)
+def _weight(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[T, 1, *size]`: more inside the boxes (x0, y0, x1, y1) `[T, 4]` of a feature."""
+    down, across = (torch.arange(side) for side in size)
     x0, y0, x1, y1 = boxes[:, :, None].unbind(1)
-    inside = ((at >= y0) & (at <= y1))[:, None, :, None] & ((at >= x0) & (at <= x1))[:, None, None, :]
+    inside = ((down >= y0) & (down <= y1))[:, None, :, None] & ((across >= x0) & (across <= x1))[:, None, None, :]
     return 1 + (FEATURE_WEIGHT - 1) * inside.float()
 
 
