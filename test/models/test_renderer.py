@@ -8,12 +8,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from flowact_ros.models.codec import hands, live
 from flowact_ros.models.codec.appearance import PARTS, Appearance, crop, paste, settled
-from flowact_ros.models.codec.blocks import spread, warp
+from flowact_ros.models.codec.blocks import interpolating, spread, spread_flow, warp
 from flowact_ros.models.codec.motion import CONTROLS, control_index, neutral, normalise
-from flowact_ros.models.codec.renderer import Renderer
+from flowact_ros.models.codec.renderer import Renderer, parts_seen
 from flowact_ros.models.config import preset
 
 
@@ -116,6 +117,27 @@ def test_spread_is_a_pixel_shuffle_and_a_flow_of_nothing_changes_nothing() -> No
     torch.testing.assert_close(warp(picture, torch.zeros(1, 2, 8, 8)), picture)
     shifted = warp(picture, torch.tensor([2.0 * 2 / 8, 0.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8))
     torch.testing.assert_close(shifted[..., :6], picture[..., 2:])  # flow says where a pixel comes from
+
+
+def test_a_flow_is_spread_as_an_interpolation_would_or_with_a_sharp_edge() -> None:
+    flow = torch.randn(1, 2, 5, 7)
+    smooth = spread_flow(flow, interpolating()[None, :, None, None].expand(1, -1, 5, 7))
+    assert torch.allclose(smooth, F.interpolate(flow, scale_factor=2.0, mode="bilinear"), atol=2e-3)
+    nearest = torch.full((4, 9), -30.0)
+    nearest[:, 4] = 0.0  # each of the four places is what its own cell is
+    sharp = spread_flow(flow, nearest.flatten()[None, :, None, None].expand(1, -1, 5, 7))
+    assert torch.allclose(sharp, F.interpolate(flow, scale_factor=2.0, mode="nearest"))
+
+
+def test_a_part_in_front_covers_the_place_to_which_it_moves_and_no_other() -> None:
+    part = torch.zeros(1, 8, 16)
+    part[:, :, 2:6] = 1.0
+    masks = torch.stack([1 - part, part], 1)  # what is behind, and the part
+    shift = torch.tensor([[[0.0, 0.0], [-1.0, 0.0]]])  # a place of the part comes from half the width further left
+    seen = parts_seen(masks, torch.zeros(1, 2, 2, 2), shift, torch.tensor([0.0, 20.0]))
+    assert torch.allclose(seen[0, 1, :, 10:14], torch.ones(8, 4), atol=1e-3)
+    assert float(seen[0, 1, :, :9].max()) < 1e-3
+    assert torch.allclose(seen[0, 0, :, 7:9], torch.ones(8, 2), atol=1e-3)
 
 
 def test_landmarks_keep_crops_inside_the_picture(renderer: Renderer) -> None:

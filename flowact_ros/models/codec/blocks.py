@@ -82,6 +82,30 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     )
 
 
+def spread_flow(flow: Tensor, weights: Tensor) -> Tensor:
+    """`flow` `[N, 2, h, w]` at twice the size: each place is a convex combination of the 3 x 3 nearest cells.
+
+    weights: logits `[N, 36, h, w]`, four places of a cell by nine cells. What moves apart keeps a sharp edge between
+    two cells, where interpolation would smear it over both (RAFT, arXiv 2003.12039, section 3.3).
+    """
+    height, width = flow.shape[2:]
+    padded = F.pad(flow, (1, 1, 1, 1), mode="replicate")
+    shares = torch.softmax(weights.float().unflatten(1, (4, 9)), 2)
+    finer = torch.zeros_like(flow)[:, None]
+    for i in range(9):
+        row, column = divmod(i, 3)
+        cell = padded[:, None, :, row : row + height, column : column + width]
+        finer = finer + shares[:, :, i, None] * cell
+    finer = finer.unflatten(1, (2, 2)).permute(0, 3, 4, 1, 5, 2)  # [N, 2, h, 2, w, 2]
+    return finer.reshape(flow.shape[0], 2, 2 * height, 2 * width)
+
+
+def interpolating() -> Tensor:
+    """Logits `[36]` by which `spread_flow` interpolates bilinearly."""
+    line = torch.tensor([[0.25, 0.75, 1e-4], [1e-4, 0.75, 0.25]])
+    return (line[:, None, :, None] * line[None, :, None, :]).flatten().log()
+
+
 def bounded(flow: Tensor, limit: float) -> Tensor:
     """The same flow for small values, never beyond `limit`: without a bound training diverges."""
     return limit * torch.tanh(flow / limit)

@@ -31,6 +31,7 @@ from flowact_ros.models.config import RendererConfig
 
 PAINT_STRIDE = 4
 RESERVE = 3.0  # paint begins nearly transparent: what is there moves, and only what is missing is painted
+FRONT = 10.0  # so that `front` is learned as fast as the weights are
 _AFFINE = 6  # numbers of a part's own movement: a 2 x 2 matrix and a shift
 
 
@@ -45,6 +46,7 @@ class Warp(nn.Module):
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
         self.code = nn.Linear(c.hidden, c.parts * c.part_code)
+        self.front = nn.Parameter(torch.zeros(c.parts))
         self.enter16 = nn.Conv2d(c.coarse_width + c.part_code, c.coarse_width, 1)
         self.block16 = Residual(c.coarse_width, c.hidden)
         self.up = Up(c.coarse_width, c.fine_width)
@@ -58,6 +60,9 @@ class Warp(nn.Module):
         self.finest_flow = nn.Conv2d(c.finest_width, 2, 3, padding=1)
         nn.init.zeros_(self.finest_flow.weight)
         nn.init.zeros_(self.finest_flow.bias)
+        self.blend_flow = nn.Conv2d(c.finest_width, 36, 1)
+        nn.init.zeros_(self.blend_flow.weight)
+        self.blend_flow.bias.data.copy_(interpolating())
         self.paint = nn.Conv2d(c.finest_width, 4 * PAINT_STRIDE**2, 1)
 
     def forward(
@@ -98,29 +103,42 @@ class Warp(nn.Module):
         flow = parts + mended  # where parts meet, their flow keeps its edge
         h = self.block4(self.enter4(torch.cat([self.up4(h), warp(finest, flow)], 1)), vector)
         flow, plan = flow + bounded(self.finest_flow(h).float(), 0.03), F.silu(h)
-        return flow, plan
+        return spread_flow(flow, self.blend_flow(plan)), plan
 
     def _parts(self, masks: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Flow `[N, 2, h, w]` and code `[N, part_code, h, w]` of every place, from the parts that lie there then."""
         c = self.config
         affine = 0.3 * self.affine(vector).unflatten(1, (c.parts, _AFFINE))
         matrix = affine[..., :4].unflatten(2, (2, 2))
-        blunt = F.avg_pool2d(masks, 2)  # where parts go is found at half the size
-        weight = blunt.flatten(2)
-        place = positions(*blunt.shape[2:], masks.device)
-        centre = weight @ place.flatten(1).T / (weight.sum(-1, keepdim=True) + 1e-4)  # [N, parts, 2]
+        weight = F.avg_pool2d(masks, 2)
+        place = positions(*weight.shape[2:], masks.device).flatten(1)
+        weight = weight.flatten(2)
+        centre = weight @ place.T / (weight.sum(-1, keepdim=True) + 1e-4)  # [N, parts, 2]
         shift = affine[..., 4:] - (matrix @ centre[..., None])[..., 0]
+        seen = parts_seen(masks, matrix, shift, FRONT * self.front)
         values = torch.cat([matrix.flatten(2), shift, self.code(vector).unflatten(1, (c.parts, -1))], 2)
+        at = (values.transpose(1, 2) @ seen.flatten(2)).unflatten(2, masks.shape[2:])
+        place = positions(*masks.shape[2:], masks.device)
+        x = at[:, 0] * place[0] + at[:, 1] * place[1] + at[:, 4]
+        y = at[:, 2] * place[0] + at[:, 3] * place[1] + at[:, 5]
+        return bounded(torch.stack([x, y], 1), 0.8), at[:, _AFFINE:]
 
-        def field(masks: Tensor) -> tuple[Tensor, Tensor]:
-            place = positions(*masks.shape[2:], masks.device)
-            at = (values.transpose(1, 2) @ masks.flatten(2)).unflatten(2, masks.shape[2:])
-            x = at[:, 0] * place[0] + at[:, 1] * place[1] + at[:, 4]
-            y = at[:, 2] * place[0] + at[:, 3] * place[1] + at[:, 5]
-            return bounded(torch.stack([x, y], 1), 0.8), at[:, _AFFINE:]
 
-        flow = F.interpolate(field(blunt)[0], scale_factor=2.0, mode="bilinear")
-        return field(warp(masks, flow))  # what lies there after the movement moves it
+def parts_seen(masks: Tensor, matrix: Tensor, shift: Tensor, front: Tensor) -> Tensor:
+    """How much of each part is seen at every place after their movements, `[N, parts, h, w]`, of masks of that shape.
+
+    A part is looked for where its own movement takes a place from, `place + matrix @ place + shift` (matrix
+    `[N, parts, 2, 2]`, shift `[N, parts, 2]`; First Order Motion Model, arXiv 2003.00196, section 3.2), so that its
+    outline moves with it. Where several parts lie, those in front, by `front` `[parts]`, hide the others.
+    """
+    grid = positions(*masks.shape[2:], masks.device).flatten(1).T  # [cells, (x, y)]
+    grid = grid + grid @ matrix.transpose(2, 3) + shift[:, :, None]  # [N, parts, cells, (x, y)]
+    there = F.grid_sample(
+        masks.flatten(0, 1)[:, None], grid.flatten(0, 1).unflatten(1, masks.shape[2:]),
+        padding_mode="border", align_corners=False,
+    )  # fmt: skip
+    seen = there.view_as(masks) * torch.exp(front)[:, None, None]
+    return seen / (seen.sum(1, keepdim=True) + 1e-4)
 
 
 class Renderer(nn.Module):
