@@ -100,7 +100,7 @@ class DiTConfig:
 class SchedulerConfig:
     """How the evaluations of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
 
-    steps: int = 5
+    steps: int = 6
     shift: float = 3.0
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
