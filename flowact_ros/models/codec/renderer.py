@@ -131,12 +131,11 @@ def parts_seen(masks: Tensor, matrix: Tensor, shift: Tensor, front: Tensor) -> T
     `[N, parts, 2, 2]`, shift `[N, parts, 2]`; First Order Motion Model, arXiv 2003.00196, section 3.2), so that its
     outline moves with it. Where several parts lie, those in front, by `front` `[parts]`, hide the others.
     """
-    grid = positions(*masks.shape[2:], masks.device).flatten(1).T  # [cells, (x, y)]
-    grid = grid + grid @ matrix.transpose(2, 3) + shift[:, :, None]  # [N, parts, cells, (x, y)]
-    there = F.grid_sample(
-        masks.flatten(0, 1)[:, None], grid.flatten(0, 1).unflatten(1, masks.shape[2:]),
-        padding_mode="border", align_corners=False,
-    )  # fmt: skip
+    place, each = positions(*masks.shape[2:], masks.device), masks.flatten(0, 1)[:, None]
+    turn = (matrix + torch.eye(2, device=masks.device)).flatten(0, 1)
+    by_column = turn[:, None, None, :, 0] * place[0, :1, :, None]  # [N parts, 1, w, (x, y)]
+    by_row = turn[:, None, None, :, 1] * place[1, :, :1, None] + shift.flatten(0, 1)[:, None, None]
+    there = F.grid_sample(each, by_column + by_row, padding_mode="border", align_corners=False)
     seen = there.view_as(masks) * torch.exp(front)[:, None, None]
     return seen / (seen.sum(1, keepdim=True) + 1e-4)
 
