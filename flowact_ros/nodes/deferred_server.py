@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from rclpy.action import ActionServer
+from rclpy.action import ActionServer, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.qos import QoSProfile
 
 DEPTH = 1000  # requests that wait while the node is busy
+KEPT_S = 60  # results for which nobody has asked yet
 AT_ONCE = 5  # answers of a kind that may leave together
 RESULTS_S = 10.0  # and then so many a second
 ACCEPTANCES_S = 20.0
@@ -51,8 +52,8 @@ class Pace:
 
 
 class DeferredServer(ActionServer):
-    """Goals end when `finish` is called. `tend` is to be called often while `waiting`, as is `on_waiting` when it
-    begins; all in the executor."""
+    """Every goal is accepted, a refusal is a result that says why, and ends when `finish` is called. `tend` is to be
+    called often while `waiting`, as is `on_waiting` when it begins; all in the executor. The node destroys it."""
 
     def __init__(self, node: Any, kind: type, name: str, *, on_waiting: Callable[[], None], **options: Any) -> None:
         deep = QoSProfile(depth=DEPTH)
@@ -65,11 +66,14 @@ class DeferredServer(ActionServer):
             kind,
             name,
             execute_callback=lambda handle: kind.Result(),  # never called: see notify_execute
+            goal_callback=lambda request: GoalResponse.ACCEPT,
+            result_timeout=KEPT_S,
             goal_service_qos_profile=deep,
             result_service_qos_profile=deep,
             cancel_service_qos_profile=deep,
             **options,
         )
+        node.add_entity(self.destroy)
 
     @property
     def waiting(self) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rclpy.action import CancelResponse, GoalResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 
 from flowact_msgs.action import Say
@@ -64,12 +64,9 @@ class SayServer:
             Say,
             topics.SAY,
             on_waiting=self._timer.reset,
-            goal_callback=lambda request: GoalResponse.ACCEPT,  # a refusal is a result that says why
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
-            result_timeout=60,
         )
-        node.add_entity(self._server.destroy)
         self._maker = SentenceMaker(node, self._tend)
 
     def attach(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PointStamped
-from rclpy.action import CancelResponse, GoalResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.parameter import Parameter
 
@@ -104,12 +104,9 @@ class LookAtServer:
             skill.kind,
             SKILL_LOOK_AT,
             on_waiting=self._timer.reset,
-            goal_callback=lambda request: GoalResponse.ACCEPT,  # a refusal is a result that says why
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
-            result_timeout=60,
         )
-        node.add_entity(self._server.destroy)
 
     def attach(self, look: Callable[[PointStamped], None], look_away: Callable[[], None]) -> None:
         """Activation. look: raises ValueError for a point that cannot be looked at; look_away: from that point."""

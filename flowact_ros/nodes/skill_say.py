@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rclpy.action import ActionClient, CancelResponse, GoalResponse
+from rclpy.action import ActionClient, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 
 from flowact_msgs.action import Say
@@ -80,13 +80,10 @@ class SkillServer:
             skill.kind,
             SKILL_SAY,
             on_waiting=self._timer.reset,
-            goal_callback=lambda request: GoalResponse.ACCEPT,  # a refusal is a result that says why
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
-            result_timeout=60,
         )
         node.add_entity(self._client.destroy)
-        node.add_entity(self._server.destroy)
 
     def _tend(self) -> None:
         self._server.tend()
