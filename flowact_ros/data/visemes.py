@@ -18,18 +18,10 @@ import numpy as np
 
 from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE, VOWELS, loudness_db
+from flowact_ros.models.codec.motion_statistics import MOUTH
 from flowact_ros.timebase import FRAME_RATE
 
-MOUTH_CONTROLS = (
-    "jaw",
-    "mouth_width",
-    "mouth_round",
-    "lip_upper",
-    "lip_lower",
-    "lip_press",
-    "teeth",
-    "tongue",
-)
+MOUTH_CONTROLS = tuple(name for name in MOUTH if name != "jaw_x")  # no sound moves the jaw to the side
 BILABIALS = ("P", "B", "M")
 LABIODENTALS = ("F", "V")
 REST_AFTER = 0.2  # [s] silence of this length brings the mouth to rest

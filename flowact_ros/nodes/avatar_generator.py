@@ -143,9 +143,7 @@ class AvatarGenerator(FlowactNode):
         from flowact_ros.engine.characters import list_characters, load_character
 
         self._chosen = self._kept.take() or self._chosen
-        if (
-            self._chosen is not None
-        ):  # the character stays the same when the process or the stream starts anew
+        if self._chosen is not None:  # the character stays the same when the process or the stream starts anew
             self.get_logger().info(f"goes on with {self._chosen[1]}, which set_reference had chosen")
             return self._chosen
         path, name = self.params["reference_image"], self.params["character"]

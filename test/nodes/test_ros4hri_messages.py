@@ -24,20 +24,20 @@ from flowact_ros.nodes.skills import Skills
 
 
 @dataclass
-class LiveSpeech:
+class Heard:
     header: Header = field(default_factory=Header)
     incremental: str = ""
     final: str = ""
     confidence: float = 0.0
+
+
+@dataclass
+class LiveSpeech(Heard):
     locale: str = ""
 
 
 @dataclass
-class OlderLiveSpeech:
-    header: Header = field(default_factory=Header)
-    incremental: str = ""
-    final: str = ""
-    confidence: float = 0.0
+class OlderLiveSpeech(Heard):
     language: str = ""
 
 
