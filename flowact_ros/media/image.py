@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -49,6 +50,27 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise MediaError(f"{path} is not a readable picture ({reason}); expected {_EXPECTED}") from error
     return rgb
+
+
+def encode_png(rgb: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as a png file, without loss."""
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(data, "png", compress_level=3)
+    return data.getvalue()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """What `encode_png` made -> uint8 [H, W, 3]. Raises `MediaError` for anything else."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("png",)) as picture:
+            _check_size(Path("a png picture"), *picture.size)
+            if picture.mode != "RGB":
+                raise MediaError(f"a png picture has {picture.mode} pixels; expected RGB")
+            return np.array(picture)
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{len(data)} bytes are no png picture") from error
+    except _DECODER_ERRORS as error:
+        raise MediaError(f"a png picture is not readable ({(str(error).splitlines() or ['cut off'])[0]})") from error
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

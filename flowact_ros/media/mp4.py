@@ -133,8 +133,12 @@ class Mp4Writer:
         """Gives the recording up and removes what was written."""
         if not self._closed:
             self._closed = True
-            self._container.close()
-            self._part.unlink(missing_ok=True)
+            try:
+                self._container.close()
+            except (FFmpegError, OSError):
+                pass  # its end cannot be written, and is not wanted
+            finally:
+                self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Mp4Writer:
         return self
