@@ -2,7 +2,7 @@
 """Audio backend `embedded`: a small convolutional encoder that ships with the package and needs no download.
 
 25 features a second, one per video frame, in the feature space of Whisper tiny (see `whisper_encoder`), from which
-`training.methods.distill_audio` distils it. No convolution pads: a feature is a function of its own `span` samples
+`flowact train audio-encoder` distils it. No convolution pads: a feature is a function of its own `span` samples
 and of nothing else, so any window gives the same values as a pass over the whole utterance.
 """
 
@@ -30,19 +30,20 @@ class AudioEncoder(Protocol):
 
     context_samples: int  # past samples at 16 kHz before the first frame of a window
     lookahead_samples: int  # samples after its last frame, at most 1280 (80 ms)
+    width: int  # numbers of a feature: a preset takes one width, 384 or that of a larger Whisper
 
     def __call__(self, pcm: Tensor) -> Tensor:
-        """[B, context + 640*n + lookahead] float in [-1, 1] -> [B, n, 384]; stateless."""
+        """[B, context + 640*n + lookahead] float in [-1, 1] -> [B, n, width]; stateless."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioEncoderConfig:
-    """Sizes of the embedded encoder; about 1.8 M parameters by default."""
+    """Sizes of the embedded encoder; about 3.1 M parameters by default."""
 
-    stem_widths: tuple[int, int] = (128, 192)
-    width: int = 256
-    blocks: int = 5
+    stem_widths: tuple[int, int] = (128, 256)
+    width: int = 320
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 1)  # a block each: its three frames are so far apart
     features: int = FEATURE_DIM
     lookahead: int = (
         1120  # samples (70 ms): leaves 10 ms of the 80 ms budget to the resampler before the encoder
@@ -58,8 +59,8 @@ class AudioEncoderConfig:
 
     @property
     def span(self) -> int:
-        """Samples a feature depends on: the stem's columns, and two frames more for each block."""
-        columns = self.stem_columns + self.blocks * (KERNEL - 1) * ENCODER_SAMPLES_PER_FRAME // HOP_LENGTH
+        """Samples a feature depends on: the stem's columns, and two frames more for each block and step of dilation."""
+        columns = self.stem_columns + sum(self.dilations) * (KERNEL - 1) * ENCODER_SAMPLES_PER_FRAME // HOP_LENGTH
         return (columns - 1) * HOP_LENGTH + N_FFT
 
     @property
@@ -90,23 +91,29 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block, causal: each output keeps the newest of the three frames it reads. [B, T, C] -> [B, T - 2, C]."""
+    """Residual block, causal: each output keeps the newest of the three frames it reads, `dilation` apart.
 
-    def __init__(self, width: int) -> None:
+    [B, T, C] -> [B, T - 2 * dilation, C]
+    """
+
+    def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
+        self.past = (KERNEL - 1) * dilation
+        self.dilation = dilation
         self.norm = nn.LayerNorm(width)
-        self.conv = Conv(width, width, KERNEL)
+        self.conv = nn.Linear(width * KERNEL, width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, KERNEL - 1 :] + self.out(nn.functional.gelu(self.conv(self.norm(x))))
+        read = self.norm(x).unfold(1, self.past + 1, 1)[..., :: self.dilation].flatten(2)
+        return x[:, self.past :] + self.out(nn.functional.gelu(self.conv(read)))
 
 
 class EmbeddedAudioEncoder(nn.Module):
     """[B, context_samples + 640*n + lookahead_samples] at 16 kHz -> [B, n, 384]; see `AudioEncoder`.
 
-    The stem's window (175 ms) is centred on the frame; the blocks add past only. Raises AudioInputError for a wrong
-    length, shape or type, and for samples that are not finite.
+    The stem's window (175 ms) is centred on the frame; the blocks add past only, 1.4 s by default, which tells who
+    speaks. Raises AudioInputError for a wrong length, shape or type, and for samples that are not finite.
     """
 
     def __init__(self, config: AudioEncoderConfig | None = None) -> None:
@@ -114,10 +121,11 @@ class EmbeddedAudioEncoder(nn.Module):
         self.config = config = config or AudioEncoderConfig()
         self.context_samples = config.context
         self.lookahead_samples = config.lookahead
+        self.width = config.features
         widths = (N_MELS, *config.stem_widths, config.width)
         self.mel = LogMel()
         self.stem = nn.ModuleList(Conv(widths[i], widths[i + 1], k, s) for i, (k, s) in enumerate(STEM))
-        self.blocks = nn.ModuleList(Block(config.width) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(config.width, dilation) for dilation in config.dilations)
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, config.features)
         # The space itself: the teacher's channel statistics. Not used here; the whisper backend applies them.
@@ -139,8 +147,11 @@ class EmbeddedAudioEncoder(nn.Module):
         return self.head(self.norm(x))
 
 
-def load_audio_encoder(backend: str = EMBEDDED, path: Path | str | None = None) -> nn.Module:
-    """An AudioEncoder in eval mode: `embedded` (shipped weights unless `path` is given) or `whisper` (`path` needed).
+def load_audio_encoder(
+    backend: str = EMBEDDED, path: Path | str | None = None, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """An AudioEncoder in eval mode, on `device`: `embedded` (shipped weights unless `path` is given) or `whisper`,
+    which needs a path.
 
     Raises ValueError for an unknown backend or a missing path, CheckpointError for weights that cannot be used.
     """
@@ -148,7 +159,7 @@ def load_audio_encoder(backend: str = EMBEDDED, path: Path | str | None = None) 
         encoder = EmbeddedAudioEncoder()
         path = path or weights_dir() / "audio_encoder.safetensors"
         load_weights(path, encoder, kind=KIND, config=encoder.config)
-        return encoder.eval().requires_grad_(False)
+        return encoder.to(device).eval().requires_grad_(False)
     if backend == WHISPER:
         from flowact_ros.models.whisper_encoder import load_whisper
 
@@ -156,5 +167,5 @@ def load_audio_encoder(backend: str = EMBEDDED, path: Path | str | None = None) 
             raise ValueError(
                 "backend 'whisper' needs the path of weights made by flowact_ros.models.convert_whisper"
             )
-        return load_whisper(path)
+        return load_whisper(path, device)
     raise ValueError(f"audio backend {backend!r} does not exist; use 'embedded' or 'whisper'")

@@ -7,10 +7,11 @@ fields (`with_overrides`); an unknown key is an error.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from flowact_ros.models.codec.motion import CONTROLS
+from flowact_ros.models.codec.motion import CONTROLS, control_index
 from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
 
 
@@ -48,6 +49,25 @@ class VAEConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VideoConfig:
+    """The codec of the GPU presets: pictures of this size and the VAE whose latents stand for four of them."""
+
+    height: int = 480
+    width: int = 832
+    vae: VAEConfig = field(default_factory=VAEConfig)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a latent."""
+        return self.height // self.vae.spatial_stride, self.width // self.vae.spatial_stride
+
+    def __post_init__(self) -> None:
+        stride = self.vae.spatial_stride
+        ok = self.height % stride == 0 and self.width % stride == 0
+        _require(ok, f"video is {self.height} x {self.width}; both must be multiples of the VAE's stride {stride}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryConfig:
     """Slots of the structured memory bank (paper, section 2.1: reference, long-term queue, short-term latent)."""
 
@@ -65,13 +85,14 @@ class MemoryConfig:
 class DiTConfig:
     """The denoiser: multimodal diffusion transformer with a modulation of its own for every token."""
 
-    channels: int = CONTROLS  # of a token: one frame's motion
+    channels: int = CONTROLS  # of a token: one frame's motion, or one place of a spatial latent
+    grid: tuple[int, int] | None = None  # rows and columns of a spatial latent; None: a token a frame
     width: int = 256
     heads: int = 8
     double_blocks: int = 1
     single_blocks: int = 5
     mlp_ratio: int = 4
-    rope_axes: tuple[int, ...] = (32,)  # head channels rotated by each axis; the first is time in frames
+    rope_axes: tuple[int, ...] = (32,)  # head channels rotated by each axis: time in frames, then row and column
     rope_theta: float = 100.0  # windows are short: a few dozen frames
     audio_dim: int = FEATURE_DIM
     text_dim: int = FEATURE_DIM
@@ -85,7 +106,7 @@ class DiTConfig:
     @property
     def latent_shape(self) -> tuple[int, int]:
         """Tokens and channels of one latent."""
-        return FRAMES_PER_LATENT, self.channels
+        return math.prod(self.grid) if self.grid else FRAMES_PER_LATENT, self.channels
 
     def __post_init__(self) -> None:
         _require(self.width % self.heads == 0, f"dit.width {self.width} is not a multiple of heads {self.heads}")
@@ -93,6 +114,8 @@ class DiTConfig:
             sum(self.rope_axes) == self.head_dim and all(a % 2 == 0 for a in self.rope_axes),
             f"dit.rope_axes {self.rope_axes} must be even and sum to the head width {self.head_dim}",
         )
+        axes = 3 if self.grid else 1
+        _require(len(self.rope_axes) == axes, f"dit.rope_axes {self.rope_axes} must be {axes}, one for each axis")
         _require(self.single_blocks >= 1, f"dit.single_blocks is {self.single_blocks}; use at least 1")
 
 
@@ -105,6 +128,7 @@ class SchedulerConfig:
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
     in_flight: int = 3  # chunks that the diagonal order denoises side by side
+    gaze_temperature: float = 1.0  # deviation of the noise that the gaze is denoised from
 
     def __post_init__(self) -> None:
         _require(1 <= self.steps <= 50, f"schedule.steps is {self.steps}; the range is 1 to 50")
@@ -115,6 +139,8 @@ class SchedulerConfig:
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
         )
+        ok = 0 < self.gaze_temperature <= 2
+        _require(ok, f"schedule.gaze_temperature is {self.gaze_temperature}; the range is above 0, to 2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,13 +189,31 @@ class ModelConfig:
 
     name: str
     renderer: RendererConfig = field(default_factory=RendererConfig)
+    video: VideoConfig | None = None  # the denoiser works on its latents, and no renderer draws
     dit: DiTConfig = field(default_factory=DiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     schedule: SchedulerConfig = field(default_factory=SchedulerConfig)
 
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Deviation of the noise that each channel of a latent is denoised from."""
+        wide = [1.0] * self.dit.channels
+        if self.video is None:
+            wide[control_index("gaze_x")] = wide[control_index("gaze_y")] = self.schedule.gaze_temperature
+        return tuple(wide)
+
     def denoiser_contract(self) -> dict[str, Any]:
         """What a denoiser checkpoint must agree with: the network's sizes and how far back it was taught to look."""
-        return {"dit": asdict(self.dit), "long_term": self.memory.long_term}
+        sizes = {name: value for name, value in asdict(self.dit).items() if value is not None}
+        return {"dit": sizes, "long_term": self.memory.long_term}
+
+    def __post_init__(self) -> None:
+        grid, channels = (self.video.grid, self.video.vae.latent_channels) if self.video else (None, CONTROLS)
+        _require(
+            (self.dit.grid, self.dit.channels) == (grid, channels),
+            f"dit.grid {self.dit.grid} of {self.dit.channels} channels does not fit the codec, whose latents are "
+            f"{grid} of {channels}",
+        )
 
 
 def debug() -> ModelConfig:
@@ -206,10 +250,58 @@ def debug() -> ModelConfig:
 
 def avatar_cpu() -> ModelConfig:
     """The embedded default for two CPU cores: motion, drawn on a 480 x 480 canvas."""
-    return ModelConfig(name="avatar_cpu")
+    return ModelConfig(name="avatar_cpu", schedule=SchedulerConfig(gaze_temperature=1.15))
 
 
-PRESETS = {"debug": debug, "avatar_cpu": avatar_cpu}
+def avatar_1b() -> ModelConfig:
+    """One GPU, 832 x 480: T5 large reads, the encoder of Whisper large hears."""
+    sizes = {"width": 1536, "heads": 12, "double_blocks": 2, "single_blocks": 24}
+    return _gpu("avatar_1b", text_dim=1024, text_tokens=32, **sizes)
+
+
+def avatar_14b() -> ModelConfig:
+    """One H200 or several GPUs, 832 x 480: T5 XXL reads, the encoder of Whisper large hears."""
+    sizes = {"width": 5120, "heads": 40, "double_blocks": 4, "single_blocks": 26}
+    return _gpu("avatar_14b", text_dim=4096, text_tokens=64, **sizes)
+
+
+def _gpu(name: str, **sizes: int) -> ModelConfig:
+    """sizes: of the denoiser, whose heads are 128 wide"""
+    video = VideoConfig()
+    port = {"channels": video.vae.latent_channels, "grid": video.grid, "audio_dim": 1280}
+    dit = DiTConfig(**port, rope_axes=(32, 48, 48), rope_theta=256.0, **sizes)
+    return ModelConfig(name=name, video=video, dit=dit, schedule=SchedulerConfig(steps=3))
+
+
+def avatar_spatial_debug() -> ModelConfig:
+    """The GPU presets at a hundredth of their size, 128 x 128: what their path does, on a CPU."""
+    widths = (16, 32, 64, 128)
+    return ModelConfig(
+        name="avatar_spatial_debug",
+        video=VideoConfig(
+            height=128, width=128,
+            vae=VAEConfig(
+                latent_channels=32, encoder_widths=widths, decoder_widths=widths, encoder_depths=(1, 1, 1, 1),
+                decoder_depths=(1, 1, 1, 1),
+            ),
+        ),
+        dit=DiTConfig(
+            channels=32, grid=(4, 4), width=192, heads=4, double_blocks=1, single_blocks=5, rope_axes=(16, 16, 16),
+        ),
+    )  # fmt: skip
+
+
+PRESETS = {
+    preset.__name__: preset for preset in (debug, avatar_cpu, avatar_spatial_debug, avatar_1b, avatar_14b)
+}
+
+
+def video_of(config: ModelConfig) -> VideoConfig:
+    """The codec of a spatial preset. Raises ConfigError for one of motion."""
+    if config.video is None:
+        spatial = ", ".join(name for name, make in PRESETS.items() if make().video)
+        raise ConfigError(f"preset {config.name} denoises motion and has no VAE; those that have one are {spatial}")
+    return config.video
 
 
 def preset(name: str, overrides: dict[str, Any] | None = None) -> ModelConfig:

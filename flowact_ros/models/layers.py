@@ -8,6 +8,7 @@ modulates them is a vector a token, or one for all tokens of a slot (`[B, S, 1, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.attention import attention
-from flowact_ros.models.rope import Rotary, rotate
+from flowact_ros.models.operations import TORCH, Operations
+from flowact_ros.models.rope import Rotary
 
 KeyValue = tuple[Tensor, Tensor]  # un-rotated key and value, each [B, H, tokens, D]
 
@@ -27,11 +29,14 @@ class Window:
     queries: rotation of the window's own tokens
     keys:    the same of the cached tokens, then of the window's own
     mask:    bool `[own tokens, cached + own tokens]`, or None when every query may look at every key
+    gather:  where other processes have the rest of the window's tokens: keys or values `[..., S, T, D]` of this one's
+             tokens -> those of all, in order; `keys` is then of all, `queries` of this one's
     """
 
     queries: Rotary
     keys: Rotary
     mask: Tensor | None
+    gather: Callable[[Tensor], Tensor] | None = None
 
 
 def timestep_embedding(t: Tensor, dim: int, scale: float = 1000.0) -> Tensor:
@@ -86,11 +91,6 @@ class Modulation(nn.Module):
         return self.linear(vec).chunk(self.count, -1)
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without weights of its own, then scale and shift."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
-
-
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, S, P, 3d]` -> query, key and value, each `[B, H, S, P, D]`."""
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(3, 0, 4, 1, 2, 5)
@@ -98,19 +98,23 @@ def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def joint_attention(
-    q: Tensor, k: Tensor, v: Tensor, window: Window, past: KeyValue | None
+    q: Tensor, k: Tensor, v: Tensor, window: Window, past: KeyValue | None, operations: Operations = TORCH
 ) -> tuple[Tensor, KeyValue]:
     """q, k, v `[B, H, S, T, D]` -> attended `[B, S, T, d]`, and this window's own un-rotated key and value."""
     slots = q.shape[2]
+    if window.gather is not None:
+        k, v = window.gather(torch.stack([k, v]))
     own = (k.flatten(2, 3), v.flatten(2, 3))
     key, value = own if past is None else (torch.cat([past[0], own[0]], 2), torch.cat([past[1], own[1]], 2))
-    query = rotate(q.flatten(2, 3), window.queries)
-    out = attention(query, rotate(key, window.keys), value, window.mask)
+    query = operations.rotate(q.flatten(2, 3), window.queries)
+    out = attention(query, operations.rotate(key, window.keys), value, window.mask)
     return out.transpose(1, 2).flatten(2).unflatten(1, (slots, -1)), own
 
 
 class Stream(nn.Module):
     """One side (motion or condition) of a double-stream block."""
+
+    operations: Operations = TORCH
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -124,17 +128,20 @@ class Stream(nn.Module):
         )
 
     def project(self, x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = split_heads(self.qkv(modulate(x, shift, scale)), self.heads)
+        q, k, v = split_heads(self.qkv(self.operations.modulated(x, shift, scale, self.qkv)), self.heads)
         return *self.norm(q, k), v
 
     def update(self, x: Tensor, attended: Tensor, gates: tuple[Tensor, ...]) -> Tensor:
         """x after attention and MLP; gates: the last four of the six modulations."""
-        x = torch.addcmul(x, gates[0], self.proj(attended))
-        return torch.addcmul(x, gates[3], self.mlp(modulate(x, gates[1], gates[2])))
+        x = self.operations.gate(x, gates[0], self.proj(attended))
+        normed = self.operations.modulated(x, gates[1], gates[2], self.mlp[0])
+        return self.operations.gate(x, gates[3], self.mlp(normed))
 
 
 class DoubleStreamBlock(nn.Module):
     """Condition tokens and motion tokens with weights of their own, joined in attention (MM-DiT)."""
+
+    operations: Operations = TORCH
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -155,7 +162,7 @@ class DoubleStreamBlock(nn.Module):
         of_condition = self.condition.project(condition, *mod_c[:2])
         of_motion = self.motion.project(x, *mod_x[:2])
         q, k, v = (torch.cat(pair, 3) for pair in zip(of_condition, of_motion))
-        attended, own = joint_attention(q, k, v, window, past)
+        attended, own = joint_attention(q, k, v, window, past, self.operations)
         to_condition, to_motion = attended.split([condition.shape[2], x.shape[2]], 2)
         x = self.motion.update(x, to_motion, mod_x[2:])
         return x, self.condition.update(condition, to_condition, mod_c[2:]), own
@@ -163,6 +170,8 @@ class DoubleStreamBlock(nn.Module):
 
 class SingleStreamBlock(nn.Module):
     """Attention and MLP in parallel over the motion tokens."""
+
+    operations: Operations = TORCH
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -179,10 +188,10 @@ class SingleStreamBlock(nn.Module):
         self, x: Tensor, vec: Tensor, window: Window, past: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
         shift, scale, gate = self.modulation(vec)
-        normed = modulate(x, shift, scale)
+        normed = self.operations.modulated(x, shift, scale, self.qkv, self.mlp[0])
         q, k, v = split_heads(self.qkv(normed), self.heads)
-        attended, own = joint_attention(*self.norm(q, k), v, window, past)
-        return torch.addcmul(x, gate, self.proj(attended) + self.mlp(normed)), own
+        attended, own = joint_attention(*self.norm(q, k), v, window, past, self.operations)
+        return self.operations.gate(x, gate, self.proj(attended), self.mlp(normed)), own
 
 
 class LastLayer(nn.Module):
@@ -196,4 +205,4 @@ class LastLayer(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        return self.linear(modulate(x, *self.modulation(vec)))
+        return self.linear(TORCH.modulate(x, *self.modulation(vec)))

@@ -61,10 +61,11 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def mel_filters(n_mels: int = N_MELS, n_fft: int = N_FFT, rate: int = ENCODER_RATE) -> Tensor:
-    """Triangular filters of unit area (Slaney), [n_mels, n_fft // 2 + 1]."""
-    bins = torch.linspace(0, rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    top = hz_to_mel(torch.tensor(rate / 2, dtype=torch.float64))
-    edges = mel_to_hz(torch.linspace(0, float(top), n_mels + 2, dtype=torch.float64))
+    """Triangular filters of unit area (Slaney), [n_mels, n_fft // 2 + 1]. On the CPU even where a module is on meta."""
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    bins = torch.linspace(0, rate / 2, n_fft // 2 + 1, **exact)
+    top = hz_to_mel(torch.tensor(rate / 2, **exact))
+    edges = mel_to_hz(torch.linspace(0, float(top), n_mels + 2, **exact))
     widths = edges.diff()
     slopes = edges[:, None] - bins[None, :]  # [n_mels + 2, bins]
     rising = -slopes[:-2] / widths[:-1, None]
@@ -74,15 +75,15 @@ def mel_filters(n_mels: int = N_MELS, n_fft: int = N_FFT, rate: int = ENCODER_RA
 
 
 class LogMel(nn.Module):
-    """[B, T] samples -> [B, 80, 1 + (T - 400) // 160]: column m covers samples 160*m .. 160*m + 399, no padding.
+    """[B, T] samples -> [B, mels, 1 + (T - 400) // 160]: column m covers samples 160*m .. 160*m + 399, no padding.
 
     Values as Whisper scales them: (log10 power + 4) / 4, clipped below at `FLOOR`. Computed in float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mels: int = N_MELS) -> None:
         super().__init__()
-        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
-        self.register_buffer("filters", mel_filters(), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT, device="cpu"), persistent=False)
+        self.register_buffer("filters", mel_filters(mels), persistent=False)
 
     def forward(self, pcm: Tensor) -> Tensor:
         with torch.autocast(pcm.device.type, enabled=False):

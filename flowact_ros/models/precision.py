@@ -8,12 +8,21 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from flowact_ros.models.fp8 import check_fp8, use_fp8
+
+PRECISIONS = ("auto", "float32", "bfloat16", "int8", "fp8")  # of a denoiser
+BFLOAT16_CAPABILITY = (8, 0)  # of a GPU that multiplies it; older ones emulate it
 LEAST_WIDTH = 256  # inputs and outputs; below, rounding the activations costs more than it saves
 
 
 def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, any CUDA GPU), else float32."""
-    if device != "cpu":
+    """bfloat16 where the processor multiplies it natively (AVX-512 BF16, AMX, a CUDA GPU of compute capability 8.0 or
+    later), else float32.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < BFLOAT16_CAPABILITY:
+        return torch.float32
+    if kind != "cpu":
         return torch.bfloat16
     native = (
         torch.cpu._is_avx512_bf16_supported() if hasattr(torch.cpu, "_is_avx512_bf16_supported") else False
@@ -24,8 +33,8 @@ def best_dtype(device: str) -> torch.dtype:
 def check_device(device: str) -> None:
     """Raises ValueError, one line, where torch cannot compute on `device`."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such name; a build without CUDA; no such card
+        torch.ones(1, device=device).add(1).item()  # a card that is too old for this build fails at the first kernel
+    except (RuntimeError, AssertionError) as error:  # or: no such name; a build without CUDA; no such card
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used ({reason}); cpu always can") from None
 
@@ -70,3 +79,45 @@ def use_int8(module: nn.Module) -> int:
         else:
             count += use_int8(child)
     return count
+
+
+def automatic(device: str) -> str:
+    """What a denoiser is computed in on `device` unless somebody chooses: as exact as real time lets it be.
+
+    Rounded activations make the motion tremble a little: only a processor that needs the time takes them.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return "int8" if has_int8() and best_dtype(device) == torch.float32 else "float32"
+    return "bfloat16" if best_dtype(device) == torch.bfloat16 else "float32"
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raises ValueError, one line, for what is none of PRECISIONS or cannot be on `device`."""
+    if precision not in PRECISIONS:
+        known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        raise ValueError(f"precision {precision!r} does not exist; use {known}")
+    if precision == "int8" and not (torch.device(device).type == "cpu" and has_int8()):
+        raise ValueError("precision int8 needs an x86 processor with AVX2; use auto")
+    if precision == "fp8":
+        check_fp8(device)
+
+
+def set_precision(denoiser: nn.Module, precision: str, device: str) -> str:
+    """Has a network with `double_blocks` and `single_blocks` computed in one of PRECISIONS; returns which it became.
+
+    Raises ValueError as `check_precision`.
+    """
+    check_precision(precision, device)
+    chosen = automatic(device) if precision == "auto" else precision
+    blocks = (denoiser.double_blocks, denoiser.single_blocks)
+    if chosen == "int8":
+        for part in blocks:
+            use_int8(part)
+    if chosen in ("bfloat16", "fp8"):
+        for parameter in denoiser.parameters():  # buffers stay: places of tokens are not to be rounded
+            parameter.data = parameter.data.to(torch.bfloat16)
+    if chosen == "fp8":
+        for part in blocks:
+            use_fp8(part)
+    return chosen

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text encoders: an instruction becomes one vector of 384, in the sentence space of all-MiniLM-L6-v2.
+"""Text encoders: an instruction becomes one vector of 384, in the sentence space of all-MiniLM-L6-v2; for the larger
+presets a row of vectors of a T5 (`models.t5_encoder`).
 
 `minilm` runs the real model through transformers from a local folder. `embedded` ships with the package: words and
 their letter n-grams are hashed into a small table, one attention layer relates the words, and an MLP maps their mean
-into the same space; `training.methods.distill_text` distils it. Unknown words still have n-grams in common with known
+into the same space; `flowact train text-encoder` distils it. Unknown words still have n-grams in common with known
 ones, and there is no vocabulary file.
 """
 
@@ -28,6 +29,7 @@ from flowact_ros.models.checkpoint import CheckpointError, load_weights, weights
 from flowact_ros.timebase import FEATURE_DIM
 
 KIND = "text_encoder"
+T5 = "t5"
 MINILM_SHA256 = (
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # model.safetensors as published
 )
@@ -42,8 +44,10 @@ class TextInputError(ValueError):
 class TextEncoder(Protocol):
     """What the engine asks of a text backend."""
 
+    port: tuple[int, int]  # tokens of a text, and numbers of a token: a preset takes one size, (1, 384) or that of a T5
+
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """B texts -> float32 [B, 1, 384] of unit RMS; the same text gives the same vector whatever stands beside it."""
+        """B texts -> float32 [B, *port] of unit RMS; the same text gives the same numbers whatever stands beside it."""
         ...
 
 
@@ -102,6 +106,7 @@ class EmbeddedTextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or TextEncoderConfig()
+        self.port = (1, config.features)
         self.table = nn.EmbeddingBag(config.buckets, config.embed, mode="mean")
         self.up = nn.Linear(config.embed, config.width)
         self.position = nn.Parameter(torch.zeros(config.max_words, config.width))
@@ -150,6 +155,8 @@ class MiniLMTextEncoder(nn.Module):
     expected: SHA-256 that model.safetensors must have; None accepts any
     Raises CheckpointError when transformers or a file is missing, or the hash differs.
     """
+
+    port = (1, FEATURE_DIM)
 
     def __init__(self, folder: Path | str, expected: str | None = MINILM_SHA256) -> None:
         super().__init__()
@@ -200,9 +207,13 @@ class MiniLMTextEncoder(nn.Module):
         return self.encode(texts)
 
 
-def load_text_encoder(backend: str = "embedded", path: Path | str | None = None) -> nn.Module:
-    """A TextEncoder in eval mode: `embedded` (shipped weights unless `path` is given) or `minilm` (`path`: its folder).
+def load_text_encoder(
+    backend: str = "embedded", path: Path | str | None = None, *, tokens: int = 1, device: torch.device | str = "cpu"
+) -> nn.Module:
+    """A TextEncoder in eval mode: `embedded` (shipped weights unless `path` is given), `minilm` or `t5` (`path`: its
+    folder).
 
+    tokens: of a text, as many as `t5` is to give; device: of `t5`, the others are small.
     Raises ValueError for an unknown backend or a missing path, CheckpointError for weights that cannot be used.
     """
     if backend == "embedded":
@@ -216,4 +227,10 @@ def load_text_encoder(backend: str = "embedded", path: Path | str | None = None)
                 "backend 'minilm' needs the folder of all-MiniLM-L6-v2 (model.safetensors and tokenizer)"
             )
         return MiniLMTextEncoder(path).eval()
-    raise ValueError(f"text backend {backend!r} does not exist; use 'embedded' or 'minilm'")
+    if backend == T5:
+        from flowact_ros.models.t5_encoder import T5TextEncoder
+
+        if path is None:
+            raise ValueError("text backend 't5' needs the folder of a T5 (safetensors, config.json and tokenizer)")
+        return T5TextEncoder(path, tokens, device).eval()
+    raise ValueError(f"text backend {backend!r} does not exist; use 'embedded', 'minilm' or 't5'")

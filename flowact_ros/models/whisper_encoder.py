@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowact_ros.models.checkpoint import CheckpointError, load_weights, read_card
+from flowact_ros.models.checkpoint import CheckpointError, load_onto, read_card
 from flowact_ros.models.mel import FLOOR, N_FFT, N_MELS, AudioInputError, LogMel, check_pcm
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME, FEATURE_DIM
 
@@ -30,6 +31,8 @@ START = (
 )  # the window's frame 0 gives way to the first mel window
 TAIL = 20  # columns of silence after the end: Whisper knows sound that ends in silence, not sound that breaks off
 CLIP = 6.0  # standard deviations; a handful of Whisper's channels spike far beyond
+#: Published sizes: width -> heads and blocks, of tiny, base, small, medium and large.
+SIZES = {384: (6, 4), 512: (8, 6), 768: (12, 12), 1024: (16, 24), 1280: (20, 32)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,7 @@ class WhisperConfig:
     depth: int = (
         3  # blocks kept: the third reads visemes and loudness better than the fourth (see `distill_audio`)
     )
+    mels: int = N_MELS  # bands of the spectrogram: 128 of large-v3, 80 of all others
     positions: int = 1500  # rows of the checkpoint's positional table (20 ms each)
     context_frames: int = 50  # video frames of past sound in a window (2 s)
 
@@ -94,13 +98,18 @@ class WhisperEncoder(nn.Module):
 
     lookahead_samples = LOOKAHEAD
 
+    @property
+    def width(self) -> int:
+        """Numbers of a feature."""
+        return self.config.width
+
     def __init__(self, config: WhisperConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or WhisperConfig()
         self.clip = CLIP
         self.context_samples = config.context_frames * ENCODER_SAMPLES_PER_FRAME
-        self.mel = LogMel()
-        self.conv1 = nn.Conv1d(N_MELS, config.width, 3, padding=1)
+        self.mel = LogMel(config.mels)
+        self.conv1 = nn.Conv1d(config.mels, config.width, 3, padding=1)
         self.conv2 = nn.Conv1d(config.width, config.width, 3, stride=2, padding=1)
         self.register_buffer("positional_embedding", torch.zeros(config.positions, config.width))
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.depth))
@@ -108,7 +117,7 @@ class WhisperEncoder(nn.Module):
         self.register_buffer("feature_std", torch.ones(config.width))
 
     def tokens(self, mel: Tensor, wanted: slice = slice(None)) -> Tensor:
-        """Log-mel [B, 80, M] -> activations after the last block kept, [B, M // 2, width], 50 a second.
+        """Log-mel [B, mels, M] -> activations after the last block kept, [B, M // 2, width], 50 a second.
 
         wanted: those of them that are computed and returned.
         """
@@ -138,15 +147,19 @@ class WhisperEncoder(nn.Module):
         return ((self.raw(pcm) - self.feature_mean) / self.feature_std).clamp(-self.clip, self.clip)
 
 
-def load_whisper(path: Path | str) -> WhisperEncoder:
-    """The encoder converted by `convert_whisper`, in eval mode. Raises CheckpointError for missing or damaged files."""
-    sizes = read_card(path).get("config")
+def load_whisper(path: Path | str, device: torch.device | str = "cpu") -> WhisperEncoder:
+    """The encoder converted by `convert_whisper`, on `device`, in eval mode; its card says how large it is.
+
+    Raises CheckpointError for missing or damaged files.
+    """
+    sizes: Any = read_card(path).get("config")  # whatever a foreign card holds
     try:
         config = WhisperConfig(**sizes)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{Path(path).name}: its card holds no Whisper sizes ({error}); convert it again"
         ) from None
-    encoder = WhisperEncoder(config)
-    load_weights(path, encoder, kind=KIND, config=config)
+    with torch.device("meta"):
+        encoder = WhisperEncoder(config)
+    load_onto(path, encoder, kind=KIND, config=sizes, device=device)
     return encoder.eval().requires_grad_(False)

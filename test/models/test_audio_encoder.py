@@ -20,7 +20,7 @@ from flowact_ros.models.checkpoint import CheckpointError, save_weights, weights
 from flowact_ros.models.mel import AudioInputError
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME as FRAME
 
-SMALL = AudioEncoderConfig(stem_widths=(8, 8), width=16, blocks=2, features=12)
+SMALL = AudioEncoderConfig(stem_widths=(8, 8), width=16, dilations=(1, 2), features=12)
 
 
 def encoder(config: AudioEncoderConfig = SMALL, seed: int = 0) -> EmbeddedAudioEncoder:
@@ -72,8 +72,8 @@ def test_receptive_field_is_exactly_what_is_announced(config: AudioEncoderConfig
 
 def test_shipped_sizes() -> None:
     config = AudioEncoderConfig()
-    assert (config.context, config.lookahead, config.span) == (7440, 1120, 9200)  # 465 ms, 70 ms, 575 ms
-    assert sum(p.numel() for p in EmbeddedAudioEncoder(config).parameters()) < 2_000_000
+    assert (config.context, config.lookahead, config.span) == (22_800, 1120, 24_560)  # 1425 ms, 70 ms, 1535 ms
+    assert sum(p.numel() for p in EmbeddedAudioEncoder(config).parameters()) < 3_500_000
 
 
 def test_bad_sound_is_refused_with_both_numbers() -> None:
@@ -142,8 +142,8 @@ def test_shipped_weights_tell_sound_from_silence(tmp_path: Path) -> None:
 
 def test_shipped_weights_are_where_the_loader_looks(tmp_path: Path) -> None:
     for suffix in (".safetensors", ".json"):
-        shutil.copy(weights_dir() / f"audio_encoder{suffix}", tmp_path / f"copy{suffix}")
-    a, b = load_audio_encoder(), load_audio_encoder(path=tmp_path / "copy.safetensors")
+        shutil.copy(weights_dir() / f"audio_encoder{suffix}", tmp_path / f"audio_encoder{suffix}")
+    a, b = load_audio_encoder(), load_audio_encoder(path=tmp_path / "audio_encoder.safetensors")
     pcm = sound(a, 1)
     assert torch.equal(a(pcm), b(pcm))
     assert a(pcm).shape == (1, 1, 384)

@@ -132,6 +132,46 @@ def test_large_weights_are_cut_and_a_lost_piece_is_named(tmp_path: Path, monkeyp
         load_weights(path, other, kind="x", config=config)
 
 
+def test_a_network_on_meta_gets_its_tensors_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than the network itself and one tensor of it are held, of however many files."""
+    monkeypatch.setattr(checkpoint, "LARGE_BYTES", 2000)
+    monkeypatch.setattr(checkpoint, "LARGE_SHARD_BYTES", 600)
+    path, config = tmp_path / "big.safetensors", {"n": 1}
+    module = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
+    save_weights(path, module, kind="x", config=config, card={})
+    assert len(list(tmp_path.glob("*.safetensors"))) == 5
+    with torch.device("meta"):
+        empty = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(5)))
+    put, held = checkpoint._put, []
+
+    def watched(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+        put(module, name, tensor)
+        held.append(sum(not p.is_meta for p in empty.parameters()))
+
+    monkeypatch.setattr(checkpoint, "_put", watched)
+    checkpoint.load_onto(path, empty, kind="x", config=config, device="cpu", dtype=torch.bfloat16)
+    assert held == list(range(1, 11))
+    assert empty[4].weight.dtype == torch.bfloat16 and not empty[4].weight.requires_grad
+    assert torch.equal(empty[4].weight, module[4].weight.bfloat16())
+    with pytest.raises(CheckpointError, match=r"unknown tensor 4\."):
+        checkpoint.load_onto(path, empty[:4], kind="x", config=config, device="cpu")
+    (tmp_path / "big.2.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"big\.2\.safetensors is damaged"):
+        checkpoint.load_onto(path, empty, kind="x", config=config, device="cpu")
+
+
+def test_random_weights_keep_the_size_of_what_goes_through_them() -> None:
+    made = []
+    for _ in range(2):
+        with torch.device("meta"):
+            module = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.LayerNorm(256), torch.nn.Linear(256, 64))
+        checkpoint.fill_random(module, device="cpu", seed=3)
+        made.append(module)
+    x = torch.randn(128, 256)
+    assert 0.8 < made[0](x).std() < 1.25 and torch.equal(made[0](x), made[1](x))
+    assert bool((made[0][1].weight == 1).all()) and bool((made[0][0].bias == 0).all())
+
+
 def test_other_tensors_are_refused(tmp_path: Path) -> None:
     path, config = tmp_path / "w.safetensors", {"n": 1}
     save_weights(path, torch.nn.Linear(3, 2), kind="x", config=config, card={})

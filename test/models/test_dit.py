@@ -58,6 +58,30 @@ def test_tokens_of_a_latent_are_ordered_in_time() -> None:
     assert not torch.allclose(forwards, backwards.flip(2), atol=1e-4)
 
 
+SPATIAL = preset("avatar_spatial_debug", {"dit": {"width": 96, "heads": 2}})
+
+
+def test_spatial_latents_are_rows_and_columns_of_tokens() -> None:
+    """A latent of pictures: its tokens attend to all, and are told apart by where they lie."""
+    torch.manual_seed(0)
+    model, g = DiT(SPATIAL), torch.Generator().manual_seed(0)
+    noisy = torch.randn(2, 3, *SPATIAL.dit.latent_shape, generator=g)
+    told = Condition(torch.randn(2, 3, 4, 384, generator=g), torch.randn(2, 3, 1, 384, generator=g))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        at = model.windows(torch.arange(3.0) * 4)
+        clean, made = model(noisy, torch.rand(2, 3, generator=g), told, at)
+        assert clean.shape == noisy.shape and made[0][0].shape[2] == 3 * (1 + 4 + 16)
+        sigma, same = torch.full((2, 3), 0.5), noisy[:, :, :1].expand_as(noisy)
+        clean, _ = model(same, sigma, told, at)  # equal tokens, so only their places differ
+        by_place = clean.unflatten(2, SPATIAL.dit.grid)
+        later, _ = model(noisy, sigma, Condition(told.audio.roll(1, 1), told.text), at)
+        sooner, _ = model(noisy, sigma, told, at)
+    assert by_place.std(2).mean() > 1e-4 and by_place.std(3).mean() > 1e-4
+    assert not torch.allclose(later, sooner, atol=1e-4)  # and it hears
+
+
 def test_guidance_is_heard_and_is_one_unless_given() -> None:
     torch.manual_seed(0)
     model = DiT(CONFIG)
@@ -77,3 +101,7 @@ def test_sizes_that_do_not_fit_are_one_line() -> None:
         preset("avatar_cpu", {"dit": {"heads": 7}})
     with pytest.raises(ConfigError, match="must be even and sum to the head width 32"):
         preset("avatar_cpu", {"dit": {"rope_axes": [16, 8]}})
+    with pytest.raises(ConfigError, match=r"dit.rope_axes \(48,\) must be 3, one for each axis"):
+        preset("avatar_spatial_debug", {"dit": {"rope_axes": [48]}})
+    with pytest.raises(ConfigError, match=r"\(8, 8\) of 32 channels does not fit the codec, whose .* \(4, 4\)"):
+        preset("avatar_spatial_debug", {"dit": {"grid": [8, 8]}})

@@ -129,6 +129,13 @@ def test_a_flow_is_spread_as_an_interpolation_would_or_with_a_sharp_edge() -> No
     assert torch.allclose(sharp, F.interpolate(flow, scale_factor=2.0, mode="nearest"))
 
 
+def test_one_picture_is_warped_as_its_copies_are() -> None:
+    picture, flow = torch.randn(1, 3, 12, 16), 0.1 * torch.randn(4, 2, 6, 8)
+    moved = warp(picture, flow)
+    assert moved.shape == (4, 3, 6, 8)
+    torch.testing.assert_close(moved, warp(picture.expand(4, -1, -1, -1), flow))
+
+
 def test_a_part_in_front_covers_the_place_to_which_it_moves_and_no_other() -> None:
     part = torch.zeros(1, 8, 16)
     part[:, :, 2:6] = 1.0
@@ -156,8 +163,8 @@ def test_the_live_codec_draws_what_the_network_draws(renderer: Renderer, who: Ap
     wanted = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().permute(0, 2, 3, 1).numpy()
     frames = live.LiveCodec(renderer).render(who, motion)
     assert frames.shape == (4, 128, 128, 3) and frames.dtype == np.uint8
-    # OpenCV places pixels to a thirty-second of their distance, and this picture is noise
-    assert np.abs(frames - wanted).max() <= 12 and np.abs(frames - wanted).mean() < 1
+    # OpenCV places pixels to a thirty-second of their distance, and this picture is noise, which cubic weights amplify
+    assert np.abs(frames - wanted).max() <= 24 and np.abs(frames - wanted).mean() < 1
     with pytest.raises(ValueError, match="3 frames asked for; a latent has 4"):
         live.LiveCodec(renderer).render(who, motion[:3])
 

@@ -93,8 +93,8 @@ def test_loading(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged or truncated"):
         load_text_encoder(path=path)
-    with pytest.raises(ValueError, match="'t5' does not exist"):
-        load_text_encoder("t5")
+    with pytest.raises(ValueError, match="'bert' does not exist"):
+        load_text_encoder("bert")
     with pytest.raises(ValueError, match="needs the folder"):
         load_text_encoder("minilm")
 

@@ -187,6 +187,31 @@ def test_missing_and_misshapen_tensors_are_named(tmp_path: Path, monkeypatch: py
         convert(tmp_path / "none.pt", tmp_path / "w.safetensors")
 
 
+def test_a_larger_encoder_tells_its_sizes_and_its_space_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of large-v3: another width, other bands, all blocks but the last; features of mean 0 and deviation 1."""
+    torch.manual_seed(0)
+    large = WhisperEncoder(WhisperConfig(width=64, heads=1, depth=2, mels=128, positions=200))
+    state = {k: v.detach() for k, v in large.state_dict().items() if not k.startswith("feature")}
+    monkeypatch.setattr(convert_whisper, "read_official", lambda *_: dict(state))
+    target = tmp_path / "large.safetensors"
+    with pytest.raises(CheckpointError, match="an encoder 64 wide needs 10 s of speech .*; 0 s were given"):
+        convert(tmp_path / "large.pt", target)
+    speech = 0.1 * torch.randn(14 * 16_000).numpy()
+    convert(tmp_path / "large.pt", target, speech=[speech])
+    loaded = load_audio_encoder("whisper", target)
+    assert loaded.config == WhisperConfig(width=64, heads=1, depth=1, mels=128, positions=200) and loaded.width == 64
+    assert torch.equal(loaded.conv1.weight, large.conv1.weight) and not loaded.mel.filters.is_meta
+    pcm = torch.from_numpy(speech[: loaded.context_samples + 24 * FRAME + loaded.lookahead_samples])[None]
+    features = loaded(pcm)
+    assert features.shape == (1, 24, 64)
+    assert features.mean().abs() < 0.2 and 0.7 < features.std() < 1.3
+    monkeypatch.setattr(convert_whisper, "read_official", lambda *_: {"conv1.weight": torch.zeros(3, 4, 3)})
+    with pytest.raises(CheckpointError, match="large.pt holds no encoder of Whisper"):
+        convert(tmp_path / "large.pt", target)
+
+
 def test_the_shipped_space_is_the_embedded_encoders() -> None:
     space, encoder = convert_whisper.shipped_space(), load_audio_encoder()
     assert torch.equal(space["feature_mean"], encoder.feature_mean)

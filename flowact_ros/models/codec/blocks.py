@@ -74,12 +74,17 @@ def positions(height: int, width: int, device: torch.device | None = None) -> Te
     return torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)])
 
 
-def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Sample `x` `[N, C, H, W]` at its own places plus `flow` `[N, 2, h, w]` (x, y; 2 is the whole picture)."""
-    grid = positions(flow.shape[2], flow.shape[3], flow.device) + flow
-    return F.grid_sample(
-        x, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
-    )
+def warp(x: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Sample `x` `[N, C, H, W]` at its own places plus `flow` `[N, 2, h, w]` (x, y; 2 is the whole picture).
+
+    One `x` `[1, C, H, W]` may serve all N; it is not copied, which for features at stride 4 takes as long as sampling.
+    """
+    grid = (positions(flow.shape[2], flow.shape[3], flow.device) + flow).permute(0, 2, 3, 1)
+    how = {"mode": mode, "padding_mode": "border", "align_corners": False}
+    _, *others = x.split(1)
+    if others:
+        return F.grid_sample(x, grid, **how)
+    return torch.cat([F.grid_sample(x, places, **how) for places in grid.split(1)])
 
 
 def spread_flow(flow: Tensor, weights: Tensor) -> Tensor:

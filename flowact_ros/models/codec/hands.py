@@ -21,6 +21,8 @@ LOWEST = 1.17  # canvas heights; a palm below this is not to be seen
 _KINDS = ("x", "y", "angle", "open", "point")
 _COLUMNS = torch.tensor([[control_index(f"hand_{side}_{kind}") for kind in _KINDS] for side in SIDES])
 
+Layer = tuple[int, Tensor, int, int]  # a frame's number, what lies over it `[4, h, w]` (colour, coverage), its corner
+
 
 class Hands(nn.Module):
     """Both hands of the frames that show them. A hand turns with its angle; the forearm comes up from below."""
@@ -51,20 +53,8 @@ class Hands(nn.Module):
             frames[n] = over(frames[n], layer, x - left, y - top)
         return torch.stack(frames)
 
-    def lay(self, frames: np.ndarray, identity: Tensor, motion: Tensor) -> None:
-        """The same over pictures uint8 `[N, H, W, 3]` of one identity `[1, D]`, in place."""
-        for n, layer, x, y in self.layers(identity.expand(len(frames), -1), motion):
-            box = overlap(frames.shape[1:3], layer.shape[-2:], x, y)
-            if box is None:
-                continue
-            (left, right), (top, bottom) = box
-            part = layer[:, top - y : bottom - y, left - x : right - x].permute(1, 2, 0).numpy()
-            colour, cover = np.clip(part[..., :3] * 127.5 + 127.5, 0, 255), part[..., 3:]
-            below = frames[n, top:bottom, left:right].astype(np.float32)
-            frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
-
-    def layers(self, identity: Tensor, motion: Tensor) -> list[tuple[int, Tensor, int, int]]:
-        """Frame, layer `[4, h, w]` (colour and coverage) and its corner, from bottom to top: forearm, then hand."""
+    def layers(self, identity: Tensor, motion: Tensor) -> list[Layer]:
+        """What lies over frames with identity `[N, D]` and motion `[N, K]`, from bottom to top: forearm, then hand."""
         raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
         shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
         if not shown:
@@ -100,6 +90,19 @@ class Hands(nn.Module):
         along = ((y * cos - x * sin) / c.hand_scale + c.hand_above) / (height / 2)
         grid = torch.stack([across, along], -1)
         return F.grid_sample(sprite, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def lay(frames: np.ndarray, layers: list[Layer]) -> None:
+    """Lay `layers` over pictures uint8 `[N, H, W, 3]`, in place, as `Hands` does."""
+    for n, layer, x, y in layers:
+        box = overlap(frames.shape[1:3], layer.shape[-2:], x, y)
+        if box is None:
+            continue
+        (left, right), (top, bottom) = box
+        part = layer[:, top - y : bottom - y, left - x : right - x].permute(1, 2, 0).numpy()
+        colour, cover = np.clip(part[..., :3] * 127.5 + 127.5, 0, 255), part[..., 3:]
+        below = frames[n, top:bottom, left:right].astype(np.float32)
+        frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
 
 
 def overlap(

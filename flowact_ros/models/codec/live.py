@@ -4,7 +4,7 @@
 What networks compute is cut into three static graphs of about the same cost, so that a runtime may compile them and two
 cores share them: `Mouth`, `Eyes`, and `Body` (how the picture moves, and what is painted on it). What moves pixels at
 full resolution (pasting, warping, blending, hands) is done on bytes by OpenCV, which takes a third of the time that
-graphs of floats take for it.
+graphs of floats take for it. Hands are painted by torch, beside the graphs and only where they are to be seen.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks, crop
+from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks
 from flowact_ros.models.codec.blocks import positions
+from flowact_ros.models.codec.hands import Layer, lay
+from flowact_ros.models.codec.moving import bends, move
 from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
@@ -108,8 +110,8 @@ class Body(nn.Module):
         `[N, h, w, finest_width]`, and the logits of their cover `[N, h, w, 16]`.
         """
         frames = motion.shape[0]
-        fields = (x.expand(frames, -1, -1, -1) for x in (masks, finest, fine, coarse))
-        flow, plan = self.warp.plan(*fields, own.expand(frames, -1), identity.expand(frames, -1), motion)
+        vectors = own.expand(frames, -1), identity.expand(frames, -1), motion
+        flow, plan = self.warp.plan(masks, finest, fine, coarse, *vectors)
         weight, bias = self.warp.paint.weight, self.warp.paint.bias
         cover = F.conv2d(plan, weight[COLOURS:], bias[COLOURS:])
         return flow.permute(0, 2, 3, 1), plan.permute(0, 2, 3, 1), cover.permute(0, 2, 3, 1)
@@ -125,10 +127,8 @@ class LiveCodec:
         self._compile, self._ranges = compile, ranges
         self._graphs: list[Graph] = []
         self._pool = ThreadPoolExecutor(COMPOSERS, "compose")
-        half = self.size / 2
-        self._places = (
-            positions(self.size, self.size).permute(1, 2, 0).numpy() + 1
-        ) * half - 0.5  # [H, W, (x, y)]
+        places = (positions(self.size, self.size).permute(1, 2, 0) + 1) * (self.size / 2) - 0.5
+        self._places = places.contiguous().numpy()  # [H, W, (x, y)]
         paint = renderer.warp.paint
         self._colours = paint.weight[:COLOURS, :, 0, 0].T.contiguous().numpy(), paint.bias[:COLOURS].numpy()
 
@@ -149,37 +149,41 @@ class LiveCodec:
         reference = (
             who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0
         )  # half a level more: bytes are cut off
+        still = cv2.cvtColor(reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)
+        still[..., 3] = bends(still)
         for latent, out in zip(
             motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)
         ):
+            hands = self._pool.submit(self._hands, who, latent)  # beside the graphs
             mouths, eyes, (flow, plan, cover) = [wait() for wait in self._begin(who, latent)]
-            draw = partial(self._draw, who, reference)
+            draw = partial(self._draw, who, reference, still)
             for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
                 pass
-            self.renderer.hands.lay(out, who.identity, latent)
+            lay(out, hands.result())
         return frames
 
+    @torch.inference_mode()
+    def _hands(self, who: Appearance, latent: Tensor) -> list[Layer]:
+        return self.renderer.hands.layers(who.identity.expand(len(latent), -1), latent)
+
     def _draw(
-        self, who: Appearance, reference: np.ndarray, frame: np.ndarray, flow: np.ndarray, plan: np.ndarray,
-        cover: np.ndarray, added: tuple[np.ndarray, ...],
+        self, who: Appearance, reference: np.ndarray, still: np.ndarray, frame: np.ndarray, flow: np.ndarray,
+        plan: np.ndarray, cover: np.ndarray, added: tuple[np.ndarray, ...],
     ) -> None:  # fmt: skip
-        """One frame uint8 `[size, size, 3]`, in place, from the outputs of the graphs for it."""
-        whole = cv2.cvtColor(
-            reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA
-        )  # four are moved faster
+        """One frame uint8 `[size, size, 3]`, in place, from the outputs of the graphs for it; reference: as floats, and
+        still: as bytes, with what `bends`.
+        """
+        whole = still.copy()
         self._paste(whole, reference, who, added)
-        places = cv2.resize(flow, (self.size, self.size)) * np.float32(self.size / 2)
-        places += self._places
-        moved = cv2.remap(whole, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB, dst=frame)
+        places = cv2.resize(flow * np.float32(self.size / 2), (self.size, self.size))
+        cv2.add(places, self._places, dst=places)
+        cv2.cvtColor(move(whole, places), cv2.COLOR_RGBA2RGB, dst=frame)
         lay_paint(frame, plan, cover, *self._colours)
 
     def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
         """Starts to compute what the graphs make of a latent."""
-        crops = [
-            crop(who.picture, who.corners[:, i], size)
-            for i, size in enumerate(self.renderer.config.crop_sizes)
-        ]
+        boxes = zip(who.corners[0].tolist(), self.renderer.config.crop_sizes)
+        crops = [who.picture[:, :, y : y + h, x : x + w].contiguous() for (x, y), (h, w) in boxes]
         inputs = (
             (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
             (torch.cat(crops[1:]), who.eyes_weight[0], who.eyes_fine[0], who.eyes_coarse[0], who.own, motion),
@@ -195,13 +199,15 @@ class LiveCodec:
     def _paste(
         self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]
     ) -> None:
-        """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place."""
+        """Put a frame's mouth and eyes into the picture `whole` `[H, W, 4]`, in place, and mark where they bend."""
         sizes, corners = np.array(self.renderer.config.crop_sizes), who.corners[0].numpy()
         (left, top), (right, bottom) = corners.min(0), (corners + sizes[:, ::-1]).max(0)
         drawn = reference[top:bottom, left:right].copy()
         for (x, y), (height, width), part in zip(corners - (left, top), sizes, added):
             drawn[y : y + height, x : x + width] += 127.5 * part
-        whole[top:bottom, left:right, :3] = drawn.clip(0, 255)
+        box = whole[top:bottom, left:right]
+        box[..., :3] = drawn.clip(0, 255)
+        box[..., 3] = np.maximum(box[..., 3], bends(box))
 
 
 def lay_paint(
@@ -211,12 +217,12 @@ def lay_paint(
 
     Colours are computed for these patches only: `plan` `[h, w, C]` by `weight` `[C, 48]` and `bias`.
     """
+    if cover.max() <= FAINTEST:
+        return
     rows, columns, _ = plan.shape
     side = PAINT_STRIDE
     patches = frame.reshape(rows, side, columns, side, 3).swapaxes(1, 2)  # a view
     row, column = np.nonzero(cover.max(2) > FAINTEST)
-    if len(row) == 0:
-        return
     colour = (plan[row, column] @ weight + bias) * 127.5 + 127.5
     colour = colour.clip(0, 255).reshape(-1, 3, side, side).transpose(0, 2, 3, 1)
     share = 1 / (1 + np.exp(RESERVE - cover[row, column])).reshape(-1, side, side, 1)

@@ -138,3 +138,8 @@ def normalise(raw: Tensor) -> Tensor:
 def denormalise(motion: Tensor) -> Tensor:
     """Inverse of `normalise`."""
     return motion * _SCALE.to(motion) + _NEUTRAL.to(motion)
+
+
+def limited(motion: Tensor) -> Tensor:
+    """Normalised motion `[..., K]` within the limits of the rig: all that is done to what the sampler gave."""
+    return normalise(clamp(denormalise(motion)))

@@ -19,6 +19,9 @@ from flowact_ros.models.config import VAEConfig
 
 State = dict[str, Tensor]
 
+#: [latents] before a latent that its frames depend on: `CausalMix` looks back one step at each of two strides.
+REACH = 2
+
 
 class CausalMix(nn.Module):
     """Adds what the previous time step saw: y_t = x_t + W [x_{t-1}, x_t]. One feature map of state.
@@ -88,11 +91,15 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(Up(b, a) for a, b in zip(widths[:-2], widths[1:-1]))
         self.head = nn.Conv2d(widths[0], 3 * config.stem_patch**2, 3, padding=1)
 
+    def coarse(self, latents: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Latents `[B, N, C, h, w]` -> frames at stride 16 `[B*4N, C', 2h, 2w]`, and the last step at stride 32."""
+        x, past32 = self.mix32(self.stem(latents.flatten(0, 1)), len(latents), past)
+        x = self.unfold(F.silu(self.stages[3](x)))  # [B*N, frames * 4C, h, w]
+        return F.pixel_shuffle(x.unflatten(1, (self.config.temporal_stride, -1)).flatten(0, 1), 2), past32
+
     def forward(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
         batch = len(latents)
-        x, past32 = self.mix32(self.stem(latents.flatten(0, 1)), batch, state.get("decoder.32"))
-        x = self.unfold(F.silu(self.stages[3](x)))  # [B*N, frames * 4C, h, w]
-        x = F.pixel_shuffle(x.unflatten(1, (self.config.temporal_stride, -1)).flatten(0, 1), 2)
+        x, past32 = self.coarse(latents, state.get("decoder.32"))
         x, past16 = self.mix16(x, batch, state.get("decoder.16"))
         x = self.stages[2](x)
         for up, stage in zip(reversed(self.up), reversed(self.stages[:2])):
@@ -141,6 +148,52 @@ class VideoVAE(nn.Module):
             raise ValueError(
                 f"latents have {latents.shape[2]} channels; this VAE has {self.config.latent_channels}"
             )
-        return self.decoder(
-            latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None], state or {}
-        )
+        return self.decoder(self._raw(latents), state or {})
+
+    def state_after(self, before: Tensor) -> State:
+        """The decoder's state after a stream whose newest latents are `before` `[B, N, C, h, w]`.
+
+        Exact with `REACH` of them; more change nothing. It costs the decoder's layers at stride 32 alone, which makes
+        decoding a function of latents: nothing has to be remembered or rewound.
+        """
+        x, past32 = self.decoder.coarse(self._raw(before[:, -REACH:]), None)
+        return {"decoder.32": past32, "decoder.16": x.unflatten(0, (len(before), -1))[:, -1]}
+
+    def _raw(self, latents: Tensor) -> Tensor:
+        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+
+
+def to_tokens(latents: Tensor) -> Tensor:
+    """Latents of the VAE `[B, N, C, h, w]` -> as the denoiser has them, `[B, N, h * w, C]`, row by row."""
+    return latents.flatten(3).transpose(2, 3)
+
+
+def from_tokens(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The way back: `[B, N, h * w, C]` of h x w = `grid` -> `[B, N, C, h, w]`."""
+    return tokens.transpose(2, 3).unflatten(3, grid)
+
+
+def to_video(rgb: Tensor) -> Tensor:
+    """uint8 `[..., H, W, 3]` -> float32 `[..., 3, H, W]` in [-1, 1]."""
+    return rgb.movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def to_rgb(video: Tensor) -> Tensor:
+    """`[..., 3, H, W]` in about [-1, 1] -> uint8 `[..., H, W, 3]`."""
+    levels = (video.float().clamp(-1, 1) + 1).mul(127.5).round()
+    return levels.transpose(-3, -2).transpose(-2, -1).to(torch.uint8)  # bytes come last: TensorRT moves none
+
+
+class NextFrames(nn.Module):
+    """The frames of a latent after the `REACH` latents before it, as a function of tensors: what a runtime compiles."""
+
+    def __init__(self, vae: VideoVAE, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.vae, self.grid = vae, grid
+
+    def forward(self, before: Tensor, latent: Tensor) -> tuple[Tensor]:
+        """Tokens `[1, REACH, P, C]` and `[1, 1, P, C]` of the denoiser's type -> frames uint8 `[4, H, W, 3]`."""
+        dtype = self.vae.latent_mean.dtype
+        past, new = (from_tokens(x.to(dtype), self.grid) for x in (before, latent))
+        video, _ = self.vae.decode(new, self.vae.state_after(past))
+        return (to_rgb(video[0]),)
