@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flowact_ros.diffusion.memory import MemoryBank, Predict
+from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import Condition, DiT
 
 
@@ -92,6 +93,16 @@ def noise_for(seed: int, latent_index: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn((1, *shape), generator=generator)
 
 
+def initial_noise(config: ModelConfig, seeds: Sequence[int], first: int, count: int) -> Tensor:
+    """What streams of these seeds denoise `count` latents from the `first` on from: `[len(seeds), count, P, C]`.
+
+    Gaussian noise of the deviations `config.temperatures`.
+    """
+    shape, wide = config.dit.latent_shape, torch.tensor(config.temperatures)
+    rows = [torch.cat([noise_for(seed, first + i, shape) for seed in seeds]) for i in range(count)]
+    return torch.stack(rows, 1) * wide
+
+
 def rollout(
     model: DiT,
     bank: MemoryBank,
@@ -116,7 +127,7 @@ def rollout(
 
 
 @dataclass(frozen=True, eq=False)
-class _InFlight:
+class ChunkInFlight:
     noisy: Tensor  # [B, S, P, C]
     condition: Condition
     level: int  # steps already taken
@@ -137,7 +148,7 @@ class DiagonalWindow:
     bank: MemoryBank
     sigmas: tuple[float, ...]
     in_flight: int
-    flight: tuple[_InFlight, ...] = ()
+    flight: tuple[ChunkInFlight, ...] = ()
     finish: Callable[[Tensor], Tensor] = lambda latents: latents
 
     def told(self, conditions: Sequence[Condition]) -> DiagonalWindow:
@@ -148,7 +159,7 @@ class DiagonalWindow:
 
     def push(self, model: DiT, noise: Tensor, condition: Condition) -> tuple[DiagonalWindow, Tensor | None]:
         """Add a chunk of pure noise and advance: the window after it, and the chunk that was finished, if one was."""
-        window = replace(self, flight=(*self.flight, _InFlight(noise, condition, 0, None)))
+        window = replace(self, flight=(*self.flight, ChunkInFlight(noise, condition, 0, None)))
         finished = None
         for _ in range(-(-(len(self.sigmas) - 1) // self.in_flight)):
             if window.flight:
@@ -175,7 +186,7 @@ class DiagonalWindow:
         for chunk, x0 in zip(self.flight, clean.split(counts, 1)):
             here, following = self.sigmas[chunk.level], self.sigmas[chunk.level + 1]
             noisy, slope = flow_step(chunk.noisy, x0, here, following, chunk.slope)
-            moved.append(_InFlight(noisy, chunk.condition, chunk.level + 1, slope))
+            moved.append(ChunkInFlight(noisy, chunk.condition, chunk.level + 1, slope))
         oldest = moved[0]
         if oldest.level < len(self.sigmas) - 1:
             return replace(self, flight=tuple(moved)), None

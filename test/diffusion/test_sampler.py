@@ -16,12 +16,14 @@ from flowact_ros.diffusion.sampler import (
     denoise_chunk,
     flow_step,
     implied_clean,
+    initial_noise,
     noise_for,
     rollout,
     stoppable,
 )
 from flowact_ros.diffusion.schedule import add_noise, step_sigmas
-from flowact_ros.models.config import SchedulerConfig
+from flowact_ros.models.codec.motion import control_index
+from flowact_ros.models.config import SchedulerConfig, preset
 
 REFERENCE = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(4))
 
@@ -177,3 +179,12 @@ def test_a_chunk_can_be_given_up_between_evaluations() -> None:
     with pytest.raises(Stopped):
         denoise_chunk(stoppable(lambda x, s: x, stop), torch.ones(1, 1, *SHAPE), (1.0, 0.8, 0.5, 0.2, 0.0))
     assert len(asked) == 3
+
+
+def test_noise_of_streams_is_each_ones_own_and_wider_where_the_preset_says_so() -> None:
+    config = preset("debug", {"schedule": {"gaze_temperature": 1.5}})
+    made, gaze = initial_noise(config, [5, 9], 3, 2), control_index("gaze_x")
+    plain = torch.cat([noise_for(9, 3, config.dit.latent_shape), noise_for(9, 4, config.dit.latent_shape)])
+    assert torch.equal(made[1, ..., 0], plain[..., 0]) and not torch.equal(made[0], made[1])
+    assert torch.allclose(made[1, ..., gaze], 1.5 * plain[..., gaze])
+    assert preset("avatar_spatial_debug").temperatures == (1.0,) * 32  # a picture has no gaze
