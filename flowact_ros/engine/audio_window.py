@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.audio_encoder import AudioEncoder
@@ -40,6 +40,8 @@ class AudioWindow:
 
     def __init__(self, encoder: AudioEncoder) -> None:
         self.encoder = encoder
+        parameters = encoder.parameters() if isinstance(encoder, nn.Module) else iter(())
+        self.device = next((parameter.device for parameter in parameters), torch.device("cpu"))
         self.taps = _taps()
         # a window starts on a sample that both rates share: 3 samples of 24 kHz are 2 of 16 kHz
         self.encoder_context = encoder.context_samples + encoder.context_samples % UP
@@ -47,7 +49,7 @@ class AudioWindow:
         self.lookahead_samples = math.ceil(encoder.lookahead_samples * DOWN / UP) + MARGIN
 
     def __call__(self, pcm: np.ndarray | Tensor) -> Tensor:
-        """pcm float32 `[context + n * 960 + lookahead]` at 24 kHz -> features `[n, 384]`.
+        """pcm float32 `[context + n * 960 + lookahead]` at 24 kHz -> features `[n, width]`, on the encoder's device.
 
         Raises ValueError when the length does not fit a whole number of frames.
         """
@@ -58,7 +60,7 @@ class AudioWindow:
                 f"window is {len(pcm)} samples; {self.context_samples} + n x {SAMPLES_PER_FRAME} + "
                 f"{self.lookahead_samples} at {SAMPLE_RATE} Hz are needed"
             )
-        return self.encoder(self._resample(pcm, frames)[None])[0]
+        return self.encoder(self._resample(pcm, frames)[None].to(self.device))[0]
 
     def _resample(self, pcm: Tensor, frames: int) -> Tensor:
         """A window of `frames` frames at 24 kHz -> what the encoder hears of it, at 16 kHz."""
@@ -87,4 +89,4 @@ class AudioWindow:
         hop = step * ENCODER_SAMPLES_PER_FRAME
         fixed = self.encoder.context_samples + self.encoder.lookahead_samples
         parts = low.unfold(0, fixed + hop, hop).split(BATCH)
-        return torch.cat([self.encoder(part).flatten(0, 1) for part in parts])[:frames]
+        return torch.cat([self.encoder(part.to(self.device)).flatten(0, 1) for part in parts])[:frames]

@@ -19,13 +19,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A checked chunk: pcm float32 [n], finite, within [-1, 1], at `rate` Hz."""
+    """A checked chunk: pcm float32 [n], finite, within [-1, 1], at `rate` Hz; came: clock time at which it did."""
 
     pcm: np.ndarray
     rate: int
     first: int | None
     sequence: int | None
     last: bool
+    came: float = 0.0
 
     @property
     def numbers(self) -> tuple[int | None, int | None]:

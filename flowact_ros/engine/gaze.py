@@ -80,8 +80,8 @@ def turn(
             own_head, own = float(frame[head]), float(frame[eye]) * EYE_TURN
             # Own extremes of the sampler stay: it is what was turned that must not go beyond.
             turned = _within(own_head + gaze.head[axis], max(HEAD_MOST[axis], abs(own_head)))
-            calm = 1.0 - (1.0 - OWN) * gaze.hold
-            look = calm * (own + own_head) + gaze.aim[axis]  # where the eyes point, head and eyes together
+            share = 1.0 - (1.0 - OWN) * gaze.hold  # of the own movement that stays
+            look = share * (own + own_head) + gaze.aim[axis]  # where the eyes point, head and eyes together
             most = max(EYE_MOST, abs(float(frame[eye])))
             frame[head], frame[eye] = turned, _within((look - turned) / EYE_TURN, most)
     return out, gaze

@@ -10,7 +10,7 @@ senders mean is found out in `numbering`; whatever is not heard is counted, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import soxr
@@ -95,7 +95,7 @@ class Intake:
 
         Raises AudioError; nothing is taken then.
         """
-        chunk = check_chunk(pcm, sample_rate, first_sample, sequence, last, self.counts)
+        chunk = replace(check_chunk(pcm, sample_rate, first_sample, sequence, last, self.counts), came=now)
         held = sum(len(c.pcm) / c.rate for s in self._streams.values() for c in s.held)
         waiting, coming = queued / SAMPLE_RATE + held, len(chunk.pcm) / chunk.rate
         if waiting + coming > self._config.queue_s:
@@ -356,7 +356,7 @@ class Intake:
 
     def _deliver(self, stream: _Stream, chunk: Chunk, feeds: list[Feed]) -> None:
         known = stream.numbering.overlap(chunk)
-        stream.numbering.delivered(chunk, self._now)
+        stream.numbering.delivered(chunk)
         self._ends = stream.numbering.ends
         stream.fresh = False
         stream.finished = chunk.last

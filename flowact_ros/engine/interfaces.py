@@ -7,14 +7,17 @@ threads. Nodes, benchmark, evaluation and command line touch only the session an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from flowact_ros.models.codec.motion_statistics import MotionStatistics
 from flowact_ros.timebase import SAMPLE_RATE
+
+if TYPE_CHECKING:  # both import torch, which a robot whose avatar is computed elsewhere has not
+    from flowact_ros.engine.provenance import Provenance
+    from flowact_ros.models.codec.motion_statistics import MotionStatistics
 
 #: [samples] of sound after a step that it may hear: 80 ms, and two chunks that the diagonal order has in flight.
 MAX_LOOKAHEAD = SAMPLE_RATE * (80 + 2 * 480) // 1000
@@ -54,13 +57,15 @@ class StreamState:
     """All that the next step depends on besides its inputs. A snapshot is a kept reference to one of these.
 
     latent_index: absolute index of the next latent (latent k holds frames 4k .. 4k+3); noise is a function of
-    (seed, latent_index, step). The session may move latent_index forward when latents had to be skipped.
+    (seed, latent_index, step). The session may move latent_index forward when latents had to be skipped. recent: the
+    latents before it, as many as the codec draws the next ones after; None for one that draws a latent by itself.
     """
 
     latent_index: int
     seed: int
     memory: Any
     reference: Reference
+    recent: Any = None
 
 
 class Latents(Protocol):
@@ -81,6 +86,9 @@ class Pipeline(Protocol):
     width: int
     control_names: tuple[str, ...]  # of the columns of `motion`
     training_motion: MotionStatistics | None  # what the live watch compares with; None: it is not known
+    provenance: Provenance  # what computes, and with which weights
+    waits_ms: Mapping[str, float]  # medians of what frames waited for, by name; empty where nothing is measured
+    draws_beside: bool  # `denoise` has begun to draw, so that `render` only waits, and may in another thread; no gaze
 
     def load_reference(self, rgb: np.ndarray) -> Reference:
         """uint8 [H, W, 3] of any size -> Reference. Raises ReferenceError_ with the reason."""
@@ -119,6 +127,18 @@ class Pipeline(Protocol):
         """Latents that render as `motion` float32 [4 * n, K]; for pictures only, they are never committed."""
         ...
 
+    def render_motion(self, reference: Reference, motion: np.ndarray) -> np.ndarray:
+        """Recorded motion float32 [4 * n, K] -> frames uint8 [4 * n, height, width, 3], without the denoiser."""
+        ...
+
+    def save(self, state: StreamState) -> bytes:
+        """What `restore` needs to give this state again, in the same and in another process."""
+        ...
+
+    def restore(self, saved: bytes, reference: Reference, seed: int) -> StreamState:
+        """The state that was saved. Raises EngineError for bytes that this model cannot have saved."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -152,6 +172,20 @@ class SpeechSpan:
 
 
 @dataclass(frozen=True, eq=False)
+class DrawnLatent:
+    """What a step drew of one latent, for comparison with a replay.
+
+    latent: its index; motion: float32 [4, K] as it was rendered; digest: see `engine.records.digest_of`, of its frames;
+    pixels: uint8 [h, w, 3], some of its first frame's (`engine.records.sample`), to tell how far off other frames are.
+    """
+
+    latent: int
+    motion: np.ndarray
+    digest: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ChunkRecord:
     """What one step used: replaying records in order with the same references gives the same frames.
 
@@ -161,7 +195,8 @@ class ChunkRecord:
     in halves of the screen to the right and up, exact in single precision; None: there was none. refines: memory was
     refined before the step. pcm: float32 at
     24 kHz from `first_sample` to the end of the step plus the look-ahead actually used; the context before it is what
-    earlier records hold.
+    earlier records hold. drawn: what became of it, latent by latent; keyframe: with it a replay may begin here
+    (`engine.keyframe`), empty in most records; provenance: what computed it.
     """
 
     step: int
@@ -179,3 +214,6 @@ class ChunkRecord:
     spans: tuple[SpeechSpan, ...] = ()
     look: tuple[float, float] | None = None
     refines: bool = False
+    drawn: tuple[DrawnLatent, ...] = ()
+    keyframe: bytes = b""
+    provenance: Provenance | None = None

@@ -13,7 +13,7 @@ from flowact_ros.engine.utterance import Utterance
 from flowact_ros.engine.watch import MotionFigures
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
 
-STAGES = ("denoise", "render", "commit")
+STAGES = ("wait", "denoise", "render", "commit")  # wait: for other streams of the same device
 _COSTS_KEPT = 9  # steps of a size that its expected time comes from
 _SET_UP = 4.0  # times the time that is expected before any step was seen
 _FIXED_SHARE = 1 / 3  # of a step that does not depend on its size: a guess, until that size is seen
@@ -25,19 +25,20 @@ _KEPT = 2048  # steps remembered: a quarter of an hour of chunks
 class StreamMetrics:
     """A snapshot. Times in seconds unless named _ms; lists hold the latest values, oldest first.
 
-    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their start to their
-    last frame, / media time they made; load_median: the same of whole steps, which end when memory is written (below 1
-    the stream keeps up); core_ms_per_chunk: processor time of this process while steps are made, per 480 ms; step_ms:
-    median milliseconds a step by stage; ttff_s: first push of an utterance into silence -> release of the first frame
-    with its sound; barge_in_s: interrupt -> release of the first frame without the speech it cut; ring_fill: frames
-    made and unshown; repeated: frames that left with the previous picture; dropped: frames whose latent was ready too
-    late to show them; skipped: latents never made because the engine was too late; remade: frames thrown away by
-    rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech; inserted_s:
-    silence put inside speech; received_samples, heard_samples, dropped_samples (by reason: `losses`): speech pushed, in
-    samples of its own rate, and what became of it; filled_samples: silence in place of lost ones; unterminated:
-    utterances that ended without `last`; av_skew_s: p95 of |time of the picture shown - time of the sound beside it|;
-    motion: how it looks now; alarms_raised: alarms of it so far; refinements: of memory, since motion drifted;
-    recoveries: memory started anew, since the face had frozen.
+    fps: new pictures a second over the last frames; real_time_factor_*: wall time of steps, from their start (where
+    streams share a device: from when they were wanted) to their last frame, / media time they made; load_median: the
+    same of whole steps, which end when memory is written (below 1 the stream keeps up); core_ms_per_chunk: processor
+    time of this process while steps are made, per 480 ms; step_ms: median milliseconds a step by stage; waits_ms: what
+    frames waited for, by name (`LatentPipeline.waits_ms`); ttff_s: first push of an utterance into silence -> release
+    of the first frame with its sound; barge_in_s: interrupt -> release of the first frame without the speech it cut;
+    ring_fill: frames made and unshown; repeated: frames that left with the previous picture; dropped: frames whose
+    latent was ready too late to show them; skipped: latents never made because the engine was too late; remade: frames
+    thrown away by rewinds; underruns: times speech ran dry; stalls: times lateness of the engine broke into speech;
+    inserted_s: silence put inside speech; received_samples, heard_samples, dropped_samples (by reason: `losses`):
+    speech pushed, in samples of its own rate, and what became of it; filled_samples: silence in place of lost ones;
+    unterminated: utterances that ended without `last`; av_skew_s: p95 of |time of the picture shown - time of the sound
+    beside it|; motion: how it looks now; alarms_raised: alarms of it so far; refinements: of memory, since motion
+    drifted; recoveries: memory started anew, since the face had frozen.
     """
 
     frames: int = 0
@@ -49,6 +50,7 @@ class StreamMetrics:
     load_median: float = 0.0
     core_ms_per_chunk: float = 0.0
     step_ms: Mapping[str, float] = field(default_factory=dict)
+    waits_ms: Mapping[str, float] = field(default_factory=dict)
     ttff_s: tuple[float, ...] = ()
     barge_in_s: tuple[float, ...] = ()
     first_frame_s: float | None = None
@@ -95,19 +97,23 @@ def percentile(values: Iterable[float], q: float) -> float:
 class StepCost:
     """Expected seconds of a step by its size, from the latest ones: medians, which one slow step does not spoil.
 
-    initial: of a latent, before any step was seen.
+    initial: of a latent, before any step was seen. Where pictures are drawn beside the next step, that one begins when
+    this one is denoised, or when the pictures before it were drawn.
     """
 
     def __init__(self, initial: float) -> None:
         self._initial = initial
         self._denoised: dict[int, deque[float]] = {}  # by latents: what does not grow with the pictures
         self._rendered: deque[float] = deque(maxlen=_COSTS_KEPT)  # a latent
+        self._beside = False
 
-    def add(self, latents: int, seconds: float, render: float | None) -> None:
-        """A step took `seconds` besides rendering, and `render` a latent (None: none was rendered).
+    def add(self, latents: int, seconds: float, render: float | None, beside: bool = False) -> None:
+        """A step took `seconds` besides rendering, and `render` a latent (None: none was rendered); beside: the next
+        one could begin meanwhile.
 
         A first one of its size that took long has set things up, and does not count.
         """
+        self._beside = beside
         seen = self._denoised.get(latents)
         if seen is None:
             seen = self._denoised[latents] = deque(maxlen=_COSTS_KEPT)
@@ -118,8 +124,9 @@ class StepCost:
             self._rendered.append(render)
 
     def __call__(self, latents: int) -> float:
-        """All of a step."""
-        return self._denoising(latents) + latents * self._rendering
+        """From the start of a step until the next one can begin."""
+        denoising, rendering = self._denoising(latents), latents * self._rendering
+        return max(denoising, rendering) if self._beside else denoising + rendering
 
     def first(self, latents: int) -> float:
         """From its start until its first frame must leave, so that all of its latents are in time."""
@@ -191,7 +198,7 @@ class Meter:
         if made.done:
             media = made.done * FRAMES_PER_LATENT / FRAME_RATE
             self._factors.append(made.seconds / media)
-            self._loads.append(made.wall / media)
+            self._loads.append(made.period_s / media)
             self._core_ms.append(1000.0 * made.core * CHUNK_S / media)
 
     def release(self, now: float, repeated: bool, skew: float) -> None:

@@ -199,14 +199,14 @@ class Numbering:
             return a.sequence is not None and b.sequence == a.sequence + 1
         return a.first is not None and b.first == a.first + len(a.pcm)
 
-    def delivered(self, chunk: Chunk, now: float) -> None:
-        """It went on at clock time `now`; what is next follows from it."""
+    def delivered(self, chunk: Chunk) -> None:
+        """It went on; what is next follows from it."""
         if self._begin is None:
             self._begin = chunk.numbers
         agree = self._agree(chunk)
         self._first.delivered(chunk.first, len(chunk.pcm), not agree)
         self._sequence.delivered(chunk.sequence, 1, not agree)
-        self._recent.append((now, chunk.numbers, chunk.digest))
+        self._recent.append((chunk.came, chunk.numbers, chunk.digest))  # it may have waited meanwhile
         if chunk.last:
             self.forget_sound()
         elif len(chunk.pcm):

@@ -12,28 +12,55 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from flowact_ros.diffusion.memory import MemoryBank
-from flowact_ros.diffusion.sampler import DiagonalWindow, Stopped, denoise_chunk, noise_for, stoppable
+from flowact_ros.diffusion.memory_state import bank_from, bank_tensors, flight_from, flight_tensors
+from flowact_ros.diffusion.sampler import DiagonalWindow, Stopped, denoise_chunk, initial_noise, stoppable
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.engine.interfaces import StreamState
-from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import Condition, DiT
+
+Finish = Callable[[Tensor], Tensor]  # what a codec has done to what the sampler gave, before anything uses it
+
+
+def as_it_is(latents: Tensor) -> Tensor:
+    """The `Finish` of a codec whose latents have no limits."""
+    return latents
+
+
+@dataclass(frozen=True, eq=False)
+class Recent:
+    """The newest `reach` clean latents `[B, reach, P, C]` of a stream: a codec may draw a latent after those before it.
+
+    They are kept with every state and chunk, so that drawing stays a function of these and can be rewound.
+    """
+
+    latents: Tensor
+    reach: int
+
+    def then(self, latents: Tensor) -> Recent:
+        """After `latents` `[B, n, P, C]` followed."""
+        return replace(self, latents=torch.cat([self.latents, latents], 1)[:, -self.reach :])
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Clean latents `[1, n, 4, K]` of a step, normalised motion within its limits, and the condition they came from.
+    """Clean latents `[1, n, P, C]` of a step, as the codec draws them, and the condition they came from.
 
-    after: what its order remembers when all of it is committed; None of a part of it
+    after: what its order remembers when all of it is committed, where that is known; None of a part of it. before: the
+    stream right before it, for a codec that needs it; None for one that draws a latent by itself. drawing: gives the
+    frames of each latent, where they are being drawn already
     """
 
     latents: Tensor
     condition: Condition
     after: Any = None
+    before: Recent | None = None
+    drawing: tuple[Callable[[], np.ndarray], ...] = ()
 
     def __len__(self) -> int:
         return self.latents.shape[1]
@@ -43,7 +70,15 @@ class Chunk:
         if step != 1:
             raise ValueError(f"a chunk is cut into consecutive latents; step {step} was asked for")
         whole = (start, stop) == (0, len(self))
-        return Chunk(self.latents[:, start:stop], self.condition.slots(start, stop), self.after if whole else None)
+        before = None if self.before is None else self.before.then(self.latents[:, :start])
+        condition = self.condition.slots(start, stop)
+        after = self.after if whole else None
+        return Chunk(self.latents[:, start:stop], condition, after, before, self.drawing[start:stop])
+
+    @property
+    def recent(self) -> Recent | None:
+        """The stream right after it; None for a codec that draws a latent by itself."""
+        return None if self.before is None else self.before.then(self.latents)
 
 
 class Order(Protocol):
@@ -61,16 +96,18 @@ class Order(Protocol):
 
     def refine(self, memory: Any) -> Any: ...
 
+    def tensors(self, memory: Any) -> dict[str, Tensor]:
+        """All that `restore` needs."""
+        ...
 
-def limited(latents: Tensor) -> Tensor:
-    """Within the limits of the rig: all that is done to what the sampler gave."""
-    return rig.normalise(rig.clamp(rig.denormalise(latents)))
+    def restore(self, bank: MemoryBank, tensors: dict[str, Tensor]) -> Any:
+        """The memory that `tensors` was given; bank: that of a stream that begins with the same reference."""
+        ...
 
 
 def noise_of(config: ModelConfig, state: StreamState, first: int, count: int, device: torch.device) -> Tensor:
-    """`[1, count, 4, K]` of the latents from `first` on."""
-    shape = config.dit.latent_shape
-    return torch.stack([noise_for(state.seed, first + i, shape) for i in range(count)], 1).to(device)
+    """`[1, count, P, C]` of the latents from `first` on."""
+    return initial_noise(config, [state.seed], first, count).to(device)
 
 
 class Sequential:
@@ -78,8 +115,8 @@ class Sequential:
 
     ahead = 0
 
-    def __init__(self, config: ModelConfig, model: DiT) -> None:
-        self.config, self.model = config, model
+    def __init__(self, config: ModelConfig, model: DiT, finish: Finish = as_it_is) -> None:
+        self.config, self.model, self.finish = config, model, finish
         self.sigmas = step_sigmas(config.schedule)
 
     def start(self, bank: MemoryBank) -> MemoryBank:
@@ -94,13 +131,21 @@ class Sequential:
             latents = denoise_chunk(predict if stop is None else stoppable(predict, stop), noise, self.sigmas)
         except Stopped:
             return None
-        return Chunk(limited(latents), condition)
+        return Chunk(self.finish(latents), condition)
 
     def commit(self, memory: MemoryBank, chunk: Chunk) -> MemoryBank:
+        if chunk.after is not None:
+            return chunk.after
         return memory.commit(self.model, chunk.latents, chunk.condition)
 
     def refine(self, memory: MemoryBank) -> MemoryBank:
         return memory.refine(self.model)
+
+    def tensors(self, memory: MemoryBank) -> dict[str, Tensor]:
+        return bank_tensors(memory)
+
+    def restore(self, bank: MemoryBank, tensors: dict[str, Tensor]) -> MemoryBank:
+        return bank_from(self.model, bank.reference, tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +163,8 @@ class Diagonal:
     chunk, after skipped latents, or for a step of another size; then a window begins anew.
     """
 
-    def __init__(self, config: ModelConfig, model: DiT) -> None:
-        self.config, self.model = config, model
+    def __init__(self, config: ModelConfig, model: DiT, finish: Finish = as_it_is) -> None:
+        self.config, self.model, self.finish = config, model, finish
         self.sigmas = step_sigmas(config.schedule)
         self.ahead = (config.schedule.in_flight - 1) * config.schedule.chunk_latents
 
@@ -152,8 +197,17 @@ class Diagonal:
     def refine(self, memory: InFlight) -> InFlight:
         return replace(memory, window=replace(memory.window, bank=memory.window.bank.refine(self.model)))
 
+    def tensors(self, memory: InFlight) -> dict[str, Tensor]:
+        first = torch.tensor([memory.first], dtype=torch.int64)
+        return {**bank_tensors(memory.window.bank), **flight_tensors(memory.window), "first": first}
+
+    def restore(self, bank: MemoryBank, tensors: dict[str, Tensor]) -> InFlight:
+        empty = self._empty(bank_from(self.model, bank.reference, tensors))
+        window = replace(empty.window, flight=flight_from(self.model, tensors))
+        return InFlight(window, int(tensors["first"]))
+
     def _empty(self, bank: MemoryBank) -> InFlight:
-        return InFlight(DiagonalWindow(bank, self.sigmas, self.config.schedule.in_flight, finish=limited), -1)
+        return InFlight(DiagonalWindow(bank, self.sigmas, self.config.schedule.in_flight, finish=self.finish), -1)
 
 
 ORDERS: dict[str, type[Sequential] | type[Diagonal]] = {"sequential": Sequential, "diagonal": Diagonal}

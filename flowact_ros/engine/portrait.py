@@ -26,25 +26,23 @@ EYE_DISTANCE = (0.08, 0.45)  # picture widths
 ADVICE = "use a picture in the style of the shipped characters, face to the front, eyes in the upper half"
 
 
-def fit_picture(rgb: np.ndarray, size: int) -> Tensor:
-    """uint8 `[H, W, 3]`, centre-cropped to a square and resized -> `[1, 3, size, size]` in [-1, 1].
+def fit_picture(rgb: np.ndarray, height: int, width: int) -> Tensor:
+    """uint8 `[H, W, 3]`, its middle of the same shape, resized -> `[1, 3, height, width]` in [-1, 1].
 
     Raises ReferenceError_ for another type or shape, or for less than 32 pixels a side.
     """
     rgb = np.asarray(rgb)
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ReferenceError_(f"reference image is {rgb.dtype} {list(rgb.shape)}; uint8 [H, W, 3] RGB is needed")
-    height, width = rgb.shape[:2]
-    if min(height, width) < MINIMUM_SIDE:
-        raise ReferenceError_(
-            f"reference image is {width} x {height} pixels; at least {MINIMUM_SIDE} a side are needed"
-        )
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = torch.from_numpy(np.ascontiguousarray(rgb[top : top + side, left : left + side]))
-    picture = square.permute(2, 0, 1).unsqueeze(0).float()
-    if side != size:
-        picture = F.interpolate(picture, (size, size), mode="bilinear", antialias=True)
+    high, wide = rgb.shape[:2]
+    if min(high, wide) < MINIMUM_SIDE:
+        raise ReferenceError_(f"reference image is {wide} x {high} pixels; at least {MINIMUM_SIDE} a side are needed")
+    rows, columns = min(high, wide * height // width), min(wide, high * width // height)
+    top, left = (high - rows) // 2, (wide - columns) // 2
+    middle = torch.from_numpy(np.ascontiguousarray(rgb[top : top + rows, left : left + columns]))
+    picture = middle.permute(2, 0, 1).unsqueeze(0).float()
+    if (rows, columns) != (height, width):
+        picture = F.interpolate(picture, (height, width), mode="bilinear", antialias=True)
     return picture / 127.5 - 1.0
 
 

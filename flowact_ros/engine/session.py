@@ -6,7 +6,9 @@
         for frame in session.frames():          # 25 a second, for ever
             show(frame.rgb); play(frame.audio)
 
-One thread makes frames, step by step. `frames()` runs in the caller's thread; all other methods may be called from any.
+One thread makes frames, step by step: the session's own, or one that a host lends to several sessions in turn
+(`engine.streams`). Frames that a GPU draws by itself are waited for in another one. `frames()` runs in the caller's
+thread; all other methods may be called from any.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 import numpy as np
 
+from flowact_ros.engine.beside import FrameThread
 from flowact_ros.engine.controls import Instruction
+from flowact_ros.engine.figures import metrics_of
 from flowact_ros.engine.intake import Intake
 from flowact_ros.engine.interfaces import (
     ChunkRecord,
@@ -30,13 +34,14 @@ from flowact_ros.engine.interfaces import (
     Reference,
 )
 from flowact_ros.engine.looking import Looking
-from flowact_ros.engine.losses import INTERRUPTED, REFUSED
+from flowact_ros.engine.losses import REFUSED
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.references import load_reference
 from flowact_ros.engine.session_config import SessionConfig
-from flowact_ros.engine.step import Step
+from flowact_ros.engine.step import Step, resume
 from flowact_ros.engine.stream import Stream
-from flowact_ros.timebase import SAMPLE_RATE
+from flowact_ros.engine.worker import Host, Worker
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLE_RATE
 
 _LOG = logging.getLogger(__name__)
 _REFERENCE_TIMEOUT_S = 30.0
@@ -46,7 +51,9 @@ class Session:
     """One avatar, live (worker thread, content time on `clock`) or offline (`frames(realtime=False)`).
 
     reference: a Reference of the pipeline, or rgb uint8 [H, W, 3]; on_chunk: called with a ChunkRecord after every
-    step, from the thread that made it; looking: its policy (default: `look_at` is followed).
+    step, from the thread that made its frames; on_reference: with a Reference before the first record of it; looking:
+    its policy (default: `look_at` is followed); host: who has its steps made (default: a thread of its own); saved:
+    what `save` of another session gave, to go on with its memory; raises EngineError if it is of another model.
     """
 
     def __init__(
@@ -58,18 +65,25 @@ class Session:
         config: SessionConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_chunk: Callable[[ChunkRecord], None] | None = None,
+        on_reference: Callable[[Reference], None] | None = None,
         reference_id: str = "",
         looking: Looking | None = None,
+        host: Host | None = None,
+        saved: bytes = b"",
     ) -> None:
         self.config = config or SessionConfig()
         self._pipeline = pipeline
-        self._stream = Stream(pipeline, self._load(reference, reference_id), seed, self.config, clock, looking)
-        self._stream.on_chunk = on_chunk
+        loaded = self._load(reference, reference_id)
+        state = pipeline.restore(saved, loaded, seed) if saved else pipeline.start(loaded, seed)
+        self._stream = Stream(pipeline, state, self.config, clock, looking)
+        self._stream.records.listener, self._stream.records.on_reference = on_chunk, on_reference
         self._cond = self._stream.cond
         self._intake = Intake(self.config)
         self._intake_lock = threading.Lock()  # taken before _cond, never after it
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="flowact-reference")
-        self._worker: threading.Thread | None = None
+        self._frame_thread = FrameThread(self.fail)
+        self._host = host or Worker()
+        self._started = False
         self._iterating = False
         self._closed = False
         self._error: BaseException | None = None
@@ -82,9 +96,10 @@ class Session:
             self._alive()
             if self._stream.offline:
                 raise EngineError("this session is iterated offline: it has no worker")
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="flowact-engine", daemon=True)
-                self._worker.start()
+            first, self._started = not self._started, True
+            self._stream.lend = self._lend
+        if first:
+            self._stream.on_change = self._host.attach(self)
         return self
 
     def close(self) -> None:
@@ -92,12 +107,10 @@ class Session:
         with self._cond:
             self._closed = True
             self._cond.notify_all()
-            worker = self._worker
         self._encoder.shutdown(wait=False, cancel_futures=True)
-        if worker is not None and worker is not threading.current_thread():
-            worker.join(self.config.close_timeout_s)
-            if worker.is_alive():
-                _LOG.warning("a step still runs after %g s: its thread is left behind", self.config.close_timeout_s)
+        ended = self._host.detach(self, self.config.close_timeout_s)
+        if not (self._frame_thread.close(self.config.close_timeout_s) and ended):
+            _LOG.warning("a step still runs after %g s: its thread is left behind", self.config.close_timeout_s)
 
     def __enter__(self) -> Session:
         return self
@@ -182,7 +195,7 @@ class Session:
         """One clean cut to another character. Returns its id. Raises ReferenceError_ if the image cannot become one."""
         with self._cond:
             self._alive()
-            live = self._worker is not None
+            live = self._started
         if live:  # beside the stream, which goes on meanwhile
             try:
                 loaded = self._encoder.submit(self._load, reference, reference_id).result(_REFERENCE_TIMEOUT_S)
@@ -216,6 +229,13 @@ class Session:
             self._alive()
             self._stream.reset()
 
+    def save(self) -> bytes:
+        """What the avatar remembers now, for a session elsewhere to go on with (`Pipeline.save`). From any thread."""
+        with self._cond:
+            self._alive()
+            now = self._stream.snapshot
+        return self._pipeline.save(resume(self._pipeline, now) if now.done else now.state)
+
     # ---- output
 
     def frames(self, realtime: bool = True) -> Iterator[Frame]:
@@ -229,7 +249,7 @@ class Session:
             self._alive()
             if self._iterating:
                 raise EngineError("frames() is iterated already: one consumer per session")
-            if not realtime and self._worker is not None:
+            if not realtime and self._started:
                 raise EngineError(
                     "the worker runs already: offline frames need a session that was not started"
                 )
@@ -310,54 +330,70 @@ class Session:
     def metrics(self) -> StreamMetrics:
         """Figures since the start. Works after an error and after close()."""
         with self._cond:
-            stream, timeline, counts = self._stream, self._stream.timeline, self._intake.counts
-            watch = stream.watch
-            dropped = dict(counts.dropped)
-            if timeline.cut:  # the intake had passed it on
-                dropped[INTERRUPTED] = dropped.get(INTERRUPTED, 0) + timeline.cut
-            return StreamMetrics(
-                **stream.meter.figures(),  # type: ignore[arg-type]
-                ring_fill=stream.ahead,
-                queued_s=timeline.queued / SAMPLE_RATE,
-                underruns=timeline.underruns,
-                inserted_s=timeline.inserted / SAMPLE_RATE,
-                unterminated=timeline.unterminated + counts.unended,
-                received_samples=counts.received,
-                heard_samples=counts.heard - timeline.cut,
-                filled_samples=counts.filled,
-                dropped_samples=dropped,
-                repeats=counts.repeats,
-                lost_chunks=counts.lost_chunks,
-                lost_samples=counts.lost_samples,
-                shortened_gaps=counts.shortened,
-                reordered=counts.reordered,
-                bad_samples=counts.bad_samples,
-                clipped=counts.clipped,
-                rescaled=counts.rescaled,
-                **({} if watch is None else {"motion": watch.figures, "alarms_raised": watch.raised}),
-                error="" if self._error is None else f"{type(self._error).__name__}: {self._error}",
-            )
+            return metrics_of(self._stream, self._intake.counts, self._pipeline.waits_ms, self._error)
 
-    # ---- worker
+    # ---- steps, of the worker or of a host
 
-    def _work(self) -> None:
-        try:
-            while not self._closed and self._error is None:
-                with self._intake_lock:
-                    late = self._intake.poll(self._stream.now())
-                    if late:
-                        with self._cond:
-                            self._stream.feed(late)
-                with self._cond:
-                    if self._closed:
-                        return
-                    plan = self._stream.plan()
-                    if not isinstance(plan, Step):
-                        self._cond.wait(plan)
-                        continue
-                self._stream.run(plan)
-        except BaseException as error:
-            _LOG.exception("the engine failed")
+    def outlook(self) -> tuple[float, float]:
+        """(seconds until it may want a step, 0: it wants one now; clock time at which its pictures run out).
+
+        Raises EngineError once it has failed or was closed.
+        """
+        self._poll()
+        with self._cond:
+            self._alive()
+            return self._stream.outlook()
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of media of which no picture was made in time, since it began."""
+        meter = self._stream.meter
+        return (meter.skipped * FRAMES_PER_LATENT + meter.dropped) / FRAME_RATE
+
+    def await_step(self) -> Step | None:
+        """The step that it wants, which must be made then, once it wants one; None when it has failed or was closed."""
+        while not self._closed and self._error is None:
+            self._poll()
             with self._cond:
-                self._error = error
-                self._cond.notify_all()
+                if self._closed:
+                    return None
+                plan = self._stream.plan()
+                if isinstance(plan, Step):
+                    return plan
+                self._cond.wait(plan)
+        return None
+
+    def next_step(self) -> Step | float:
+        """The step that it wants, which must be made then, or how many seconds to wait at most. Raises EngineError."""
+        with self._cond:
+            self._alive()
+            return self._stream.plan()
+
+    def make(self, step: Step, waited: float | None = None) -> None:
+        """Makes a step. waited: seconds for which other sessions kept the device from it, where they share one."""
+        self._stream.run(step, waited)
+
+    def fail(self, error: BaseException, told: bool = False) -> None:
+        """Ends it with an error, which `frames()` raises. told: the log has it already, for several sessions."""
+        if not told:
+            _LOG.error("the engine failed", exc_info=error)
+        with self._cond:
+            self._error = self._error or error
+            self._cond.notify_all()
+            self._stream.on_change()
+
+    def _lend(self, draw: Callable[[], None]) -> None:
+        with self._cond:  # or it might be closed in between
+            if not self._closed:
+                self._frame_thread(draw)
+
+    def _poll(self) -> None:
+        """Passes on speech that has waited for earlier speech long enough; not while somebody pushes some."""
+        if self._intake_lock.acquire(blocking=False):
+            try:
+                late = self._intake.poll(self._stream.now())
+                if late:
+                    with self._cond:
+                        self._stream.feed(late)
+            finally:
+                self._intake_lock.release()

@@ -35,28 +35,43 @@ class Step:
 class Made:
     """What became of a step.
 
-    done: latents behind which the stream stands, `after` is the snapshot there; rendered: those that were drawn;
-    seconds: from the start to the last frame; wall, core: of the whole step, by clock and processor; stages:
-    milliseconds of denoise, render and commit.
+    done: latents behind which the stream stands, `after` is the snapshot there; drawn: those that were rendered;
+    seconds: from the start to the last frame; wall: until the next step may begin; core: seconds of the processor until
+    then; stages: milliseconds of denoise, render and commit; beside: the next step was not held up by rendering.
     """
 
     done: int
     after: Snapshot
-    rendered: int
+    drawn: tuple[RingEntry, ...]
     seconds: float
     wall: float
     core: float
     stages: dict[str, float]
+    beside: bool = False
 
     @property
     def render_s(self) -> float | None:
         """Seconds to render a latent; None if none was rendered."""
-        return self.stages["render"] / 1000.0 / self.rendered if self.rendered else None
+        return self._rendered_s / len(self.drawn) if self.drawn else None
 
     @property
     def besides_s(self) -> float:
         """Seconds of all but rendering."""
-        return self.wall - self.stages.get("render", 0.0) / 1000.0
+        return self.wall if self.beside else self.wall - self._rendered_s
+
+    @property
+    def period_s(self) -> float:
+        """Seconds in which such steps follow each other: of the slower one, where rendering goes on beside the next."""
+        return max(self.wall, self._rendered_s) if self.beside else self.wall
+
+    @property
+    def _rendered_s(self) -> float:
+        return self.stages.get("render", 0.0) / 1000.0
+
+    def delayed(self, seconds: float) -> Made:
+        """The same, with the time for which other streams kept it from the device that they share."""
+        stages = {"wait": 1000.0 * seconds, **self.stages}
+        return replace(self, seconds=self.seconds + seconds, wall=self.wall + seconds, stages=stages)
 
 
 class _Stopwatch:
@@ -73,12 +88,102 @@ class _Stopwatch:
         return result
 
 
+def never(latent: int) -> bool:
+    return False
+
+
+class Making:
+    """A step on its way: `denoise` it, then `draw` its frames and write memory, in the order that suits the device.
+
+    One network after the other (`make`): frames are drawn first, since somebody waits for them. A device that draws by
+    itself once the latents are there (`Pipeline.draws_beside`): memory is written first, by `commit`, and while the
+    next step is denoised another thread waits for the frames.
+    """
+
+    def __init__(self, pipeline: Pipeline, step: Step, clock: Callable[[], float] = time.monotonic) -> None:
+        self.step = step
+        self._after: Snapshot | None = None  # all of it, once `commit` has written it
+        self._pipeline, self._clock, self._timed = pipeline, clock, _Stopwatch(clock)
+        self._began, self._core = clock(), time.process_time()
+        self._wall = 0.0
+        self._state, self._gaze = step.before.state, step.before.gaze
+        self._latents: Latents | None = None
+
+    @property
+    def count(self) -> int:
+        """Latents that were denoised: all, or none."""
+        return 0 if self._latents is None else self.step.record.latents
+
+    def denoise(self, stop: Callable[[int], bool] = never) -> None:
+        """stop: see `make`."""
+        pipeline, step, timed = self._pipeline, self.step, self._timed
+        before, record, first = step.before, step.record, step.latent
+        state = timed("commit", resume, pipeline, before) if before.done else before.state
+        if record.resets != before.resets:  # a cut: from the reference alone
+            state, self._gaze = pipeline.start(step.reference, record.seed), REST
+        if record.refines:
+            state = timed("commit", pipeline.refine, state)
+        if state.latent_index != first:  # after a cut, or after latents that were skipped
+            state = replace(state, latent_index=first)
+        self._state = state
+        self._latents = timed(
+            "denoise", pipeline.denoise, state, step.pcm, record.latents, record.instruction, lambda: stop(first)
+        )
+
+    def commit(self) -> Snapshot:
+        """Writes all of it to memory before it is drawn. For motion without a gaze: where it looks is not known yet."""
+        self._after = self._committed(self.count)
+        self._lap()
+        return self._after
+
+    def draw(
+        self,
+        push: Callable[[RingEntry], None],
+        stop: Callable[[int], bool] = never,
+        seen: Callable[[int], bool] = lambda latent: True,
+    ) -> Made:
+        """Latent by latent into `push`; then writes memory, unless that was done. Arguments as those of `make`.
+
+        Where memory was written already and not all of it was drawn, the snapshot after it is one inside the step.
+        """
+        pipeline, latents, record = self._pipeline, self._latents, self.step.record
+        first, done, drawn = self.step.latent, 0, []
+        while latents is not None and done < self.count and not stop(first + done):
+            before, own = self._inside(done), latents[done : done + 1]
+            latent, self._gaze = _looking(pipeline, own, self._gaze, record)
+            if seen(first + done):
+                frames, motion = self._timed("render", _render, pipeline, self._state.reference, latent)
+                made = motion if latent is own else pipeline.motion(own)
+                drawn.append(RingEntry(first + done, frames, motion, before, record.behaviour, made))
+                push(drawn[-1])
+            done += 1
+        seconds = self._clock() - self._began
+        beside = self._after is not None
+        if beside:
+            after = self._after if done == self.count else self._inside(done)
+        else:
+            after = self._committed(done)
+            self._lap()
+        return Made(done, after, tuple(drawn), seconds, self._wall, self._core, self._timed.stages, beside)
+
+    def _lap(self) -> None:
+        """The next step may begin."""
+        self._core, self._wall = time.process_time() - self._core, self._clock() - self._began
+
+    def _inside(self, done: int) -> Snapshot:
+        return Snapshot(self._state, self._latents, done, self.step.record.resets, self._gaze)
+
+    def _committed(self, done: int) -> Snapshot:
+        state = self._timed("commit", resume, self._pipeline, self._inside(done)) if done else self._state
+        return Snapshot(state, None, 0, self.step.record.resets, self._gaze)
+
+
 def make(
     pipeline: Pipeline,
     step: Step,
     push: Callable[[RingEntry], None],
     *,
-    stop: Callable[[int], bool] = lambda latent: False,
+    stop: Callable[[int], bool] = never,
     seen: Callable[[int], bool] = lambda latent: True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Made:
@@ -87,33 +192,9 @@ def make(
     stop(latent): is it useless to go on with this latent, since it will be made again? seen(latent): can its frames
     still be shown? Else they are not rendered. Raises EngineError if the pipeline gives wrong shapes.
     """
-    began, core, timed = clock(), time.process_time(), _Stopwatch(clock)
-    resets, first, count = step.record.resets, step.latent, step.record.latents
-    state = timed("commit", resume, pipeline, step.before) if step.before.done else step.before.state
-    gaze = step.before.gaze
-    if resets != step.before.resets:  # a cut: from the reference alone
-        state, gaze = pipeline.start(step.reference, step.record.seed), REST
-    if step.record.refines:
-        state = timed("commit", pipeline.refine, state)
-    if state.latent_index != first:  # after a cut, or after latents that were skipped
-        state = replace(state, latent_index=first)
-    text = step.record.instruction
-    latents = timed("denoise", pipeline.denoise, state, step.pcm, count, text, lambda: stop(first))
-    done = rendered = 0
-    while latents is not None and done < count and not stop(first + done):
-        before = Snapshot(state, latents, done, resets, gaze)
-        own = latents[done : done + 1]
-        latent, gaze = _looking(pipeline, own, gaze, step.record)
-        if seen(first + done):
-            frames, motion = timed("render", _render, pipeline, state.reference, latent)
-            made = motion if latent is own else pipeline.motion(own)
-            push(RingEntry(first + done, frames, motion, before, step.record.behaviour, made))
-            rendered += 1
-        done += 1
-    seconds = clock() - began
-    after = Snapshot(state, latents, done, resets)
-    after = Snapshot(timed("commit", resume, pipeline, after) if done else state, None, 0, resets, gaze)
-    return Made(done, after, rendered, seconds, clock() - began, time.process_time() - core, timed.stages)
+    making = Making(pipeline, step, clock)
+    making.denoise(stop)
+    return making.draw(push, stop, seen)
 
 
 def resume(pipeline: Pipeline, snapshot: Snapshot) -> StreamState:

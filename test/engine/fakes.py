@@ -6,6 +6,7 @@ A picture's bytes are read back with `read_picture`; two equal pictures had equa
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowact_ros.engine.interfaces import Reference, ReferenceError_, StreamState
+from flowact_ros.engine.provenance import Provenance
 from flowact_ros.engine.watch import MotionFigures
 from flowact_ros.timebase import SAMPLES_PER_FRAME, SAMPLES_PER_LATENT
 
@@ -57,7 +59,8 @@ class FakePipeline:
     told: the bits of those floats are the last integers of a latent, and seen in its picture).
     """
 
-    training_motion = None
+    training_motion, waits_ms, draws_beside = None, {}, False
+    provenance = Provenance("fake")
     control_names = ("frame", "loudest", "gaze_x", "gaze_y", "head_yaw", "head_pitch")
 
     def __init__(
@@ -145,6 +148,20 @@ class FakePipeline:
         told = latents.copy()
         told[:, COMMITTED:] = np.ascontiguousarray(motion[:, 2:]).view(np.int32).reshape(len(latents), 16)
         return told
+
+    def render_motion(self, reference: Reference, motion: np.ndarray) -> np.ndarray:
+        """Pictures that know their frame, its loudness and its character, and nothing of memory, sound and text."""
+        latents = np.zeros((len(motion) // 4, COMMITTED + 16), np.int64)
+        latents[:, 0], latents[:, 4] = motion[::4, 0] // 4, reference.appearance
+        latents[:, 5:COMMITTED] = motion[:, 1].reshape(-1, 4)
+        return self.render(reference, self.with_motion(latents, motion))
+
+    def save(self, state: StreamState) -> bytes:
+        return json.dumps([state.latent_index, state.memory]).encode()
+
+    def restore(self, saved: bytes, reference: Reference, seed: int) -> StreamState:
+        latent_index, memory = json.loads(saved)
+        return StreamState(latent_index, seed, memory, reference)
 
 
 def face(value: int = 100) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -154,3 +155,29 @@ class Simulation:
         """All samples that left and are not silence, in order."""
         sound = np.concatenate([f.audio for f in self.frames])
         return sound[sound != 0]
+
+
+class BesideSimulation(Simulation):
+    """On a device that draws by itself: a step's frames come at some time while later ones are denoised."""
+
+    def __init__(self, config: SessionConfig | None = None, costs: dict | None = None, seed: int = 0) -> None:
+        super().__init__(config, costs, seed)
+        self.pipeline.draws_beside, self.pipeline.control_names = True, ("frame", "loudest")
+        self.coming: list[Callable[[], None]] = []  # what the thread of the frames has to do
+        self.stream.lend = self.coming.append
+        self.most = 0  # steps on their way at a time
+        self._chance = random.Random(seed)
+
+    def _work(self) -> float:
+        wait = super()._work()
+        if wait and self.coming:
+            self.coming.pop(0)()
+            return 0.0
+        return wait
+
+    def _spend(self, stage: str, count: int) -> None:
+        if stage == "denoise":
+            self.most = max(self.most, len(self.coming) + 1)
+            if self.coming and self._chance.random() < 0.3:
+                self.coming.pop(0)()
+        super()._spend(stage, count)

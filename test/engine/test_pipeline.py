@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowact_ros.engine import graphs
 from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
+from flowact_ros.engine.runtime import base
 from flowact_ros.models.checkpoint import CheckpointError
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.config import ConfigError
@@ -156,6 +156,7 @@ def test_a_wrong_image_is_refused(pipeline: AvatarPipeline, image: np.ndarray, m
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_openvino_draws_what_torch_draws(picture: np.ndarray) -> None:
     pytest.importorskip(
         "openvino", reason="openvino is not installed; `make setup` installs it where it can be had"
@@ -170,19 +171,38 @@ def test_openvino_draws_what_torch_draws(picture: np.ndarray) -> None:
     assert drawn[0].std() > 5
 
 
+def test_the_denoiser_is_computed_in_what_was_asked_for(picture: np.ndarray) -> None:
+    made = {}
+    for precision in ("float32", "bfloat16", "fp8"):
+        pipeline = build_pipeline("debug", runtime="eager", precision=precision)
+        for parameter in pipeline.denoiser.parameters():
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+        assert pipeline.provenance.denoiser == precision
+        reference = pipeline.load_reference(picture)
+        chunk = pipeline.denoise(pipeline.start(reference, 0), sound(pipeline, 2), 2, "waving")
+        assert chunk is not None and chunk.latents.dtype == torch.float32
+        pipeline.render(reference, chunk)
+        made[precision] = chunk.latents
+    assert not torch.equal(made["bfloat16"], made["float32"]) and not torch.equal(made["fp8"], made["bfloat16"])
+
+
 def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="renderer.safetensors are missing"):
         build_pipeline("avatar_cpu", weights=tmp_path)
     with pytest.raises(ConfigError, match="preset 'nobody'"):
         build_pipeline("nobody")
+    with pytest.raises(CheckpointError, match="preset avatar_14b comes without weights: train them .* random"):
+        build_pipeline("avatar_14b")
     with pytest.raises(ConfigError, match="'spiral'"):
         build_pipeline("debug", overrides={"schedule": {"order": "spiral"}})
+    with pytest.raises(ValueError, match="precision 'fp4' does not exist; use auto, float32"):
+        build_pipeline("debug", precision="fp4")
     with pytest.raises(ValueError, match="runtime 'abacus' does not exist"):
         build_pipeline("debug", runtime="abacus")
-    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(base, "installed", lambda package: False)
     with pytest.raises(ValueError, match="needs the package openvino"):
         build_pipeline("debug", runtime="openvino")
-    assert graphs.compiler("auto") is graphs.eager
+    assert base.choose("auto").name == "eager"
     for device in ("cuda:99", "abacus"):
         with pytest.raises(ValueError, match=f"device '{device}'"):
             build_pipeline("debug", device=device)

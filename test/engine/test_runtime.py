@@ -48,6 +48,27 @@ def test_freed_memory_is_used_again() -> None:
     assert faults("kept") < 2_000 < 20_000 < faults("as it comes")  # 117,000 pages of 4 kB are written
 
 
+KEPT = """
+import sys
+from flowact_ros.engine.runtime import give_memory_back, keep_freed_memory
+from flowact_ros.evaluation.load import resident_mb
+
+assert keep_freed_memory()
+taken = [bytearray(1 << 20) for _ in range(200)]
+last = bytearray(1 << 20)  # what lies behind keeps malloc from giving back what is before
+del taken
+before = resident_mb()
+give_memory_back()
+print(before - resident_mb(), len(last))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings")
+def test_kept_memory_can_be_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True, timeout=120)
+    assert float(done.stdout.split()[0]) > 150  # [MB] of 200
+
+
 def test_a_system_without_such_a_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False

@@ -208,7 +208,7 @@ def test_close_does_not_hang_while_a_step_hangs():
     reader = threading.Thread(target=lambda: ended.extend(session.frames()))
     reader.start()
     waiting = threading.Thread(target=lambda: pytest.raises(EngineError, session.set_reference, face(5)))
-    while session._worker is None:
+    while session._host._thread is None:
         time.sleep(0.001)
     waiting.start()
     session.close()

@@ -1,40 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runtimes for the renderer's static graphs behind one seam: OpenVINO where it is installed, else torch itself."""
+"""OpenVINO, for static graphs on the CPU."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flowact_ros.engine.runtime.base import Runtime
+from flowact_ros.engine.runtime.cache import cache_folder
 from flowact_ros.models import codec
-from flowact_ros.models.codec.live import Compile, Graph, eager
+from flowact_ros.models.codec.live import Graph
+from flowact_ros.models.precision import has_int8
 
-RUNTIMES = ("auto", "openvino", "eager")
 _LOG = logging.getLogger(__name__)
 _CONVERTING = threading.Lock()  # OpenVINO's converter takes one module at a time
 
 
-def compiler(runtime: str) -> Compile:
-    """Of one of `RUNTIMES`. Raises ValueError for "openvino" where it is not installed."""
-    there = importlib.util.find_spec("openvino") is not None
-    if runtime == "openvino" and not there:
-        raise ValueError("runtime 'openvino' needs the package openvino; `pip install openvino`, or use auto")
-    return openvino if there and runtime != "eager" else eager
+class OpenVino(Runtime):
+    """The renderer's graphs in OpenVINO, on the CPU whatever the device is; the denoiser in torch, on the device."""
+
+    name = "openvino"
+
+    @property
+    def version(self) -> str:
+        import openvino as ov
+
+        return "openvino " + "-".join(ov.__version__.split("-")[:2])  # without commit and branch
+
+    @property
+    def rounds(self) -> bool:
+        return has_int8()
+
+    def compile(self, module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
+        return convert(module, example, lambda: self.beside)
 
 
-def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
+def convert(module: nn.Module, example: tuple[Tensor, ...], most: Callable[[], int] = lambda: 1) -> Graph:
     """`module` compiled for inputs of these shapes, as it is written (a flow must not be rounded), for one thread:
-    graphs of the same latent run beside each other.
+    graphs of the same latent run beside each other. most: calls that are computed beside each other; another one waits.
 
     Converting takes seconds, so the graph is kept in the user's cache folder by a hash of weights, sources, versions.
     """
@@ -56,29 +69,36 @@ def openvino(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # else all graphs would share the first core
     }
-    request = core.compile_model(graph, "CPU", options).create_infer_request()
-    outputs = range(len(graph.outputs))
-    lock = threading.Lock()  # a request serves one call at a time; references are checked beside the stream
+    free: SimpleQueue[Any] = SimpleQueue()  # a request serves one call at a time; references are checked beside streams
+    free.put(core.compile_model(graph, "CPU", options).create_infer_request())
+    outputs, source = range(len(graph.outputs)), str(path) if path.exists() else graph
+    made, making = [1], threading.Lock()
+
+    def taken() -> Any:
+        with making:
+            if free.empty() and made[0] < most():
+                made[0] += 1
+                return core.compile_model(source, "CPU", options).create_infer_request()
+        return free.get()
 
     def begin(*inputs: Tensor) -> Callable[[], tuple[np.ndarray, ...]]:
-        lock.acquire()
-        request.start_async([np.ascontiguousarray(x.numpy()) for x in inputs])
+        own = taken()
+        try:
+            own.start_async([np.ascontiguousarray(x.numpy()) for x in inputs])
+        except BaseException:
+            free.put(own)
+            raise
 
         def wait() -> tuple[np.ndarray, ...]:
             try:
-                request.wait()
-                return tuple(request.get_output_tensor(i).data.copy() for i in outputs)
+                own.wait()
+                return tuple(own.get_output_tensor(i).data.copy() for i in outputs)
             finally:
-                lock.release()
+                free.put(own)
 
         return wait
 
     return begin
-
-
-def cache_folder() -> Path:
-    """Where converted graphs are kept: `$XDG_CACHE_HOME/flowact_ros`, by default `~/.cache/flowact_ros`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowact_ros"
 
 
 def _fingerprint(module: nn.Module, example: tuple[Tensor, ...], version: str) -> str:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("openvino", reason="openvino has no wheel for this machine; make setup installs it where it has")
 
-from flowact_ros.engine import graphs  # noqa: E402
+from flowact_ros.engine.runtime.base import choose  # noqa: E402
+from flowact_ros.engine.runtime.openvino import convert  # noqa: E402
 
 
 class Twice(nn.Module):
@@ -32,22 +33,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_graph_computes_what_its_module_does() -> None:
-    begin = graphs.openvino(Twice(), (torch.ones(3),))
+    runtime = choose("openvino")
+    assert runtime.version.startswith("openvino 20")
+    begin = runtime.compile(Twice(), (torch.ones(3),))
     twice, more = begin(torch.tensor([0.0, 1.0, 1.0001]))()
     np.testing.assert_array_equal(twice, np.float32([0.0, 2.0, 2.0002]))  # bfloat16 would round the last one
     np.testing.assert_allclose(more, [1.0, 2.0, 2.0001], rtol=1e-6)
 
 
 def test_a_converted_graph_is_kept_until_its_weights_change(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs.openvino(Twice(), (torch.ones(3),))
+    convert(Twice(), (torch.ones(3),))
     assert len(list(cache.glob("twice-*.xml"))) == len(list(cache.glob("twice-*.bin"))) == 1
     other = Twice()
     with torch.no_grad():
         other.factor += 1.0
-    assert graphs.openvino(other, (torch.ones(3),))(torch.ones(3))()[0].tolist() == [3.0] * 3
+    assert convert(other, (torch.ones(3),))(torch.ones(3))()[0].tolist() == [3.0] * 3
     assert len(list(cache.glob("twice-*.xml"))) == 2
     monkeypatch.setattr(torch.jit, "trace", lambda *a, **k: pytest.fail("converted again"))
-    assert graphs.openvino(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
+    assert convert(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(
@@ -55,12 +58,12 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert graphs.openvino(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
+    assert convert(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
     assert "each start converts it anew" in caplog.text
 
 
 def test_a_new_reference_may_be_drawn_beside_the_stream() -> None:
-    begin, wrong = graphs.openvino(Twice(), (torch.ones(3),)), []
+    begin, wrong = convert(Twice(), (torch.ones(3),)), []
 
     def draw(value: float) -> None:
         try:
@@ -76,3 +79,14 @@ def test_a_new_reference_may_be_drawn_beside_the_stream() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_streams_that_share_it_have_their_graphs_computed_beside_each_other() -> None:
+    runtime = choose("openvino")
+    begin = runtime.compile(Twice(), (torch.ones(3),))
+    with pytest.raises((RuntimeError, ValueError)):
+        begin(torch.ones(4))  # what cannot begin keeps nobody waiting
+    assert begin(torch.ones(3))()[0].tolist() == [2.0] * 3
+    runtime.beside = 2
+    first, second = begin(torch.full((3,), 1.0)), begin(torch.full((3,), 2.0))  # the second one does not wait
+    assert second()[0].tolist() == [4.0] * 3 and first()[0].tolist() == [2.0] * 3
