@@ -84,6 +84,13 @@ def available(voice: Voice) -> Voice:
     return voice
 
 
+def missing_voices(split: str) -> list[str]:
+    """Voices of a split that hibari stands in for, since their synthesizers are not installed here."""
+    table = HELDOUT_VOICES if check_split(split) == "heldout" else TRAIN_VOICES
+    names = dict.fromkeys(backend for backend, _, _ in table)
+    return [name for name in names if available(Voice(name)).backend != name]
+
+
 def speak(text: str, voice: Voice) -> Speech:
     """Synthesise ``text`` in a voice; times of phonemes and words are those of the returned sound."""
     rate = float(np.clip(voice.rate / voice.tract, 0.5, 2.0))

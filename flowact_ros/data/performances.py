@@ -122,6 +122,8 @@ def read_performances(*folders: Path) -> Performances:
     vectors: dict[str, np.ndarray] = {}
     for path in paths:
         with np.load(path) as file:
+            if "controls" not in file:
+                raise ValueError(f"{path} holds latents, which a spatial preset learns; make `flowact data motion`")
             words = [str(w) for w in file["texts"]]
             vectors |= dict(zip(words, file["vectors"]))
             order = {w: i for i, w in enumerate(vectors)}

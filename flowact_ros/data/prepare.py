@@ -5,7 +5,11 @@
     flowact data clips --count 100 --seconds 10 --out runs/data/clips   # talking clips with sound, for the denoiser
     flowact data motion --count 3000 --seconds 12 --out runs/data/motion   # movement and sound alone, for the denoiser
     flowact data motion --audio-encoder whisper --out runs/data/motion_whisper   # the same, heard by Whisper
+    flowact data latents --vae runs/spatial --count 2000 --seconds 12 --out runs/data/latents   # for a spatial preset
+    flowact data latents --preset avatar_1b --vae FOLDER --audio-encoder whisper --audio-path large.safetensors \\
+        --text-encoder t5 --text-path FOLDER --out runs/data/latents_1b
     flowact data characters --out flowact_ros/weights/characters    # reference pictures of the named characters
+    flowact data prepare talks/*.mp4 --out runs/data/mine           # your own footage; it has options of its own
 
 All are deterministic for `--seed` and go on where they stopped: what is there is not made again.
 """
@@ -15,10 +19,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from flowact_ros.data.augment import missing_voices
 from flowact_ros.data.characters import (
     NAMED,
     Identity,
@@ -33,10 +39,13 @@ from flowact_ros.data.splits import SPLITS
 from flowact_ros.data.store import BOX_NAMES, write_clip
 from flowact_ros.dialogue.speech import SynthesizerError
 from flowact_ros.models.checkpoint import CheckpointError
-from flowact_ros.models.config import SchedulerConfig
+from flowact_ros.models.config import ModelConfig, SchedulerConfig, preset, video_of
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.vocabulary import AUDIO_ENCODERS, EMBEDDED, WHISPER
 from flowact_ros.weights_store import WeightsError, find_audio_weights
+
+if TYPE_CHECKING:  # what makes performances needs a speech synthesiser
+    from flowact_ros.data.performances import Embed, Encode
 
 SNIPPET_FRAMES = 8
 SNIPPET_SEED = 1_000_000  # training snippets show characters from here on
@@ -98,19 +107,47 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path, *,
 def make_motion(
     first: int, count: int, split: str, seconds: float, out: Path, heard_by: str = EMBEDDED
 ) -> int:
-    """Write performances without pictures (`data.performances`); `out` is a folder that exists.
+    """Write performances without pictures (`data.performances`); `out` is a folder that exists."""
+    from flowact_ros.data.performances import check_encoder, write_performances
+
+    check_encoder(out, heard_by)
+    encode, embed = encoders(heard_by)
+    write_performances(out, first, count, split, seconds, encode, lambda text: embed(text)[0], heard_by)
+    return 0
+
+
+@torch.no_grad()
+def make_latents(args: argparse.Namespace) -> int:
+    """Write clips as latents of a VAE (`data.latents`); `--out` is a folder that exists."""
+    from flowact_ros.data.latents import Writer
+
+    config = preset(args.preset)
+    given = (args.audio_encoder, args.audio_path, args.text_encoder, args.text_path, config)
+    writer = Writer(args.out, args.vae, video_of(config), lambda: encoders(*given), args.audio_encoder)
+    writer.write(args.seed, args.count, args.split, args.seconds)
+    return 0
+
+
+def encoders(
+    heard_by: str, audio_path: Path | None = None, read_by: str = EMBEDDED, text_path: Path | None = None,
+    config: ModelConfig | None = None,
+) -> tuple[Encode, Embed]:  # fmt: skip
+    """What hears the sound of clips and what reads their texts (`[tokens, D]` each), of the sizes of `config`.
 
     Whisper's features depend on where its window ends: it hears in steps of whole chunks, as a stream in full swing.
+    Raises ConfigError for encoders of other sizes.
     """
-    from flowact_ros.data.performances import check_encoder, write_performances
     from flowact_ros.engine.audio_window import AudioWindow
     from flowact_ros.models.audio_encoder import load_audio_encoder
+    from flowact_ros.models.ports import check_ports
     from flowact_ros.models.precision import best_dtype
     from flowact_ros.models.text_encoder import load_text_encoder
 
-    check_encoder(out, heard_by)
-    window = AudioWindow(load_audio_encoder(heard_by, find_audio_weights(heard_by)))
-    encoder = load_text_encoder()
+    hearing = load_audio_encoder(heard_by, find_audio_weights(heard_by, audio_path))
+    encoder = load_text_encoder(read_by, text_path, tokens=config.dit.text_tokens if config else 1)
+    if config is not None:
+        check_ports(config, hearing, encoder, heard_by, read_by)
+    window = AudioWindow(hearing)
     whisper = heard_by == WHISPER
     step = FRAMES_PER_LATENT * SchedulerConfig().chunk_latents if whisper else None
 
@@ -120,10 +157,9 @@ def make_motion(
             return window.whole_features(np.asarray(pcm, np.float32), step).float().numpy()
 
     def embed(text: str) -> np.ndarray:
-        return encoder.encode([text])[0, 0].numpy()
+        return encoder.encode([text])[0].float().numpy()
 
-    write_performances(out, first, count, split, seconds, encode, embed, heard_by)
-    return 0
+    return encode, embed
 
 
 def draw_characters(out: Path, size: int) -> int:
@@ -138,6 +174,11 @@ def draw_characters(out: Path, size: int) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed on the way, 2 what cannot be made as asked for or not here, each with one line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["prepare"]:
+        from flowact_ros.data.footage import main as prepare
+
+        return prepare(argv[1:])
     args = _parser().parse_args(argv)
     try:
         _check(args)
@@ -158,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowact data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("snippets", "clips", "motion", "characters"))
+    parser.add_argument("kind", choices=("snippets", "clips", "motion", "latents", "characters"))
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one sub-folder a clip")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
@@ -170,8 +211,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--audio-encoder", choices=AUDIO_ENCODERS, default=EMBEDDED,
-        help="who hears the sound of `motion`; whisper needs the weights of `flowact weights get whisper-tiny.en`",
+        help="who hears `motion` and `latents`; whisper needs the weights of `flowact weights get whisper-tiny.en`",
     )  # fmt: skip
+    parser.add_argument(
+        "--vae", type=Path, metavar="FOLDER", help="of `latents`: where `flowact train export-vae` wrote the VAE"
+    )
+    parser.add_argument(
+        "--preset", default="avatar_spatial_debug",
+        help="of `latents`: whose picture size and VAE (default: avatar_spatial_debug)",
+    )  # fmt: skip
+    parser.add_argument("--audio-path", type=Path, metavar="FILE", help="of `latents`: weights of that encoder")
+    parser.add_argument(
+        "--text-encoder", choices=("embedded", "minilm", "t5"), default=EMBEDDED,
+        help="of `latents`: who reads the texts",
+    )  # fmt: skip
+    parser.add_argument("--text-path", type=Path, metavar="FOLDER", help="of `latents`: where that encoder lies")
     parser.add_argument("--threads", type=int, default=1)
     return parser
 
@@ -189,6 +243,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 0.4 .. {LONGEST:g}")
     if not 1 <= args.threads <= 64:
         raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
+    if args.kind == "latents" and args.vae is None:
+        raise ValueError("latents need --vae, the folder where `flowact train export-vae` wrote the VAE")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -199,8 +255,13 @@ def _make(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     if args.kind == "characters":
         return draw_characters(args.out, args.size)
+    if args.kind != "snippets" and (missing := missing_voices(args.split)):
+        others = ", ".join(missing)
+        print(f"hibari speaks for {others}: apt-get install flite espeak-ng for other voices", flush=True)
     if args.kind == "motion":
         return make_motion(args.seed, args.count, args.split, args.seconds, args.out, args.audio_encoder)
+    if args.kind == "latents":
+        return make_latents(args)
     for number in range(args.seed, args.seed + args.count):
         path = args.out / f"{number:07d}"
         if (path / "clip.json").exists():

@@ -25,12 +25,12 @@ CHARACTER_SEEDS = {
 # Voices: (backend, factors of the vocal tract). 1.1 = a tract 10 % shorter: higher pitch and formants.
 # flite's awb and hibari between 0.89 and 0.95 speak in the evaluation only.
 TRAIN_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (  # backend, factor range, share
-    ("hibari", (0.96, 1.18), 0.50),
+    ("hibari", (0.96, 1.18), 0.40),
     ("hibari", (0.76, 0.88), 0.20),
-    ("flite:slt", (0.85, 1.15), 0.11),
-    ("flite:rms", (0.90, 1.15), 0.11),
-    ("flite:kal16", (0.90, 1.15), 0.05),
-    ("espeak", (0.90, 1.10), 0.03),
+    ("flite:slt", (0.85, 1.15), 0.14),
+    ("flite:rms", (0.90, 1.15), 0.14),
+    ("flite:kal16", (0.90, 1.15), 0.07),
+    ("espeak", (0.90, 1.10), 0.05),
 )
 HELDOUT_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (
     ("hibari", (0.89, 0.95), 0.6),

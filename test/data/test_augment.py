@@ -14,6 +14,7 @@ from flowact_ros.data.augment import (
     available,
     draw_channel,
     draw_voice,
+    missing_voices,
     speak,
     stretch,
 )
@@ -63,6 +64,8 @@ def test_what_is_not_installed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
     only_fake(monkeypatch)
     assert available(Voice("flite:rms", 1.1, 0.9, 0.95)) == Voice("hibari", 1.1, 0.9, 0.95)
     assert available(Voice()) == Voice()
+    assert missing_voices("heldout") == ["flite:awb"]
+    assert missing_voices("train") == ["flite:slt", "flite:rms", "flite:kal16", "espeak"]
 
 
 def test_drawing_is_deterministic_and_within_the_split() -> None:
