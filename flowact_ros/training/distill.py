@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from flowact_ros.data.performances import describe, read_performances
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.training.distill_options import BETAS, GUIDANCE
 from flowact_ros.training.free_running import evaluate, frozen
 from flowact_ros.training.lineage import commit_id, denoiser_weights, run_state
+from flowact_ros.training.sequences import description, sequences
 from flowact_ros.training.stages.distillation import Distillation
 from flowact_ros.training.stages.few_steps import StepDistillation
 from flowact_ros.training.stages.guidance import GuidanceDistillation
@@ -36,7 +36,7 @@ def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, An
     torch.manual_seed(args.seed)
     if args.evaluate:
         module = frozen(config, run_state(args.run)["ema"])
-        heldout, scales = read_performances(args.heldout), args.guidance or (1.0,)
+        heldout, scales = sequences(config, [args.heldout]), args.guidance or (1.0,)
         print(evaluate(module, heldout, args.clips, args.evaluate, scales))
         return 0
     if args.teacher is None:
@@ -46,7 +46,7 @@ def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, An
     guidance = _guidance(args, [stage["name"] for stage in taught])
     method = _method(args, config, guidance, teacher=teacher, student=student)
     about = {
-        "data": [describe(folder) for folder in args.data], "batch": args.batch, "commit": commit_id(),
+        "data": description(config, args.data), **method.data.facts, "batch": args.batch, "commit": commit_id(),
         "teacher": Path(args.teacher).name, "guidance": list(guidance), "evaluations": method.steps,
     }  # fmt: skip
     trainer_config = TrainerConfig(

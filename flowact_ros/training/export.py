@@ -17,10 +17,12 @@ from flowact_ros.models.checkpoint import save_weights, weights_dir
 from flowact_ros.models.codec.motion import normalise
 from flowact_ros.models.codec.quantise import Ranges, measure_ranges
 from flowact_ros.models.codec.renderer import Renderer
-from flowact_ros.models.config import ModelConfig
+from flowact_ros.models.codec.video_vae import VideoVAE
+from flowact_ros.models.config import ModelConfig, video_of
 from flowact_ros.models.dit import KIND, DiT
-from flowact_ros.training.lineage import FIRST, commit_id, run_stages, run_state
+from flowact_ros.training.lineage import FIRST, FOOTAGE, commit_id, run_stages, run_state
 from flowact_ros.training.stages.renderer import take_painters
+from flowact_ros.training.stages.vae import normalised
 
 CALIBRATION = 4  # frames of each named character that the activations' limits are measured on
 
@@ -57,7 +59,9 @@ def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> 
     command = f"flowact train motion --data DATA --heldout HELDOUT --run RUN --preset {config.name}"
     card, ema = run_card(run, command, FIRST)
     names = [stage["name"] for stage in card["stages"]]
-    if names[-1] != FIRST:
+    if names[-1] == FOOTAGE:
+        card["command"] = "flowact train adapt --init INIT --codec CODEC --data FOOTAGE --run RUN"
+    elif names[-1] != FIRST:
         card["command"] = f"flowact train distill --phase {names[-1]} --data DATA --heldout HELDOUT --run RUN"
         card["evaluations"] = card["slices"][-1]["evaluations"]  # a chunk, of the student
     module = DiT(config)
@@ -87,6 +91,20 @@ def export_renderer(
     card["activations"] = activations(module)
     path = (out or weights_dir() / config.name) / "renderer.safetensors"
     save_weights(path, module, kind="renderer", config=config.renderer, card=card, dtype=torch.float16)
+    return path
+
+
+def export_vae(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
+    """Write `vae.safetensors` of `config` from `run`, its latents' mean and deviation measured; returns its path.
+
+    Raises ConfigError for a preset without one.
+    """
+    video = video_of(config)
+    card, ema = run_card(run, f"flowact train vae --run RUN --preset {config.name}", "vae")
+    vae = VideoVAE(video.vae)
+    vae.load_state_dict(ema)
+    path = (out or weights_dir() / config.name) / "vae.safetensors"
+    save_weights(path, normalised(vae, video), kind="vae", config=video, card=card, dtype=torch.float16)
     return path
 
 

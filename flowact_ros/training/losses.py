@@ -29,6 +29,11 @@ def motion_cost(off: Tensor, sigma: Tensor, weight: Tensor, change_weight: Tenso
     return (costs * weight * velocity_weight(sigma)[..., None, None]).sum()
 
 
+def latent_cost(off: Tensor, sigma: Tensor) -> Tensor:
+    """The same of latents of pictures, whose channels all count alike and change by whole latents."""
+    return (off.square() * velocity_weight(sigma)[..., None, None]).sum()
+
+
 def guided(conditional: Tensor, unconditional: Tensor, scale: Tensor) -> Tensor:
     """Classifier-free guidance: u + scale (c - u), with scale `[B]`; 1 is the conditional prediction, 0 the other.
 

@@ -4,6 +4,8 @@
 flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
 flowact train distill --phase steps --teacher runs/motion --data … --heldout … --run runs/steps
 flowact train export-motion --run runs/motion
+flowact train codec --init avatar_cpu --data runs/data/mine --run runs/codec --minutes 10
+flowact train adapt --init avatar_cpu --codec runs/codec --data runs/data/mine --run runs/adapt --minutes 10
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from typing import Any
 import torch
 
 from flowact_ros.models.checkpoint import load_weights, weights_dir
-from flowact_ros.models.config import ModelConfig, preset
+from flowact_ros.models.config import ModelConfig, preset, video_of
 from flowact_ros.models.precision import best_dtype, check_device
 from flowact_ros.models.settings import settings_of
+from flowact_ros.training import encoders, footage
 from flowact_ros.training.config_file import with_file
 from flowact_ros.training.distill_options import RANGES as DISTILL_RANGES
 from flowact_ros.training.distill_options import RATES, add_options
@@ -37,6 +40,7 @@ RANGES = {  # option -> what it must lie in
     "batch": (1, 4096),
     "accumulate": (1, 4096),
     "clips": (1, 4096),
+    "alone": (0, 10_000_000),
     "threads": (1, 64),
     "seed": (0, 2**31 - 1),
     "self_forcing": (0.0, 1.0),
@@ -55,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     stages = top.add_subparsers(dest="stage", required=True)
 
-    motion = stages.add_parser("motion", help="the denoiser, on performances without pictures")
+    motion = stages.add_parser("motion", help="the denoiser, on motion, or on latents of pictures")
     _material(motion)
     for name, kind, default, what in (
         ("", float, 0.0, "share of the rows whose memory the model made itself (self-forcing variant)"),
@@ -68,12 +72,14 @@ def parser() -> argparse.ArgumentParser:
             f"--self-forcing{name}", type=kind, default=default, help=f"{what} (default: {default})"
         )
     _training(motion, lr=1e-3, batch=32, steps=20_000, optimizer="muon")
+    _checkpointing(motion)
     _from_shipped(motion)
 
     distill = stages.add_parser("distill", help="the denoiser, taught to need few evaluations by itself")
     _material(distill)
     add_options(distill)
     _training(distill, lr=None, batch=16, steps=3000, optimizer="adamw")
+    _checkpointing(distill)
 
     renderer = stages.add_parser(
         "renderer", help="the codec, on characters that are drawn as they are needed"
@@ -88,7 +94,14 @@ def parser() -> argparse.ArgumentParser:
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
     _from_shipped(renderer)
 
-    for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec")):
+    footage.add_stages(stages, _network, _training)
+    encoders.add_stages(stages)
+
+    vae = stages.add_parser("vae", help="the spatial presets' codec, on characters that are drawn as they are needed")
+    _training(vae, lr=1.5e-3, batch=4, steps=12_000, optimizer="muon")
+    vae.set_defaults(preset="avatar_spatial_debug")
+
+    for name, what in (("export-motion", "denoiser"), ("export-renderer", "codec"), ("export-vae", "spatial codec")):
         export = stages.add_parser(
             name, help=f"the EMA weights of a run of the {what}, and their card, into the package"
         )
@@ -97,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
         export.add_argument(
             "--out", type=Path, help="folder that receives the weights (default: the package's)"
         )
+        if name == "export-vae":
+            export.set_defaults(preset="avatar_spatial_debug")
         if name == "export-renderer":
             export.add_argument(
                 "--painters", type=Path, metavar="RUN", help="the run that trained mouth and eyes, if it was another"
@@ -107,11 +122,12 @@ def parser() -> argparse.ArgumentParser:
 def _material(stage: argparse.ArgumentParser) -> None:
     """Options of the denoiser's stages."""
     stage.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="folders made by `flowact data motion`"
-    )
+        "--data", type=Path, nargs="+", required=True,
+        help="folders made by `flowact data motion`, for a spatial preset by `flowact data latents`",
+    )  # fmt: skip
     stage.add_argument("--heldout", type=Path, required=True, help="the same of the heldout split")
     stage.add_argument(
-        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running motion"
+        "--evaluate", type=int, nargs="+", metavar="N", help="only print the table of free-running streams"
     )
     stage.add_argument("--clips", type=int, default=64, help="held-out clips of that table")
 
@@ -127,6 +143,14 @@ def _from_shipped(stage: argparse.ArgumentParser) -> None:
     stage.add_argument(
         "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
     )
+
+
+def _checkpointing(stage: argparse.ArgumentParser) -> None:
+    """Of stages whose network is a stack of blocks."""
+    stage.add_argument(
+        "--checkpoint-activations", action="store_true",
+        help="compute what is inside a block again on the way back: a third more arithmetic, a fraction of the memory",
+    )  # fmt: skip
 
 
 def _training(
@@ -199,6 +223,7 @@ def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
     bf16 = not args.no_bf16 and best_dtype(args.device) == torch.bfloat16
     names = ("run", "steps", "cooldown", "warmup", "optimizer", "minutes", "seed", "accumulate")
     rest = {"learning_rate": args.lr, "bf16": bf16, "device": args.world.device}
+    rest["checkpoint_activations"] = getattr(args, "checkpoint_activations", False)
     return {**{name: getattr(args, name) for name in names}, **rest}
 
 
@@ -211,8 +236,8 @@ def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contrac
 
 
 def _motion(args: argparse.Namespace) -> int:
-    from flowact_ros.data.performances import describe
     from flowact_ros.training.free_running import evaluate, frozen
+    from flowact_ros.training.sequences import description
     from flowact_ros.training.stages.adaptation import Adaptation
     from flowact_ros.training.stages.self_forcing import SelfForcing
 
@@ -228,7 +253,9 @@ def _motion(args: argparse.Namespace) -> int:
     method = Adaptation(
         model(args), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
     )
-    about = {"data": [describe(folder) for folder in args.data], "batch": args.batch, "commit": commit_id()}
+    about = {
+        "data": description(method.config, args.data), **method.data.facts, "batch": args.batch, "commit": commit_id()
+    }  # fmt: skip
     if self_forcing.share:
         about["self_forcing"] = asdict(self_forcing)
     config = TrainerConfig(
@@ -286,12 +313,44 @@ def _export_renderer(args: argparse.Namespace) -> int:
     return 0
 
 
+def _vae(args: argparse.Namespace) -> int:
+    from flowact_ros.models.codec.video_vae import VideoVAE
+    from flowact_ros.training.stages.vae import VAEStage
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    video = video_of(model(args))
+    stage = VAEStage(VideoVAE(video.vae), video, clips=args.batch)
+    config = TrainerConfig(
+        **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.998, log_every=20, sheet_every=400, save_every=100,
+        about={"clips": args.batch, "data_seed": args.seed, "commit": commit_id()}, stage="vae",
+    )  # fmt: skip
+    Trainer(stage, config, args.world).run()
+    return 0
+
+
+def _export_vae(args: argparse.Namespace) -> int:
+    from flowact_ros.training.export import export_vae
+
+    print(export_vae(model(args), args.run, args.out))
+    return 0
+
+
+def _footage(args: argparse.Namespace) -> int:
+    options = _trainer_options(args) if "lr" in args else {}
+    return footage.STAGES[args.stage](args, model(args), options)
+
+
 STAGES = {
+    **dict.fromkeys(footage.STAGES, _footage),
+    **dict.fromkeys(encoders.STAGES, encoders.run),
     "motion": _motion,
     "distill": _distill,
     "export-motion": _export_motion,
     "renderer": _renderer,
     "export-renderer": _export_renderer,
+    "vae": _vae,
+    "export-vae": _export_vae,
 }
 
 

@@ -67,3 +67,12 @@ class Judged(Protocol):
     def judge(self, figures: dict[str, float], iteration: int) -> float:
         """Less is better; infinity: nothing is to be chosen yet."""
         ...
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A method whose parameters do not all learn at the same rate."""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Groups of the module's parameters as optimisers take them; `rate`: share of the learning rate."""
+        ...

@@ -11,6 +11,7 @@ convolutions are matrices [out, in * k * k] here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,25 +45,25 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[Tensor],
+        parameters: Iterable[Tensor | dict[str, Any]],
         lr: float,
         *,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.01,
     ) -> None:
-        every = [p for p in parameters if p.requires_grad]
-        matrices = [p for p in every if p.ndim >= 2 and min(p.shape[0], p.numel() // p.shape[0]) >= SMALLEST_SIDE]
-        known = {id(p) for p in matrices}
-        rest = [p for p in every if id(p) not in known]
-        shared = {"lr": lr, "momentum": momentum, "betas": betas}
-        super().__init__(
-            [
-                {"params": matrices, "weight_decay": weight_decay, "matrix": True},
-                {"params": rest, "weight_decay": 0.0, "matrix": False},
-            ],
-            shared,
-        )
+        """parameters: tensors, or groups of them as other optimisers take them, each of which is split in two"""
+        given = list(parameters)
+        alike = [group for group in given if isinstance(group, dict)] or [{"params": given}]
+        groups = []
+        for group in alike:
+            every = [p for p in group["params"] if p.requires_grad]
+            matrices = [p for p in every if p.ndim >= 2 and min(p.shape[0], p.numel() // p.shape[0]) >= SMALLEST_SIDE]
+            known = {id(p) for p in matrices}
+            rest = [p for p in every if id(p) not in known]
+            groups.append({**group, "params": matrices, "weight_decay": weight_decay, "matrix": True})
+            groups.append({**group, "params": rest, "weight_decay": 0.0, "matrix": False})
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import pickle
 import shutil
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,17 @@ def _optimizers(networks: Networks) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
     return {name: get_optimizer_state_dict(module, o) for name, (module, o) in networks.items() if o}
+
+
+def plain(batch: Any) -> Any:
+    """A batch as dicts, lists and tensors, which a file of weights may hold."""
+    if isinstance(batch, Tensor):
+        return batch.detach().cpu()
+    if is_dataclass(batch):
+        return {field.name: plain(getattr(batch, field.name)) for field in fields(batch)}
+    if isinstance(batch, dict):
+        return {key: plain(value) for key, value in batch.items()}
+    return [plain(value) for value in batch] if isinstance(batch, (tuple, list)) else batch
 
 
 def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowact_ros.training.method import Judged, Method, Refreshing, Roles
+from flowact_ros.training.checkpointing import checkpoint_blocks
+from flowact_ros.training.method import Grouped, Judged, Method, Refreshing, Roles
 from flowact_ros.training.muon import Muon
 from flowact_ros.training.state_files import (
     OWN,
@@ -27,6 +28,7 @@ from flowact_ros.training.state_files import (
     append_row,
     copied,
     load,
+    plain,
     read_state,
     save,
     write_file,
@@ -64,6 +66,7 @@ class TrainerConfig:
     stage: str = ""  # its name in the card; earlier: the stages of the weights that a new run begins with
     earlier: list[dict[str, Any]] = field(default_factory=list)
     accumulate: int = 1  # batches a step
+    checkpoint_activations: bool = False  # compute them again on the way back; see `checkpointing`
     device: str = "cpu"  # where the module and its batches go; batches are drawn on the CPU
 
 
@@ -76,6 +79,9 @@ class Trainer:
             raise ValueError(f"--optimizer is {config.optimizer}; several processes train with adamw")
         self.roles = method.roles if isinstance(method, Roles) else {}
         self.rates = method.rates if isinstance(method, Roles) else {}
+        if config.checkpoint_activations:
+            for network in (method.module, *(self.roles[name] for name in self.rates)):  # those that are trained
+                checkpoint_blocks(network)
         for network in (method.module, *self.roles.values()):
             world.shard(network.to(config.device))
         self.optimizer = self._optimizer(method.module)
@@ -97,9 +103,11 @@ class Trainer:
         return {OWN: (self.method.module, self.optimizer), **others}
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        config = self.config
+        config, method = self.config, self.method
+        grouped = isinstance(method, Grouped) and module is method.module
+        parameters = method.groups() if grouped else module.parameters()
         return OPTIMIZERS[config.optimizer](
-            module.parameters(), config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            parameters, config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
 
     @property
@@ -207,7 +215,7 @@ class Trainer:
         module = method.module if turn is None else self.roles[turn]
         optimizer = self.optimizer if turn is None else self.optimizers[turn]
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate() * (1.0 if turn is None else self.rates[turn])
+            group["lr"] = self.learning_rate() * (1.0 if turn is None else self.rates[turn]) * group.get("rate", 1.0)
         if isinstance(method, Refreshing) and method.due(self.iteration):
             with precision:
                 method.refresh(whole(self.ema), self.iteration, torch.Generator().manual_seed(seed))
@@ -217,7 +225,7 @@ class Trainer:
             batch = moved(method.batch(generator, self.iteration), device)
             with precision:
                 losses = method.step(batch, self.iteration)
-            self._check(losses["loss"])
+            self._check(losses["loss"], batch)
             (losses["loss"] / config.accumulate).backward()
             for name, value in losses.items():
                 logged.setdefault(name, []).append(float(value.detach()))
@@ -234,12 +242,13 @@ class Trainer:
         means = {f"{role}{name}": sum(values) / len(values) for name, values in logged.items()}
         return {**means, f"{role}grad_norm": norm}
 
-    def _check(self, loss: Tensor) -> None:
-        """Raises RuntimeError for a loss that is no number; what is saved meets the same batch when it is resumed."""
+    def _check(self, loss: Tensor, batch: Any) -> None:
+        """Raises RuntimeError for a loss that is no number, and keeps the batch beside the state before it."""
         if torch.isfinite(loss):
             return
         if self.world.size == 1:
             self.save()
+            write_file(self.config.run / f"batch-{self.iteration}.pt", plain(batch))
         found = float(loss.detach())
         raise RuntimeError(f"the loss of step {self.iteration} is {found}; {self.config.run} goes on before it")
 

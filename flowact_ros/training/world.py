@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from flowact_ros.training.checkpointing import blocks
+
 if TYPE_CHECKING:  # importing it takes half a second, which one process need not spend
     from torch.distributed.tensor import DTensor
 
@@ -57,9 +59,8 @@ class World:
         from torch.distributed.fsdp import fully_shard
 
         mesh = dist.init_device_mesh(self.device.partition(":")[0], (self.size,))
-        for child in module.children():
-            for block in child if isinstance(child, nn.ModuleList) else ():
-                fully_shard(block, mesh=mesh)
+        for block in blocks(module):
+            fully_shard(block, mesh=mesh)
         fully_shard(module, mesh=mesh)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:

@@ -119,7 +119,7 @@ def test_batches_hold_both_orders_and_starts(tmp_path: Path) -> None:
 def test_a_start_continues_its_picture(tmp_path: Path) -> None:
     method = stage(performances(tmp_path / "data"))
     batch = batch_of(method, lambda b: b.history == 0)
-    every = normalise(torch.from_numpy(method.data.controls.astype(np.float32)))
+    every = normalise(torch.from_numpy(method.data.data.controls.astype(np.float32)))
     for row in range(len(batch.motion)):
         match = (every[:, 1:] == batch.motion[row, 0, 0]).all(-1).nonzero()[0]
         assert torch.equal(every[match[0], match[1]], batch.reference[row, 0])  # the frame before the first
@@ -210,9 +210,9 @@ def test_bad_material_gives_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_slow_controls_are_held_to_their_own_pace(tmp_path: Path) -> None:
     method = stage(performances(tmp_path / "data"))
     jaw, gaze = control_index("jaw"), control_index("gaze_x")
-    assert float(method.pace[jaw]) == pytest.approx(1.4, abs=0.1)  # white noise of deviation 1
-    assert float(method.pace[gaze]) == pytest.approx(0.14, abs=0.01)
-    assert method.change_weight[gaze] > 50 * method.change_weight[jaw]
+    assert float(method.data.pace[jaw]) == pytest.approx(1.4, abs=0.1)  # white noise of deviation 1
+    assert float(method.data.pace[gaze]) == pytest.approx(0.14, abs=0.01)
+    assert method.data.change_weight[gaze] > 50 * method.data.change_weight[jaw]
     batch = method.batch(torch.Generator().manual_seed(3), 0)
     noise = batch.disturbance.std((0, 1, 2))
     assert noise[gaze] < 0.6 * noise[jaw]

@@ -14,7 +14,7 @@ from flowact_ros.training.config_file import with_file
 from flowact_ros.training.main import main as train
 from flowact_ros.training.main import model, parser
 
-SHIPPED = Path(__file__).parents[2] / "config" / "train" / "avatar_1b.yaml"
+SHIPPED = Path(__file__).parents[2] / "config" / "train"
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
@@ -40,12 +40,15 @@ def test_settings_are_pairs_and_back() -> None:
         settings_of(["a=1", "a.b=2"])
 
 
-def test_the_file_of_the_large_network_holds() -> None:
-    argv = ["motion", "--config", str(SHIPPED), "--data", "a", "--heldout", "b", "--run", "c"]
-    config = model(parser().parse_args(with_file(argv)))
+@pytest.mark.parametrize("name", ["avatar_1b", "motion_1b"])
+def test_the_files_of_large_networks_hold(name: str) -> None:
+    argv = ["motion", "--config", str(SHIPPED / f"{name}.yaml"), "--data", "a", "--heldout", "b", "--run", "c"]
+    args = parser().parse_args(with_file(argv))
+    config = model(args)
     d = config.dit
     blocks = (36 * d.double_blocks + 15 * d.single_blocks) * d.width**2
-    assert config.name == "avatar_1b" and 0.9e9 < blocks < 1.1e9
+    assert config.name == name and 0.9e9 < blocks < 1.1e9
+    assert (config.video is not None) == args.checkpoint_activations == (name == "avatar_1b")
 
 
 def test_a_changed_network_is_trained_and_needs_a_place(

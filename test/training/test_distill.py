@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from flowact_ros.data.splits import HELDOUT_TEXTS, normalized
 from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY
 from flowact_ros.models.audio_encoder import AudioEncoderConfig
+from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, TextEncoderConfig
 from flowact_ros.models.whisper_encoder import WhisperConfig, WhisperEncoder
+from flowact_ros.training import main as training
 from flowact_ros.training.methods import distill_audio, distill_text, instruction_texts
 from flowact_ros.training.methods.distill_corpus import (
     GROUPS,
@@ -28,7 +31,7 @@ from flowact_ros.training.methods.distill_corpus import (
     visemes,
 )
 
-SMALL = AudioEncoderConfig(stem_widths=(8, 8), width=16, blocks=1, features=16)
+SMALL = AudioEncoderConfig(stem_widths=(8, 8), width=16, dilations=(1,), features=16)
 
 
 def artificial(frames: int = 240, seed: int = 0) -> Corpus:
@@ -123,7 +126,7 @@ def test_material_is_the_live_window_of_its_frames() -> None:
     first = int(target[0, 0, 0])
     frame = pcm[0, SMALL.context : SMALL.context + 640].numpy()
     assert np.array_equal(frame, corpus.clean[first * 640 : (first + 1) * 640].astype(np.float32))
-    assert viseme[0].tolist() == corpus.viseme[first : first + 48].tolist()
+    assert viseme[0].tolist() == corpus.viseme[first : first + distill_audio.SEGMENT].tolist()
 
 
 def test_instruction_texts_repeat_and_keep_the_heldout_apart() -> None:
@@ -161,3 +164,34 @@ def test_text_student_learns(tmp_path: Path) -> None:
 def test_a_twelfth_of_the_texts_is_held_back() -> None:
     share = np.mean([distill_text.held_back(f"text number {i}") for i in range(5000)])
     assert 0.06 < share < 0.11
+
+
+def test_the_commands_say_whose_weights_lack(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for stage, model in (("audio-encoder", "whisper-tiny.en"), ("text-encoder", "minilm")):
+        assert training.main([stage, "--run", str(tmp_path / "run")]) == 1
+        told = capsys.readouterr().err
+        assert f"flowact weights get {model}" in told and len(told.splitlines()) == 1
+
+
+def test_the_command_distils_and_keeps_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files of speech, a small student: written with the channel statistics of the weights that were there."""
+    torch.manual_seed(0)
+    shipped, folder = safetensors.torch.load_file(weights_dir() / "audio_encoder.safetensors"), tmp_path / "weights"
+    folder.mkdir()
+    statistics = {name: shipped[name] for name in ("feature_mean", "feature_std")}
+    safetensors.torch.save_file(statistics, folder / "audio_encoder.safetensors")
+    teacher = WhisperEncoder(WhisperConfig(depth=1, positions=200, context_frames=4)).eval()
+    small = AudioEncoderConfig(stem_widths=(8, 8), width=16, dilations=(1,))
+    for name, value in {
+        "PART": 0.05, "weights_dir": lambda: folder, "load_whisper": lambda path: teacher,
+        "AudioEncoderConfig": lambda: small,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(distill_audio, name, value)
+    options = ["--run", str(tmp_path / "run"), "--teacher", "any", "--speech", "0.1", "--steps", "3", "--export"]
+    assert training.main(["audio-encoder", *options]) == 0
+    assert len(list((tmp_path / "run").glob("speech_train_*.npz"))) == 2
+    encoder = distill_audio.EmbeddedAudioEncoder(small)
+    card = load_weights(folder / "audio_encoder.safetensors", encoder, kind="audio_encoder", config=small)
+    assert card["steps"] == 3 and card["heldout"]["embedded"]["viseme"] >= 0
+    assert torch.equal(encoder.feature_std, shipped["feature_std"].float())

@@ -13,7 +13,7 @@ from flowact_ros.data.characters import feature_boxes, identity_from_seed
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.checkpoint import load_weights
 from flowact_ros.models.codec.appearance import MOUTH, PARTS, paste, shares
-from flowact_ros.models.codec.motion import denormalise
+from flowact_ros.models.codec.motion import control_index, denormalise, neutral
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import preset
 from flowact_ros.training.export import export_renderer
@@ -23,13 +23,14 @@ from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_
 from flowact_ros.training.stages.renderer_data import Batch, Motions, levels
 
 SEED = 4_000_123  # of a character that is no named one
+DRAW = Motions.draw
 
 
 @pytest.fixture(autouse=True)
 def _poses_without_voices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Performances need a synthesiser and seconds each; wide random poses are enough here."""
 
-    def draw(self: Motions, rng: np.random.Generator, frames: int) -> torch.Tensor:
+    def draw(self: Motions, rng: np.random.Generator, frames: int, among: int = 1) -> torch.Tensor:
         return torch.cat([random_movement(rng, 1) for _ in range(frames)])
 
     monkeypatch.setattr(Motions, "draw", draw)
@@ -73,6 +74,17 @@ def test_crops_of_faces_are_crops_of_the_whole_picture(stage: RendererStage, mon
         assert bool((weight[seen == 0] == 0).all()), name
     head = [i for i in range(batch.motion.shape[1]) if i not in renderer_crops.FACE]
     assert torch.allclose(batch.motion[:, head], batch.own[:, head].expand(3, -1))  # the head is where it was
+
+
+def test_the_most_expressive_moment_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six moments of a performance in which the mouth opens ever wider the widest, of one any."""
+    clip = neutral(100)
+    clip[:, control_index("jaw")] = torch.linspace(0, 1, 100)
+    motions = Motions("train", 1)
+    motions.pool = [clip.numpy()]
+    monkeypatch.setattr(motions, "_renew", lambda rng: None)
+    wide, usual = (DRAW(motions, np.random.default_rng(2), 400, among=n)[:, control_index("jaw")] for n in (6, 1))
+    assert float(wide.mean()) > float(usual.mean()) + 0.1
 
 
 def test_a_raised_hand_is_all_that_differs(stage: RendererStage) -> None:

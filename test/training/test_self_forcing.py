@@ -69,7 +69,7 @@ def test_what_is_made_lies_between_truth_and_the_model(tmp_path: Path) -> None:
     assert len(generated.clips) == 2 and generated.generation == 1 and not generated.due(3)
     assert torch.equal(generated.errors[:, 0], torch.zeros(2, 40))
     assert torch.equal(generated.errors[:, 145:], torch.zeros(2, 5, 40))  # no whole chunk
-    true = normalise(torch.from_numpy(method.data.controls[generated.clips].astype(np.float32)))
+    true = normalise(torch.from_numpy(method.data.data.controls[generated.clips].astype(np.float32)))
     torch.testing.assert_close(truth, -true[:, 1:145], atol=1e-5, rtol=1e-5)
 
 

@@ -62,6 +62,7 @@ def loss(run: Path) -> float:
         return float(list(csv.DictReader(file))[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_go_on_from_their_shards(tmp_path: Path) -> None:
     data = performances(tmp_path / "data")
     one, two = tmp_path / "one", tmp_path / "two"

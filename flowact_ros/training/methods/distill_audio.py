@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distil Whisper tiny's encoder into the small embedded audio encoder.
 
-    python -m flowact_ros.models.convert_whisper tiny.en.pt runs/whisper_tiny_en.safetensors
-    python -m flowact_ros.training.methods.distill_audio --teacher runs/whisper_tiny_en.safetensors \
-        --run runs/audio --minutes 10 --export
+    flowact weights get whisper-tiny.en
+    flowact train audio-encoder --run runs/audio --export
 
 The student regresses the teacher's features of the clean sound, normalised a channel, from clean and from degraded
 sound. Beside that, linear heads (dropped afterwards) read mouth shape, viseme class and loudness from its features, so
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,10 +31,13 @@ from flowact_ros.models.audio_encoder import KIND, AudioEncoderConfig, EmbeddedA
 from flowact_ros.models.checkpoint import save_weights, weights_dir
 from flowact_ros.models.whisper_encoder import CLIP, WhisperEncoder, load_whisper
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME
-from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, load_or_build
-from flowact_ros.training.methods.distill_loop import adam, add_options, as_on_disk, averaged, begin, descend
+from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, joined, load_or_build
+from flowact_ros.training.methods.distill_loop import adam, as_on_disk, averaged, descend, options_of
+from flowact_ros.vocabulary import WHISPER
+from flowact_ros.weights_store import find_audio_weights
 
-SEGMENT = 48  # frames of a training sample
+SEGMENT = 96  # frames of a training sample
+PART = 30.0  # minutes of speech in a file
 TEACHER_STEP = 4  # frames the teacher emits at once: one latent, the live step that knows least of the future
 AUXILIARY = 0.5  # weight of the linear heads against the regression
 
@@ -51,6 +54,14 @@ def features(encoder: nn.Module, pcm: Tensor, step: int, batch: int = 32, bf16: 
         with torch.autocast(pcm.device.type, torch.bfloat16, enabled=bf16):
             parts.append(encoder(windows).float().flatten(0, 1))
     return torch.cat(parts)[:frames]
+
+
+def heard_by_teacher(
+    teacher: WhisperEncoder, run: Path, seed: int, split: str, minutes: float
+) -> tuple[Corpus, Tensor]:
+    """A corpus, and the teacher's raw features of its clean sound, [T, D]; both are kept in `run`."""
+    corpus = load_or_build(run, seed, split, minutes)
+    return corpus, teacher_targets(teacher, corpus, run / f"teacher_{split}_{seed}_{minutes:g}.npy")
 
 
 def teacher_targets(teacher: WhisperEncoder, corpus: Corpus, cache: Path) -> Tensor:
@@ -217,40 +228,36 @@ def train(
     return step
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Distil the whisper audio backend into the embedded one.")
-    parser.add_argument(
-        "--teacher", type=Path, required=True, help="weights written by flowact_ros.models.convert_whisper"
-    )
-    parser.add_argument("--speech", type=float, default=22.0, help="minutes of speech to make and learn from")
-    add_options(parser, minutes=10.0, steps=20_000, batch=24, lr=1.5e-3)
-    args = parser.parse_args(argv)
-    options = begin(args)
-    teacher = load_whisper(args.teacher)
-    corpora = [
-        load_or_build(args.run, args.seed, "train", args.speech),
-        load_or_build(args.run, args.seed, "heldout", 3.0),
+def distil(args: argparse.Namespace) -> None:
+    """Makes or reads the material, trains for a slice, prints the report and exports if asked for.
+
+    Raises WeightsError, CheckpointError, OSError.
+    """
+    teacher = load_whisper(find_audio_weights(WHISPER, args.teacher))
+    options = options_of(args)
+    parts = [
+        heard_by_teacher(teacher, args.run, args.seed + i, "train", min(PART, args.speech))
+        for i in range(max(1, round(args.speech / PART)))
     ]
-    raw = [teacher_targets(teacher, c, args.run / f"teacher_{c.frames}.npy") for c in corpora]
+    corpus, raw = joined([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
+    held, raw_held = heard_by_teacher(teacher, args.run, args.seed, "heldout", 3.0)
     config = AudioEncoderConfig()
-    student = Student(config, corpora[0].mouth.shape[1])
-    space = student.encoder
-    if (last := args.run / "last.pt").is_file():  # the space is fixed when training begins
-        student.load_state_dict(torch.load(last, weights_only=True)["student"])
-    else:
-        space.feature_mean.copy_(raw[0].mean(0).bfloat16())
-        space.feature_std.copy_(raw[0].std(0).bfloat16())
-    train_targets, held_targets = (
-        ((r - space.feature_mean) / space.feature_std).clamp(-CLIP, CLIP) for r in raw
-    )
-    material = Material(corpora[0], train_targets, config)
+    student = Student(config, corpus.mouth.shape[1])
+    encoder = student.encoder
+    # The space stays that of the weights in the package: denoisers have learned to read it.
+    space = safetensors.torch.load_file(weights_dir() / "audio_encoder.safetensors")
+    mean, std = (space[name].float() for name in ("feature_mean", "feature_std"))
+    encoder.feature_mean.copy_(mean)
+    encoder.feature_std.copy_(std)
+    train_targets, held_targets = (((r - mean) / std).clamp(-CLIP, CLIP) for r in (raw, raw_held))
+    material = Material(corpus, train_targets, config)
     step = train(student, material, run=args.run, **options)
-    as_on_disk(space)
-    figures = report(space, (corpora[0], train_targets), (corpora[1], held_targets))
+    as_on_disk(encoder)
+    figures = report(encoder, (corpus, train_targets), (held, held_targets))
     print(json.dumps(figures, indent=1))
     if args.export:
         card = {
-            "made_by": "python -m flowact_ros.training.methods.distill_audio",
+            "made_by": "flowact train audio-encoder",
             "teacher": "OpenAI Whisper tiny.en encoder, output of block 3 (MIT)",
             "steps": step,
             "speech_minutes": args.speech,
@@ -258,9 +265,4 @@ def main(argv: list[str] | None = None) -> int:
             "probe": "ridge regression on 8 min of training speech, read on held-out voices and sentences",
             "heldout": figures,
         }
-        save_weights(weights_dir() / "audio_encoder.safetensors", space, kind=KIND, config=config, card=card)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        save_weights(weights_dir() / "audio_encoder.safetensors", encoder, kind=KIND, config=config, card=card)

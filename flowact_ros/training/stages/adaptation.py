@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 1: chunkwise diffusion forcing on motion (paper, section 2.2, autoregressive adaptation).
+"""Stage 1: chunkwise diffusion forcing on latents (paper, section 2.2, autoregressive adaptation).
 
     flowact data motion --count 3000 --seconds 12 --out runs/data/motion
     flowact data motion --count 64 --seconds 12 --split heldout --out runs/data/motion_heldout
     flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
 
+A spatial preset learns the latents of `flowact data latents` instead, by the same stage (`training.sequences`).
+
 A batch is some rows of consecutive chunks. Each chunk is denoised under the memory that the live stream would have
-before it (see `windows`), made of the true motion: the last latent of each of up to four chunks before it, disturbed
+before it (see `windows`), made of the true latents: the last latent of each of up to four chunks before it, disturbed
 with noise, since live it is the model's own. With `--self-forcing` a share of it is (see `self_forcing`). A share of
 the batches begins a stream: the first chunk knows the reference alone.
 
-The error of changes from frame to frame counts beside that of the frames, in units of how much each control changes. A
-head turns by a hundredth of its range a frame: an error that is small beside its range makes it tremble. The best
-prediction stays the mean, but what is still wrong is wrong smoothly, and does not jump where chunks meet.
+Of motion, the error of changes from frame to frame counts beside that of the frames, in units of how much each control
+changes. A head turns by a hundredth of its range a frame: an error that is small beside its range makes it tremble. The
+best prediction stays the mean, but what is still wrong is wrong smoothly, and does not jump where chunks meet.
 """
 
 from __future__ import annotations
@@ -25,27 +27,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowact_ros.data.performances import Performances, read_performances
 from flowact_ros.diffusion.schedule import add_noise, training_sigmas
-from flowact_ros.models.codec.motion import CONTROL_NAMES, normalise
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import Condition, DiT
-from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.free_running import cut, free_running, frozen, sentence_vectors
-from flowact_ros.training.losses import motion_cost
-from flowact_ros.training.motion_figures import figures
-from flowact_ros.training.stages.self_forcing import GeneratedMotion, SelfForcing
+from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT
+from flowact_ros.training.free_running import free_running, frozen
+from flowact_ros.training.sequences import sequences
+from flowact_ros.training.stages.self_forcing import GeneratedLatents, SelfForcing
 from flowact_ros.training.stages.windows import Batch, tasks
 
 STARTS = 0.2  # share of batches that begin a stream
 MIXED = 0.15  # share of batches whose chunks differ in size: a cut may end a chunk after one or two latents
 WHOLE = 0.85  # share of the other batches whose chunks have all three latents
 DIAGONAL = 0.25  # share of rows with a window of several chunks as well
-CHANGES = 0.1  # weight of the error of changes from frame to frame, in units of the changes
-EVENTS = {"blink_left": 4.0, "blink_right": 4.0, "gaze_x": 6.0, "gaze_y": 6.0}  # of rare, fast controls  # fmt: skip
-SLOWEST = 0.055  # [deviations a frame] slower controls count like those that change by this
 MEMORY_NOISE = 0.4  # deviation of the strongest noise on memory, in units of the changes
-MOST_NOISE = 0.15  # the same in deviations of the control: fast ones have no more
+MOST_NOISE = 0.15  # the same in deviations of the channel: fast ones have no more
 DROPPED = 0.1  # share of rows without sound, and of rows without text
 NEUTRAL = 0.5  # share of rows, in the middle of a stream, whose reference is the neutral pose
 QUICK_CLIPS = 16  # clips of the evaluation during training
@@ -66,13 +62,21 @@ class Adaptation:
     ) -> None:
         self.config, self.batch_size, self.windows = config, batch, windows
         self.module = DiT(config)
-        self.data = read_performances(*data)
-        self.heldout = read_performances(heldout)
-        self.vectors = sentence_vectors(self.data)
-        self.generated = GeneratedMotion(self_forcing, self.data, self.vectors)
-        self.pace = pace(self.data)
-        self.change_weight = CHANGES / (self.pace.square() + SLOWEST**2)
-        self.weight = torch.tensor([EVENTS.get(name, 1.0) for name in CONTROL_NAMES])
+        self.data, self.heldout = sequences(config, data), sequences(config, [heldout])
+        self._check()
+        self.generated = GeneratedLatents(self_forcing, self.data)
+
+    def _check(self) -> None:
+        if (own := self.data.facts) != (other := self.heldout.facts):
+            raise ValueError(f"--data is of {own} and --heldout of {other}; make both with the same VAE")
+        longest = (self.config.memory.long_term + 1 + self.windows) * self.config.schedule.chunk_latents
+        needed = longest * self.data.per_latent + 1
+        if self.data.items < needed:
+            seconds = (longest + 1) * FRAMES_PER_LATENT / FRAME_RATE
+            raise ValueError(
+                f"clips of {self.data.items / self.data.per_latent:g} latents are too short, {longest} and what shows "
+                f"before them are needed; make them with --seconds {seconds:.1f} or more"
+            )
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -81,23 +85,22 @@ class Adaptation:
         sizes, history = self._sizes(rng)
         count = sum(sizes)
         clip = rng.integers(len(self.data), size=self.batch_size)
-        start = rng.integers(1, self.data.frames - FRAMES_PER_LATENT * count + 1, size=self.batch_size)
+        start = rng.integers(1, self.data.items - self.data.per_latent * count + 1, size=self.batch_size)
         clip, generated = self.generated.draw(rng, clip)
-        motion, condition = cut(self.data, self.vectors, clip, start, count)
+        clean, condition = self.data.latents(clip, start, count), self.data.condition(clip, start, count)
         before = np.where(
-            rng.random(self.batch_size) < NEUTRAL, -1, rng.integers(self.data.frames, size=self.batch_size)
+            rng.random(self.batch_size) < NEUTRAL, -1, rng.integers(self.data.items, size=self.batch_size)
         )
         if history == 0:  # a stream begins where its picture is
             before = start - 1
-        reference = normalise(torch.from_numpy(self.data.controls[clip, before].astype(np.float32)))
-        reference = torch.where(torch.from_numpy(before < 0)[:, None], 0.0, reference)
+        reference = self.data.still(clip, before)
         kept = torch.rand(2, self.batch_size, generator=generator) >= DROPPED
         condition = Condition(
             condition.audio * kept[0, :, None, None, None], condition.text * kept[1, :, None, None, None]
         )
-        strongest = (MEMORY_NOISE * self.pace).clamp_max(MOST_NOISE)
+        strongest = (MEMORY_NOISE * self.data.pace).clamp_max(MOST_NOISE)
         strength = strongest * torch.rand(self.batch_size, 1, 1, 1, generator=generator)
-        disturbance = strength * torch.randn(motion.shape, generator=generator)
+        disturbance = strength * torch.randn(clean.shape, generator=generator)
         if generated.max() >= 0:
             disturbance = disturbance + self.generated.cut(generated, start, count)
         news = sizes[history:]
@@ -106,9 +109,8 @@ class Adaptation:
         levels, noise = [], []
         for chunks, count in (*(((size,), self.batch_size) for size in news), (several, rows)):
             levels.append(training_sigmas((count, len(chunks)), generator))
-            noise.append(torch.randn(count, sum(chunks), *motion.shape[2:], generator=generator))
-        still = reference[:, None].expand(-1, motion.shape[2], -1)
-        return Batch(sizes, history, motion, condition, still, disturbance, levels, noise)
+            noise.append(torch.randn(count, sum(chunks), *clean.shape[2:], generator=generator))
+        return Batch(sizes, history, clean, condition, reference, disturbance, levels, noise)
 
     def _sizes(self, rng: np.random.Generator) -> tuple[tuple[int, ...], int]:
         """Sizes of the chunks of a batch, and how many of them are memory only."""
@@ -126,7 +128,7 @@ class Adaptation:
         return self.generated.due(iteration)
 
     def refresh(self, ema: dict[str, Tensor], iteration: int, generator: torch.Generator) -> None:
-        """Make memory of the model's own motion; see `self_forcing`."""
+        """Make memory of the model's own latents; see `self_forcing`."""
         self.generated.make(frozen(self.config, ema), iteration, generator)
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,24 +145,19 @@ class Adaptation:
             noisy = add_noise(task.clean, task.noise, task.sigma)
             predicted, _ = self.module(noisy, task.sigma, task.condition, task.windows, task.past)
             off = predicted.float() - task.clean
-            loss = loss + self.cost(off, task.sigma)
+            loss = loss + self.data.cost(off, task.sigma)
             error, still = error + off.detach().square().sum(), still + task.clean.square().sum()
             count += task.clean.numel()
         return {"loss": loss / count, "error": error / count, "still": still / count}
 
-    def cost(self, off: Tensor, sigma: Tensor) -> Tensor:
-        return motion_cost(off, sigma, self.weight.to(off.device), self.change_weight.to(off.device))
-
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def sheet(self, module: DiT, path: Path) -> dict[str, float]:
-        """Figures of free-running motion on a few held-out clips, and the motion itself as `path` .npz."""
-        made, truth = free_running(module, self.heldout, QUICK_CLIPS, self.config.schedule.steps)
-        np.savez(path.with_suffix(".npz"), made=made.numpy(), truth=truth.numpy())
-        return figures(made, truth, self.config.schedule.chunk_latents * FRAMES_PER_LATENT)
+        """Figures of free-running latents on a few held-out clips, and what was made of them, at `path`."""
+        return self.shown(module, path, QUICK_CLIPS, self.config.schedule.steps)
 
-
-def pace(data: Performances) -> Tensor:
-    """By how much each control changes from frame to frame, `[K]`: the root of the mean square of normalised motion."""
-    some = normalise(torch.from_numpy(data.controls[:100].astype(np.float32)))
-    return some.diff(dim=1).square().mean((0, 1)).sqrt()
+    def shown(self, module: DiT, path: Path, clips: int, steps: int) -> dict[str, float]:
+        """steps: evaluations a chunk"""
+        made, truth = free_running(module, self.heldout, clips, steps)
+        self.heldout.show(made, truth, path)
+        return self.heldout.figures(made, truth, self.config.schedule.chunk_latents * self.heldout.per_latent)

@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowact_ros.diffusion.memory import Predict
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.models.dit import DiT
-from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.free_running import free_running, frozen
-from flowact_ros.training.motion_figures import figures, spread_error
+from flowact_ros.training.free_running import frozen
 from flowact_ros.training.stages.adaptation import QUICK_CLIPS, Adaptation
 from flowact_ros.training.stages.self_forcing import SelfForcing
 from flowact_ros.training.stages.windows import Task
@@ -61,13 +58,11 @@ class Distillation(Adaptation):
         return None
 
     def sheet(self, module: DiT, path: Path) -> dict[str, float]:
-        """Figures of free-running motion at the student's number of evaluations, and the motion itself as .npz."""
-        made, truth = free_running(module, self.heldout, self.clips, self.steps)
-        np.savez(path.with_suffix(".npz"), made=made.numpy(), truth=truth.numpy())
-        return figures(made, truth, self.config.schedule.chunk_latents * FRAMES_PER_LATENT)
+        """As of adaptation, at the student's number of evaluations."""
+        return self.shown(module, path, self.clips, self.steps)
 
     def judge(self, row: dict[str, float], iteration: int) -> float:
-        return spread_error(row)
+        return self.heldout.spread_error(row)
 
 
 def predictor(module: DiT, task: Task, scale: Tensor | None = None) -> Predict:

@@ -79,7 +79,7 @@ class StepDistillation(Distillation):
             predict = predictor(self.module, own, scale)
             for noisy, target, sigma in zip(path, targets, sigmas):
                 level = torch.full_like(own.sigma, sigma)
-                loss = loss + self.cost(predict(noisy, level) - target, level)
+                loss = loss + self.data.cost(predict(noisy, level) - target, level)
                 number += target.numel()
         return {"loss": loss / number, "segments": torch.tensor(float(count))}
 

@@ -70,6 +70,6 @@ class GuidanceDistillation(Distillation):
                 ]
                 target = guided(conditional, torch.stack(others).mean(0), scale)
             predicted = predictor(self.module, own, scale)(noisy, own.sigma)
-            loss = loss + self.cost(predicted - target, own.sigma)
+            loss = loss + self.data.cost(predicted - target, own.sigma)
             moved, count = moved + (target - conditional).square().sum(), count + target.numel()
         return {"loss": loss / count, "guidance": moved / count}

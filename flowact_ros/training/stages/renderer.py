@@ -9,7 +9,6 @@ so identity does not leak into motion.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,16 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import heat_near
 from flowact_ros.models.codec.hands import over
 from flowact_ros.models.codec.renderer import Renderer
+from flowact_ros.training.pictures import psnr, save_sheet
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces, draw_hands
 from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
 from flowact_ros.training.trainer import read_state
+from flowact_ros.training.world import moved
 
 HELDOUT = range(7_000_000, 7_000_008)  # characters of the sample sheet
 NOISE = 0.1  # largest deviation of noise on the motion that the renderer is given
@@ -77,7 +77,8 @@ def cover_loss(cover: Tensor, behind: Tensor, picture: Tensor) -> Tensor:
 
 def disturbed(motion: Tensor) -> Tensor:
     """Motion `[N, K]` with noise on a quarter of its frames: frames must stay sharp under a denoiser's noise."""
-    amount = NOISE * torch.rand(len(motion), 1) * (torch.rand(len(motion), 1) < 0.25)
+    chance, size = torch.rand(2, len(motion), 1, device=motion.device)
+    amount = NOISE * size * (chance < 0.25)
     return motion + amount * torch.randn_like(motion)
 
 
@@ -183,7 +184,8 @@ class RendererStage:
         landmark = (landmarks.places - batch.landmarks).abs().mean() / 10 - near.clamp_min(1e-4).log().mean()
         own = (landmarks.read - batch.own).abs().mean()
         # the networks behind it learn from what will be read, once that is worth something
-        mixed = torch.where(torch.rand(len(batch.own), 1) < 0.5, batch.own, found.own.detach())
+        given = torch.rand(len(batch.own), 1, device=batch.own.device) < 0.5
+        mixed = torch.where(given, batch.own, found.own.detach())
         who = found._replace(own=mixed.to(found.own)).select(batch.whose)
         motion = disturbed(batch.motion)
         warped, carried, flow, cover = net.warp(net.face(who, motion), who, motion)
@@ -206,7 +208,7 @@ class RendererStage:
     def sheet(self, module: Renderer, path: Path) -> dict[str, float]:
         """Rows of an unseen character: reference, then truth and drawn in turn; PSNR whole and of its parts."""
         if self._held is None:
-            self._held = self._draw_held()
+            self._held = moved(self._draw_held(), next(module.parameters()).device)
         held, faces = self._held
         each = len(held.motion) // len(held.reference)
         drawn = []
@@ -247,19 +249,6 @@ def _together(batches: list) -> Batch | Faces:
         else:
             joined[field.name] = tuple(torch.cat(part) for part in zip(*parts))
     return type(batches[0])(**joined)
-
-
-def save_sheet(rows: list[list[Tensor]], path: Path) -> None:
-    """Pictures `[3, H, W]` in [-1, 1] in rows, at half their size."""
-    whole = torch.cat([torch.cat(row, 2) for row in rows], 1)
-    picture = Image.fromarray(((whole + 1) * 127.5).byte().permute(1, 2, 0).numpy())
-    picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX).save(path)
-
-
-def psnr(drawn: Tensor, truth: Tensor, mask: Tensor) -> float:
-    """[dB] of pictures in [-1, 1] where `mask` `[N, 1, H, W]` is 1."""
-    error = (drawn.clamp(-1, 1) - truth).square()
-    return 10 * math.log10(4 / float((error * mask).sum() / mask.expand_as(error).sum()))
 
 
 def figures(drawn: Tensor, held: Batch) -> dict[str, float]:

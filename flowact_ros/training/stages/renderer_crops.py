@@ -26,6 +26,7 @@ from flowact_ros.training.stages.renderer_data import (
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 _PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
+AMONG = 6  # moments of a performance from which every second frame of a face is the most expressive one
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it
@@ -85,7 +86,8 @@ def draw_faces(
         who = draw_character(rng, characters)
         own = reference_motion(rng, motions)[None]
         drawn = own.repeat(1 + frames, 1)
-        drawn[1:, FACE] = motions.draw(rng, frames)[:, FACE]
+        moments = [motions.draw(rng, 1, among=AMONG if i % 2 else 1) for i in range(frames)]
+        drawn[1:, FACE] = torch.cat(moments)[:, FACE]
         drawn = clamp_controls(drawn)
         off = torch.from_numpy(rng.normal(0, MISPLACED, (len(PARTS), 2))).float()
         corners = corners_of((places_of(who, drawn[:1], config.size) + off)[None])

@@ -22,9 +22,10 @@ from flowact_ros.data.characters import (
 from flowact_ros.data.characters.anchors import anchors
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
-from flowact_ros.models.codec.appearance import PARTS
+from flowact_ros.models.codec.appearance import MOUTH, PARTS
 from flowact_ros.models.codec.motion import CONTROL_NAMES, neutral, normalise
 
+_MOUTH = sorted(MOUTH)
 HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
 WEIGHTS = (
     ("face", 2.0),
@@ -64,18 +65,33 @@ class Motions:
         self.split, self.size, self.seconds = split, pool, seconds
         self.pool: list[np.ndarray] = []
 
-    def draw(self, rng: np.random.Generator, frames: int) -> Tensor:
-        """Raw motion `[frames, K]` of unrelated moments."""
+    def stretch(self, rng: np.random.Generator, frames: int) -> Tensor:
+        """Raw motion `[frames, K]` of consecutive moments of a performance."""
+        self._renew(rng)
+        clip = self.pool[rng.integers(len(self.pool))]
+        start = rng.integers(len(clip) - frames + 1)
+        return torch.from_numpy(clip[start : start + frames])
+
+    def _renew(self, rng: np.random.Generator) -> None:
         if len(self.pool) < self.size or rng.random() < 0.02:
             self.pool.append(
                 make_performance(int(rng.integers(1 << 30)), self.split, self.seconds).performance.controls
             )
             self.pool = self.pool[-self.size :]
+
+    def draw(self, rng: np.random.Generator, frames: int, *, among: int = 1) -> Tensor:
+        """Raw motion `[frames, K]` of unrelated moments.
+
+        among: of so many moments of performances the one whose mouth is farthest from rest is taken: laughs and wide
+        vowels are a hundredth of all moments, and the hardest to paint.
+        """
+        self._renew(rng)
         rows = []
         for _ in range(frames):
             if rng.random() < 0.5:
                 clip = self.pool[rng.integers(len(self.pool))]
-                rows.append(torch.from_numpy(clip[rng.integers(len(clip))]))
+                found = torch.from_numpy(clip[rng.integers(len(clip), size=among)])
+                rows.append(found[normalise(found)[:, _MOUTH].square().sum(1).argmax()])
             else:
                 rows.append(random_movement(rng, 8)[rng.integers(8)])
         return clamp_controls(torch.stack(rows))

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-forcing variant of adaptation (paper, section 2.2): memory made of the model's own motion, at little cost.
+"""The self-forcing variant of adaptation (paper, section 2.2): memory made of the model's own latents, at little cost.
 
 Live, every memory entry is a latent that the model made; training shows it true ones. From time to time an intermediate
-model, the running mean of the weights, therefore takes some clips, puts noise on their true motion, and denoises it
+model, the running mean of the weights, therefore takes some clips, puts noise on their true latents, and denoises them
 again in a few steps, chunk after chunk under the memory of what it made before. These "generated-GT latents" bear the
 model's own errors and still belong to the sound and the text of the clip. In a batch they stand in for the true motion
 in the memory of a share of the rows; what is to be predicted stays the truth.
 
-A row takes all of its entries from them or none: live they have one author. Motion latents are frames, so a clip is
-denoised once and cut anywhere. The peers' nearest recipe, a buffer of errors, is that of SVI and LongLive 2.
+A row takes all of its entries from them or none: live they have one author. A clip is denoised once and cut anywhere:
+motion latents at any frame, those of pictures at any latent. The peers' nearest recipe, a buffer of errors, is that of
+SVI and LongLive 2.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowact_ros.data.performances import Performances
 from flowact_ros.diffusion.schedule import add_noise, step_sigmas
 from flowact_ros.models.config import with_overrides
 from flowact_ros.models.dit import Condition, DiT
-from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.free_running import cut, stream
+from flowact_ros.training.free_running import stream
+from flowact_ros.training.sequences import Sequences, items_of, latents_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,17 @@ class SelfForcing:
     """share: of rows whose memory the model made (the paper's p, which it does not tell); 0 turns the variant off."""
 
     share: float = 0.0
-    noise: float = 0.3  # level to which true motion is noised: with more, what is made leaves what is to be predicted
-    steps: int = 2  # evaluations from there back to clean motion
-    refresh: int = 200  # steps between two generations of this motion; the first is made after as many
+    noise: float = 0.3  # level to which true latents are noised: with more, what is made leaves what is to be predicted
+    steps: int = 2  # evaluations from there back to clean latents
+    refresh: int = 200  # steps between two generations of them; the first is made after as many
     clips: int = 64  # that are generated each time
 
 
-class GeneratedMotion:
-    """What the intermediate model made of some clips, kept as its errors: made minus true motion, `[M, T, K]`."""
+class GeneratedLatents:
+    """What the intermediate model made of some clips, kept as its errors: made minus true items `[M, T, *shape]`."""
 
-    def __init__(self, options: SelfForcing, data: Performances, vectors: Tensor) -> None:
-        self.options, self.data, self.vectors = options, data, vectors
+    def __init__(self, options: SelfForcing, data: Sequences) -> None:
+        self.options, self.data = options, data
         self.clips = np.zeros(0, np.int64)
         self.errors = torch.zeros(0)
         self.generation = 0
@@ -52,16 +52,16 @@ class GeneratedMotion:
         return self.options.share > 0 and iteration // self.options.refresh != self.generation
 
     def make(self, module: DiT, iteration: int, generator: torch.Generator) -> None:
-        """Generate motion of other clips with `module`, the intermediate model. Raises ValueError for short clips."""
+        """Generate latents of other clips with `module`, the intermediate model. Raises ValueError for short clips."""
         options, data, config = self.options, self.data, module.config
         size, device = config.schedule.chunk_latents, next(module.parameters()).device
-        count = (data.frames - 1) // (size * FRAMES_PER_LATENT) * size
+        count = (data.items - 1) // (size * data.per_latent) * size
         if count == 0:
-            raise ValueError(f"clips of {data.frames} frames hold no chunk of {size} latents")
+            raise ValueError(f"clips of {data.items} frames or latents hold no chunk of {size} latents after the first")
         clips = torch.randperm(len(data), generator=generator)[: options.clips].numpy()
-        truth, condition = cut(data, self.vectors, clips, np.ones_like(clips), count)
-        before, _ = cut(data, self.vectors, clips, np.zeros_like(clips), 1)  # its first frame is the picture
-        reference = before[:, 0, :1].expand(-1, FRAMES_PER_LATENT, -1)
+        start = np.ones_like(clips)
+        truth, condition = data.latents(clips, start, count), data.condition(clips, start, count)
+        reference = data.still(clips, start - 1)  # the first item is the picture
         pure = torch.randn(truth.shape, generator=generator)
         noisy = add_noise(truth, pure, torch.full(truth.shape[:2], options.noise)).to(device)
         schedule = with_overrides(config, {"schedule": {"steps": options.steps}}).schedule
@@ -72,8 +72,8 @@ class GeneratedMotion:
             lambda first, number: noisy[:, first : first + number],
             step_sigmas(schedule, options.noise),
         )
-        errors = torch.zeros(len(clips), data.frames, truth.shape[-1])
-        errors[:, 1 : 1 + FRAMES_PER_LATENT * count] = (made.float().cpu() - truth).flatten(1, 2)
+        errors = torch.zeros(len(clips), data.items, *data.shape)
+        errors[:, 1 : 1 + data.per_latent * count] = items_of(made.float().cpu() - truth, data)
         self.clips, self.errors, self.generation = clips, errors, iteration // options.refresh
 
     def draw(self, rng: np.random.Generator, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,10 +87,9 @@ class GeneratedMotion:
 
     def cut(self, number: np.ndarray, start: np.ndarray, count: int) -> Tensor:
         """Errors `[B, count, P, K]` of rows with the numbers that `draw` gave; 0 where the memory is true."""
-        frames = start[:, None] + np.arange(FRAMES_PER_LATENT * count)
-        errors = self.errors[number.clip(0)[:, None], frames]
-        errors = torch.where(torch.from_numpy(number >= 0)[:, None, None], errors, 0.0)
-        return errors.unflatten(1, (count, FRAMES_PER_LATENT))
+        places = start[:, None] + np.arange(self.data.per_latent * count)
+        errors = latents_of(self.errors[number.clip(0)[:, None], places], count)
+        return torch.where(torch.from_numpy(number >= 0)[:, None, None, None], errors, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {

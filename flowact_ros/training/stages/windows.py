@@ -24,7 +24,8 @@ from flowact_ros.models.dit import Condition, DiT, Windows
 class Batch:
     """Rows of consecutive chunks of the given sizes [latents]; the first `history` of them are memory only.
 
-    motion `[B, L, P, K]`, its conditions, reference `[B, P, K]`, disturbance `[B, L, P, K]` of memory: noise, and the
+    motion `[B, L, P, C]`: the true latents, of motion or pictures; conditions, reference `[B, P, C]`, disturbance
+    `[B, L, P, C]` of memory: noise, and the
     model's own errors where it made the memory; noise levels
     `[B', chunks]` and noise `[B', slots, P, K]` of each window with one chunk, then of the window with several, which
     only the first B' rows have.
