@@ -8,6 +8,10 @@
     flowact bench --engine-only    # the session alone in one process, without ROS
     flowact bench hearing          # recorded speech to text: has options of its own
     flowact bench dialogue         # a user who asks and interrupts: has options of its own
+    flowact bench networks         # the networks alone, beside what the device can do: has options of its own
+    flowact bench streams          # how many avatars one device keeps up with: has options of its own
+    flowact bench --device cuda --preset avatar_1b    # the same on a card: networks and ceilings, in one table
+    flowact bench live --device cuda                  # all nodes, with the generator on the card
 
 Nothing else should run on the machine meanwhile; what was running at the start is stated. Latencies are taken where
 frames leave (engine) or arrive at a subscriber (nodes), which is 80 ms before they are to be seen.
@@ -16,6 +20,7 @@ frames leave (engine) or arrive at a subscriber (nodes), which is 80 ms before t
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 
@@ -34,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, metavar="N", help="about N seconds, 5 to 7200")
     parser.add_argument("--engine-only", action="store_true", help="the session alone, without ROS")
     parser.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="cpu; with `live` or --engine-only cuda, too")
     parser.add_argument(
         "--weights", default="", metavar="DIR", help="folder of weights (default: the shipped ones)"
     )
@@ -63,17 +68,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+KINDS = {  # benchmarks with options of their own
+    "hearing": "flowact_ros.evaluation.bench_hearing",
+    "dialogue": "flowact_ros.evaluation.bench_dialogue",
+    "networks": "flowact_ros.evaluation.bench_networks.main",
+    "streams": "flowact_ros.evaluation.bench_streams",
+}
+
+
+def _kind(arguments: list[str]) -> str:
+    """What is measured: one of KINDS or "live". On another device than the CPU it is the networks, whose figures say
+    whether it is used well; the live stream there has to be asked for.
+    """
+    if arguments[:1] and arguments[0] in (*KINDS, "live"):
+        return arguments[0]
+    about = argparse.ArgumentParser(prog="flowact bench", add_help=False)
+    about.add_argument("--device", default="cpu")
+    about.add_argument("--engine-only", action="store_true")
+    given, _ = about.parse_known_args(arguments)
+    return "live" if given.device == "cpu" or given.engine_only else "networks"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 bad command line."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] == ["hearing"]:
-        from flowact_ros.evaluation import bench_hearing
-
-        return bench_hearing.main(arguments[1:])
-    if arguments[:1] == ["dialogue"]:
-        from flowact_ros.evaluation import bench_dialogue
-
-        return bench_dialogue.main(arguments[1:])
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    kind = _kind(arguments)
+    if arguments[:1] == [kind]:
+        arguments = arguments[1:]
+    if kind in KINDS:
+        return importlib.import_module(KINDS[kind]).main(arguments)
     args = _parser().parse_args(arguments)
     try:
         _check(args)

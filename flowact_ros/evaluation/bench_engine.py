@@ -102,28 +102,11 @@ def engine_only(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pipeline(args: argparse.Namespace) -> Any:
-    from flowact_ros.engine.graphs import compiler
-    from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
+    from flowact_ros.engine.pipeline import build_pipeline
+    from flowact_ros.models.checkpoint import RANDOM
 
-    if not args.random_weights:
-        return build_pipeline(args.preset, args.device, weights=args.weights or None, runtime=args.runtime)
-
-    import torch
-
-    from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder
-    from flowact_ros.models.codec.live import LiveCodec
-    from flowact_ros.models.codec.renderer import Renderer
-    from flowact_ros.models.config import preset
-    from flowact_ros.models.dit import DiT
-    from flowact_ros.models.precision import has_int8
-    from flowact_ros.models.text_encoder import EmbeddedTextEncoder
-
-    config = preset(args.preset)
-    renderer = Renderer(config.renderer)
-    ranges = {name: (-4.0, 4.0) for name, m in renderer.named_modules() if isinstance(m, torch.nn.Conv2d)}
-    codec = LiveCodec(renderer, compiler(args.runtime), ranges if has_int8() else None)
-    parts = DiT(config), EmbeddedAudioEncoder(), EmbeddedTextEncoder()
-    return AvatarPipeline(config, codec, *parts, device=args.device, check_references=False)
+    weights = RANDOM if args.random_weights else args.weights or None
+    return build_pipeline(args.preset, args.device, weights=weights, runtime=args.runtime)
 
 
 def _picture(name: str, size: int) -> tuple[Any, str]:

@@ -42,7 +42,7 @@ def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     times = Times(**answer.pop("times"))
     kept = answer["extra"].pop("kept")
     if args.preset != "debug":  # random weights draw no lips
-        answer["extra"]["lips_rest_s"] = percentiles(lips_at_rest(kept))
+        answer["extra"]["lips_rest_s"] = percentiles(lips_at_rest(kept, order["character"]))
     return result_table(args, times, mode="all nodes", load_before=load_before, **answer)
 
 

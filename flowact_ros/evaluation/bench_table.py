@@ -11,6 +11,7 @@ import numpy as np
 from flowact_ros.evaluation.load import Times, gaps, percentiles, slope_mb_per_hour
 
 REST_PX = 3.0  # lines of a 512 canvas
+REST_S = 0.5  # so long they are shut before a sentence that is cut off counts as ended
 SLOPE_S = 1800.0  # [s] of a run, from which on the rise of memory is judged
 
 
@@ -159,19 +160,21 @@ def show(result: dict[str, Any]) -> None:
     report.show()
 
 
-def lips_at_rest(kept: list[tuple[int, float, str]]) -> list[float]:
-    """Seconds from each interruption to the first picture at the page from which on the lips stay at rest.
+def lips_at_rest(kept: list[tuple[int, float, str]], character: str) -> list[float]:
+    """Seconds from each interruption to the first picture at the page from which on the lips rest for REST_S.
 
-    kept: (interruption, seconds after it, JPEG file), in order. Openings are read from the pixels; at rest means
-    within REST_PX lines of what the mouth shows in the last third of the kept time. A mouth that never moved, or never
-    rests, gives no value.
+    kept: (interruption, seconds after it, JPEG file), in order; character: the shipped one that they show. Openings
+    are read from the pixels; at rest means within REST_PX lines of what the mouth shows in the last third of the kept
+    time. A smile a second later is no speech. A mouth that never moved, or never rests, gives no value.
     """
     import torch
 
+    from flowact_ros.engine.characters import load_character
     from flowact_ros.evaluation import rig_readout
     from flowact_ros.media.image import read_image
 
     readout, _ = rig_readout.load_readout()
+    reference = torch.from_numpy(load_character(character)).permute(2, 0, 1)
     out = []
     for number in sorted({cut for cut, _, _ in kept}):
         rows = [(after, path) for cut, after, path in kept if cut == number]
@@ -179,9 +182,21 @@ def lips_at_rest(kept: list[tuple[int, float, str]]) -> list[float]:
         if after[-1] < 1.2:
             continue  # the next interruption came too soon
         pictures = torch.stack([torch.from_numpy(read_image(path)).permute(2, 0, 1) for _, path in rows])
-        opening = 512 * rig_readout.read(readout, pictures)[:, rig_readout.column("opening")]
+        opening = 512 * rig_readout.read(readout, pictures, reference)[:, rig_readout.column("opening")]
         rest = float(np.median(opening[after > 1.0]))
-        open_ = np.flatnonzero(opening > rest + REST_PX)
-        if len(open_) and open_[-1] + 1 < len(after):
-            out.append(float(after[open_[-1] + 1]))
+        out += first_rest(after, opening > rest + REST_PX)
     return out
+
+
+def first_rest(after: np.ndarray, open_: np.ndarray) -> list[float]:
+    """The first of the times `[N]` in seconds, after an open mouth, at which one begins to be shut for REST_S; or none.
+
+    open_: bool `[N]`, a picture each
+    """
+    changes = np.flatnonzero(np.diff(open_.astype(np.int8)))
+    for shut in changes[~open_[changes + 1]] + 1:
+        opens = np.flatnonzero(open_[shut:])
+        until = after[shut + opens[0]] if len(opens) else np.inf
+        if until - after[shut] >= REST_S:
+            return [float(after[shut])]
+    return []

@@ -45,12 +45,13 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Clip:
-    """A performance of one character. Frames are `[T, 3, size, size]` uint8."""
+    """A performance of one character. Frames are `[T, 3, size, size]` uint8. voice: the synthesizer's, where known."""
 
     name: str
     identity: Identity
     performance: Performance
     size: int
+    voice: str = ""
 
     @property
     def frames(self) -> int:
@@ -128,8 +129,8 @@ def speech_clips(count: int, seconds: float, size: int, split: str = "heldout", 
     clips = []
     for number in range(first, first + count):
         name, identity = _character(number, split)
-        performance = make_performance(number, split, seconds, speaking=SPEAKING).performance
-        clips.append(Clip(name, identity, _whole(performance), size))
+        spec = make_performance(number, split, seconds, speaking=SPEAKING)
+        clips.append(Clip(name, identity, _whole(spec.performance), size, spec.voice.backend))
     return clips
 
 
@@ -142,14 +143,16 @@ def behaviour_clips(count: int, size: int, split: str = "heldout") -> list[Clip]
     return clips
 
 
-def long_clips(minutes: float, size: int, split: str = "heldout", seconds: float = 24.0) -> list[Clip]:
-    """Dialogue-like performances for rates of events."""
+def long_clips(
+    minutes: float, size: int, split: str = "heldout", seconds: float = 24.0, first: int = FIRST_LONG
+) -> list[Clip]:
+    """Dialogue-like performances for rates of events, number `first` … of a split."""
     count = math.ceil(60 * minutes / seconds)
     clips = []
-    for number in range(FIRST_LONG, FIRST_LONG + count):
+    for number in range(first, first + count):
         name, identity = _character(number, split)
-        performance = make_performance(number, split, seconds, speaking=DIALOGUE).performance
-        clips.append(Clip(name, identity, _whole(performance), size))
+        spec = make_performance(number, split, seconds, speaking=DIALOGUE)
+        clips.append(Clip(name, identity, _whole(spec.performance), size, spec.voice.backend))
     return clips
 
 

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from flowact_ros.evaluation import rig_metrics as rig
-from flowact_ros.evaluation.intervals import Ratio, rate
+from flowact_ros.evaluation.intervals import Ratio, mean_of, rate
 from flowact_ros.evaluation.metrics import correlation
 from flowact_ros.evaluation.report import Report
 from flowact_ros.evaluation.rig_metrics import Take, Takes
@@ -101,6 +101,34 @@ def whisper_figures(
             least=least_correlation(least, ceiling), ceiling=ceiling, controls=controls,
             more={"embedded": round(rig.curve_correlation(embedded, exact, c), 4)},
         )  # fmt: skip
+
+
+@dataclass
+class Spoken:
+    """One voice's clips: takes of raw motion, the truth, and the truth once more; of pixels made and exact, where there
+    are any."""
+
+    made: list[Take] = field(default_factory=list)
+    truth: list[Take] = field(default_factory=list)
+    again: list[Take] = field(default_factory=list)
+    seen: list[Take] = field(default_factory=list)
+    exact: list[Take] = field(default_factory=list)
+
+
+def voice_figures(report: Report, voices: Mapping[str, Spoken]) -> None:
+    """The lips by who speaks, read from long motion: a mean over all voices hides one that they follow badly."""
+    for voice, spoken in sorted(voices.items()):
+        for name in LIPS:
+            c = COLUMNS[name]
+            mean = mean_of(rig.curve_correlations(spoken.made, spoken.truth, c))
+            more: dict[str, Any] = {"pixels_n": len(spoken.seen)}
+            if spoken.seen:
+                more["pixels"] = round(rig.curve_correlation(spoken.seen, spoken.exact, c), 4)
+            report.add(
+                f"lips_by_voice.{voice}.{name}", f"  {voice}: {name}, in raw motion", mean.value,
+                low=mean.low, high=mean.high, n=mean.n, ceiling=rig.curve_correlation(spoken.again, spoken.truth, c),
+                more=more,
+            )  # fmt: skip
 
 
 def least_correlation(bar: float, ceiling: float) -> float:

@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals of counted events: how much a rate can be trusted."""
+"""Intervals of counted events and of means: how much a figure can be trusted."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from scipy.stats import beta, chi2
+from scipy.stats import t as student
+
+from flowact_ros.evaluation.report import plain
+
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Rate:
     minutes: float
 
 
-def rate(events: int, minutes: float, level: float = 0.95) -> Rate:
+def rate(events: int, minutes: float, level: float = LEVEL) -> Rate:
     """Raises ValueError for a length that is not positive."""
     if minutes <= 0:
         raise ValueError(f"{events} events in {minutes:g} minutes: a rate needs a length above 0")
@@ -40,7 +49,7 @@ class Ratio:
     n_truth: int
 
 
-def rate_ratio(events: int, minutes: float, own: int, own_minutes: float, level: float = 0.95) -> Ratio:
+def rate_ratio(events: int, minutes: float, own: int, own_minutes: float, level: float = LEVEL) -> Ratio:
     """How much more often than truth. Given the sum of both counts the first is binomial (Clopper and Pearson 1934).
 
     Infinite when truth has none, NaN when neither has.
@@ -58,3 +67,27 @@ def rate_ratio(events: int, minutes: float, own: int, own_minutes: float, level:
 
     value = events / minutes / (own / own_minutes) if own else float("inf")
     return Ratio(value, odds(low), odds(high), events, own)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of `n` values and its 95 % interval (Student), NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def record(self) -> dict[str, Any]:
+        return {"value": plain(self.value), "low": plain(self.low), "high": plain(self.high), "n": self.n}
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    """Of those values that are numbers; an interval needs two."""
+    x = np.array([v for v in values if math.isfinite(v)], float)
+    if not len(x):
+        return Mean(math.nan, math.nan, math.nan, 0)
+    if len(x) == 1:
+        return Mean(float(x[0]), math.nan, math.nan, 1)
+    reach = float(student.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Mean(float(x.mean()), float(x.mean()) - reach, float(x.mean()) + reach, len(x))

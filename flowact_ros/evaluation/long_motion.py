@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from flowact_ros.data.behaviours import CODES
+from flowact_ros.data.characters import Identity
 from flowact_ros.data.clips import make_performance
 from flowact_ros.diffusion.memory import MemoryBank
-from flowact_ros.diffusion.sampler import noise_for, rollout
+from flowact_ros.diffusion.sampler import initial_noise, rollout
 from flowact_ros.diffusion.schedule import step_sigmas
-from flowact_ros.engine.orders import limited
+from flowact_ros.engine.denoising import LatentPipeline
 from flowact_ros.engine.pipeline import AvatarPipeline
 from flowact_ros.evaluation.generate import STEP, text_at
-from flowact_ros.models.codec.motion import denormalise
+from flowact_ros.models.codec.motion import denormalise, limited
 from flowact_ros.models.dit import Condition
 from flowact_ros.timebase import FRAME_RATE, FRAMES_PER_LATENT, SAMPLES_PER_FRAME
 from flowact_ros.vocabulary import SPEAKING
@@ -68,7 +69,7 @@ def long_motion(
         truths, conditions = [], []
         for n, path in enumerate(paths[0]):
             tell(f"truth {n + 1} of {streams}", 0.3 * n / streams)
-            truth, condition = _perform(pipeline, FIRST + n, seconds)
+            truth, condition, _ = perform(pipeline, FIRST + n, seconds)
             truth.save(path)
             truths.append(truth)
             conditions.append(condition)
@@ -82,10 +83,11 @@ def long_motion(
 
 
 @torch.inference_mode()
-def _perform(pipeline: AvatarPipeline, number: int, seconds: float) -> tuple[Long, Condition]:
-    """A performance of held-out voices and sentences, and what the denoiser knows of it, in whole steps."""
+def perform(pipeline: LatentPipeline, number: int, seconds: float) -> tuple[Long, Condition, Identity]:
+    """A performance of held-out voices and sentences, what the denoiser knows of it, in whole steps, and whose."""
     frames = round(seconds * FRAME_RATE) // (STEP * FRAMES_PER_LATENT) * STEP * FRAMES_PER_LATENT
-    performance = make_performance(number, "heldout", frames / FRAME_RATE, SPEECH).performance
+    spec = make_performance(number, "heldout", frames / FRAME_RATE, SPEECH)
+    performance = spec.performance
     window = pipeline.window
     sound = np.pad(performance.pcm, (window.context_samples, window.lookahead_samples))
     beside = window.context_samples + window.lookahead_samples
@@ -106,7 +108,7 @@ def _perform(pipeline: AvatarPipeline, number: int, seconds: float) -> tuple[Lon
     power = np.square(performance.pcm, dtype=np.float64).reshape(-1, SAMPLES_PER_FRAME).mean(1)
     power *= performance.behaviour == CODES[SPEAKING]  # as live: a hiss between utterances is no speech
     condition = Condition(features.unflatten(0, (-1, FRAMES_PER_LATENT))[None], words[None])
-    return Long(performance.controls, power), condition
+    return Long(performance.controls, power), condition, spec.identity
 
 
 @torch.inference_mode()
@@ -119,10 +121,7 @@ def _run(
     device = next(model.parameters()).device
 
     def noise(first: int, count: int) -> Tensor:
-        rows = [
-            torch.cat([noise_for(seed, first + i, shape) for seed in range(streams)]) for i in range(count)
-        ]
-        return torch.stack(rows, 1).to(device)
+        return initial_noise(pipeline.config, range(streams), first, count).to(device)
 
     bank = MemoryBank.start(model, torch.zeros(streams, *shape, device=device))
     steps = (_moved(condition.slots(k, k + STEP), device) for k in range(0, latents, STEP))

@@ -9,6 +9,9 @@ flowact eval readout --minutes 20       # train the readout of the rig: what is 
 flowact eval statistics runs/data/motion --out FILE   # what training motion is like, for the live watch
 flowact eval watch                      # an hour of motion: false alarms of the live watch, and planted faults
 flowact eval drift                      # does motion drift over minutes?
+flowact eval memory --out FILE.json     # an experiment: settings compared over seeds, a table and a plot. Others are
+                                        # distillation, self-forcing, horizon, lipsync, schedule, temperature, sigma,
+                                        # resolution and styles
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from flowact_ros.evaluation import motion_commands
+from flowact_ros.evaluation.experiments import commands as experiments
+from flowact_ros.models.precision import PRECISIONS
 from flowact_ros.models.settings import settings_of
 from flowact_ros.vocabulary import AUDIO_ENCODERS, EMBEDDED, WHISPER
 from flowact_ros.weights_store import WeightsError, find_audio_weights
@@ -66,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--preset", default="avatar_cpu", help="model preset (default: avatar_cpu)")
         verb.add_argument("--device", default="cpu", help="cpu or cuda")
         verb.add_argument("--runtime", default="auto", help="of the renderer: auto, openvino or eager")
+        verb.add_argument("--precision", default="auto", help=f"of the denoiser: {', '.join(PRECISIONS)}")
         verb.add_argument(
             "--threads", type=int, default=0, help="threads of the model (default: torch's own choice)"
         )
@@ -98,15 +104,23 @@ def _parser() -> argparse.ArgumentParser:
     readout.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     readout.add_argument("--seed", type=int, default=0)
     readout.add_argument(
+        "--places", action="store_true",
+        help="go on from the shipped weights, and teach only where eyes and mouth lie",
+    )  # fmt: skip
+    done = readout.add_mutually_exclusive_group()
+    done.add_argument(
         "--export", action="store_true", help="measure the run's weights and write them to the package"
     )
+    done.add_argument("--measure", action="store_true", help="print the error of the shipped weights")
     motion_commands.add_parsers(verbs)
+    experiments.add_parsers(verbs)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed or a target missed under --strict, 2 bad command line."""
     args = _parser().parse_args(argv)
+    args.command = experiments.told(sys.argv[1:] if argv is None else argv)
     try:
         _check(args)
     except ValueError as error:
@@ -116,6 +130,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.verb in motion_commands.VERBS:
             with progress() as tell:
                 return motion_commands.run(args, tell)
+        if args.verb in experiments.VERBS:
+            with progress() as tell:
+                return experiments.run(args, tell)
         return {"quick": _quick, "sheets": _sheets, "readout": _readout}[args.verb](args)
     except KeyboardInterrupt:
         return 130
@@ -131,6 +148,8 @@ def _check(args: argparse.Namespace) -> None:
     """Raises ValueError for options that nothing can be measured or trained with."""
     if args.verb in motion_commands.VERBS:
         return motion_commands.check(args)
+    if args.verb in experiments.VERBS:
+        return experiments.check(args)
     if args.verb == "readout":
         if args.steps < 1:
             raise ValueError(f"--steps is {args.steps}; it must be 1 or more")
@@ -164,11 +183,11 @@ def _check(args: argparse.Namespace) -> None:
 def _pipeline(args: argparse.Namespace) -> Any:
     import torch
 
-    from flowact_ros.engine.pipeline import build_pipeline
+    from flowact_ros.engine.pipeline import build_pipeline, motion_pipeline
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    return build_pipeline(
+    pipeline = build_pipeline(
         args.preset,
         args.device,
         weights=args.weights,
@@ -176,7 +195,9 @@ def _pipeline(args: argparse.Namespace) -> Any:
         audio_backend=args.audio_encoder,
         audio_path=find_audio_weights(args.audio_encoder, args.audio_path),
         overrides=settings_of(args.set),
+        precision=args.precision,
     )
+    return motion_pipeline(pipeline)
 
 
 def heard_by_whisper(pipeline: Any, args: argparse.Namespace) -> tuple[Any, str]:
@@ -193,6 +214,7 @@ def heard_by_whisper(pipeline: Any, args: argparse.Namespace) -> tuple[Any, str]
 
 
 def _quick(args: argparse.Namespace) -> int:
+    from flowact_ros.data.augment import missing_voices
     from flowact_ros.evaluation.quick import Quick, Settings
     from flowact_ros.evaluation.report import machine
     from flowact_ros.evaluation.rig_readout import load_readout
@@ -209,6 +231,8 @@ def _quick(args: argparse.Namespace) -> int:
     facts["audio_encoder"] = args.audio_encoder
     if lacking:
         facts["lips_heard_by_whisper"] = lacking
+    missing = missing_voices(args.split)
+    facts["voices"] = f"hibari speaks for {', '.join(missing)}, not installed" if missing else "all of the split"
     if args.preset == "debug":
         facts["weights"] = "random: the figures say nothing about quality"
     report.facts = {**facts, "machine": machine(), "readout": error_line(card), **report.facts}
@@ -275,17 +299,25 @@ class progress:
 def _readout(args: argparse.Namespace) -> int:
     import torch
 
-    from flowact_ros.evaluation.train_rig_readout import export, train
+    from flowact_ros.evaluation.rig_readout import load_readout
+    from flowact_ros.evaluation.rig_readout_errors import export, tested
+    from flowact_ros.evaluation.train_rig_readout import train
 
     torch.set_num_threads(max(1, min(torch.get_num_threads(), 2)))
-    if not args.export:
-        train(args.run, minutes=args.minutes, steps=args.steps, seed=args.seed, rate=args.rate)
-        return 0
-    if not (args.run / "state.pt").is_file():
-        raise ValueError(
-            f"{args.run} holds no training run; train one with `flowact eval readout --run {args.run}`"
+    if args.measure:
+        found = tested(load_readout()[0])
+    elif args.export:
+        if not (args.run / "state.pt").is_file():
+            raise ValueError(
+                f"{args.run} holds no training run; train one with `flowact eval readout --run {args.run}`"
+            )
+        found = export(args.run)["errors"]
+    else:
+        train(
+            args.run, minutes=args.minutes, steps=args.steps, seed=args.seed, rate=args.rate, places=args.places
         )
-    for group, figures in export(args.run)["errors"].items():
+        return 0
+    for group, figures in found.items():
         print(group)
         for name, error in figures.items():
             print(f"  {name:14s} " + "  ".join(f"{key} {value:.4f}" for key, value in error.items()))

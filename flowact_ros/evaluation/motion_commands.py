@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 VERBS = ("statistics", "watch", "drift")
+NEVER = "never refined"  # the row of memory as it is
 Tell = Callable[[str, float], None]
 
 
@@ -34,7 +35,7 @@ def add_parsers(verbs: Any) -> None:
     )  # fmt: skip
     for verb in (watch, drift):
         verb.add_argument(
-            "--run", type=Path, default=Path("runs/watch"), help="folder in which motion is kept"
+            "--run", type=Path, default=Path("runs/watch"), help="folder in which motion is kept, not pictures"
         )
         verb.add_argument("--streams", type=int, default=6, metavar="N", help="side by side (default: 6)")
         verb.add_argument("--minutes", type=float, default=10.0, metavar="N", help="of each (default: 10)")
@@ -114,13 +115,16 @@ def _watch(args: argparse.Namespace, tell: Tell) -> int:
 
 def _drift(args: argparse.Namespace, tell: Tell) -> int:
     from flowact_ros.evaluation.drift import drift_row, plot, table, truth_distances
-    from flowact_ros.training.export import commit_id
+    from flowact_ros.models.config import preset
+    from flowact_ros.training.lineage import commit_id
 
+    if preset(args.preset).video is not None:
+        return _pictured_drift(args, tell)
     rows, truth = [], None
     for interval in args.interval or [0, 4]:
         _, true, made = _streams(args, tell, interval)
         truth = truth_distances(true) if truth is None else truth
-        rows.append(drift_row(f"refined every {interval} chunks" if interval else "never refined", made))
+        rows.append(drift_row(f"refined every {interval} chunks" if interval else NEVER, made))
     assert truth is not None  # there is one interval at least
     if args.out is not None:
         command = f"flowact eval drift --streams {args.streams} --minutes {args.minutes:g}"
@@ -131,6 +135,31 @@ def _drift(args: argparse.Namespace, tell: Tell) -> int:
         })  # fmt: skip
         plot(args.out.with_suffix(".png"), rows, truth)
     print(table(rows, truth))
+    return 0
+
+
+def _pictured_drift(args: argparse.Namespace, tell: Tell) -> int:
+    """Of a spatial preset: does a character stay itself?"""
+    from flowact_ros.engine.pipeline import build_pipeline
+    from flowact_ros.evaluation.experiments import pictured_drift as drift
+    from flowact_ros.evaluation.experiments.material import configured
+    from flowact_ros.evaluation.experiments.pictured import check_vae
+
+    pipeline = build_pipeline(args.preset, args.device, weights=args.weights, runtime="eager")
+    check_vae(pipeline.config, args.weights)
+    streams, made = drift.prepare(pipeline, args.streams, int(args.minutes), tell), {}
+    intervals = args.interval or [0, 4]
+    for k, interval in enumerate(intervals):
+        model = configured(pipeline.denoiser, {"memory": {"refine_interval": interval}})
+        name = f"refined every {interval} chunks" if interval else NEVER
+        share = 0.7 / len(intervals)
+        made[name] = drift.windows(model, streams, name, tell, 0.3 + k * share, 0.3 + (k + 1) * share)
+    question = "does a stream of pictures lose who it shows, and does refining memory help?"
+    found = drift.compare("drift", question, streams, made, NEVER if NEVER in made else None)
+    if args.out is not None:
+        found.write(args.out, args.command)
+        drift.plot_minutes(found, args.out)
+    found.show()
     return 0
 
 

@@ -172,12 +172,17 @@ class Quick:
     def _see(self, clip: Clip, text: str) -> Seen:
         self._step(0.0, f"{text} ({clip.name})")
         frames, motion, looks = self._watch(clip)
-        made = clip.take(read(self.readout, frames))
+        made = self._take(clip, frames)
         drawn = clip.paint(clip.controls, LINES)
-        truth = clip.take(read(self.readout, drawn))
+        truth = self._take(clip, drawn)
         self._step(1.6 * clip.frames / FRAME_RATE)
         moved = pictures.movement(frames), pictures.movement(drawn)
         return Seen(clip, motion, made, truth, moved, looks)
+
+    def _take(self, clip: Clip, frames: Tensor) -> Take:
+        """What is read from a clip's frames `[T, 3, H, H]`, beside its reference."""
+        reference = torch.from_numpy(clip.picture()).permute(2, 0, 1)
+        return clip.take(read(self.readout, frames, reference))
 
     # ---------------------------------------------------------------- parts of the table
 
@@ -185,11 +190,11 @@ class Quick:
         again, shuffled = [], []
         for k, one in enumerate(seen):
             other = one.clip.again(k)
-            again.append(other.take(read(self.readout, other.paint(other.controls, LINES))))
+            again.append(self._take(other, other.paint(other.controls, LINES)))
         for k in range(min(self.settings.controls, len(seen) - 1)):
             self._step(0.0, f"control {k + 1}: another clip's sound")
             clip = seen[k].clip.with_sound_of(seen[k + 1].clip)
-            shuffled.append(clip.take(read(self.readout, self._watch(clip)[0])))
+            shuffled.append(self._take(clip, self._watch(clip)[0]))
         lips = figures.Lips(
             [s.made for s in seen], [s.truth for s in seen], [s.clip.true() for s in seen], again, shuffled
         )
@@ -218,10 +223,25 @@ class Quick:
         made = [clip.of_motion(self._motion(clip)) for clip in clips]
         truth = [clip.true() for clip in clips]
         script = [clip.again(k).true() for k, clip in enumerate(clips)]
+        self._voices(clips, made, seen)
         pixels, own = [s.made for s in seen], [s.truth for s in seen]
         figures.event_figures(self.report, made, truth, pixels, own, script)
         energy = sum(s.moved[0] * s.clip.frames for s in seen) / sum(s.moved[1] * s.clip.frames for s in seen)
         figures.smoothness_figures(self.report, made, truth, pixels, own, script, energy)
+
+    def _voices(self, clips: Sequence[Clip], made: Sequence[Take], seen: Sequence[Seen]) -> None:
+        voices: dict[str, figures.Spoken] = {}
+        for k, (clip, take) in enumerate(zip(clips, made, strict=True)):
+            if clip.performance.phonemes:
+                spoken = voices.setdefault(clip.voice, figures.Spoken())
+                spoken.made.append(take)
+                spoken.truth.append(clip.true())
+                spoken.again.append(clip.again(k).true())
+        for one in seen:
+            if one.clip.performance.phonemes and one.clip.voice in voices:
+                voices[one.clip.voice].seen.append(one.made)
+                voices[one.clip.voice].exact.append(one.clip.true())
+        figures.voice_figures(self.report, voices)
 
     def _behaviours(self, shown: Sequence[Seen]) -> None:
         self._step(0.0, "behaviours told apart")
@@ -305,7 +325,7 @@ class Quick:
         for path in self.settings.wavs:
             clip = recorded_clip(path, self.settings.character, self.pipeline.height)
             self._step(0.0, f"recorded speech {clip.name}")
-            opening = get(read(self.readout, self._watch(clip)[0]), "opening")
+            opening = get(self._take(clip, self._watch(clip)[0]).series, "opening")
             made.append((opening, loudness(clip.pcm, clip.frames)))
         own = [(get(s.truth.series, "opening"), loudness(s.clip.pcm, s.clip.frames)) for s in seen]
         figures.recorded_figure(self.report, made, own)

@@ -54,6 +54,8 @@ class Figure:
     @property
     def met(self) -> bool | None:
         """A rate of events meets its target when its interval reaches into the range and it lies within 10 % of it."""
+        if self.least is None and self.most is None:
+            return None
         if self.low is None or self.high is None or not math.isfinite(self.value):
             return self.meets(self.value)
         least = -math.inf if self.least is None else self.least

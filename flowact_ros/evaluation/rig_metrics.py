@@ -71,11 +71,14 @@ def _paired(made: Takes, true: Takes) -> list[tuple[Take, Take]]:
 # ---------------------------------------------------------------- lips
 
 
+def curve_correlations(made: Takes, true: Takes, name: str) -> list[float]:
+    """The correlation of one column in every clip."""
+    return [correlation(get(a.series, name), get(b.series, name)) for a, b in _paired(made, true)]
+
+
 def curve_correlation(made: Takes, true: Takes, name: str) -> float:
     """Mean over clips of the correlation of one column."""
-    return float(
-        np.mean([correlation(get(a.series, name), get(b.series, name)) for a, b in _paired(made, true)])
-    )
+    return float(np.mean(curve_correlations(made, true, name)))
 
 
 def opening_lag_s(made: Takes, true: Takes) -> float:
@@ -140,6 +143,10 @@ def event_ratio(made: Takes, true: Takes, count: Callable[[np.ndarray], int]) ->
     return rate_ratio(a, sum(t.minutes for t in made), b, sum(t.minutes for t in true))
 
 
+def events_a_minute(takes: Takes, count: Callable[[np.ndarray], int]) -> float:
+    return sum(count(t.series) for t in takes) / sum(t.minutes for t in takes)
+
+
 def blink_ratio(made: Takes, true: Takes) -> Ratio:
     return event_ratio(made, true, lambda s: len(events.blinks(s)))
 
@@ -155,21 +162,23 @@ def lids_together(takes: Takes) -> tuple[float, int]:
     return (sum(k for k, _ in pairs) / total if total else float("nan")), total
 
 
-def gaze_spread_ratio(made: Takes, true: Takes) -> float:
-    def size(takes: Takes) -> float:
-        parts = [events.gaze(t.series) for t in takes]
-        return float(np.sqrt(np.mean(np.concatenate([((p - p.mean(0)) ** 2).sum(1) for p in parts]))))
+def gaze_spread(takes: Takes) -> float:
+    """Deviation of the gaze, both ways together, about each clip's own mean."""
+    parts = [events.gaze(t.series) for t in takes]
+    return float(np.sqrt(np.mean(np.concatenate([((p - p.mean(0)) ** 2).sum(1) for p in parts]))))
 
-    return size(made) / max(size(true), 1e-9)
+
+def gaze_spread_ratio(made: Takes, true: Takes) -> float:
+    return gaze_spread(made) / max(gaze_spread(true), 1e-9)
+
+
+def viewer_share(takes: Takes) -> float:
+    """Share of the time in which the eyes are on the viewer."""
+    return float(np.concatenate([events.on_viewer(t.series) for t in takes]).mean())
 
 
 def viewer_ratio(made: Takes, true: Takes) -> float:
-    """Share of the time in which the eyes are on the viewer ÷ truth's."""
-
-    def share(takes: Takes) -> float:
-        return float(np.concatenate([events.on_viewer(t.series) for t in takes]).mean())
-
-    return share(made) / max(share(true), 1e-9)
+    return viewer_share(made) / max(viewer_share(true), 1e-9)
 
 
 def _where(takes: Takes, kinds: Sequence[str]) -> list[np.ndarray]:

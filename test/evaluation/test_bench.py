@@ -37,6 +37,7 @@ def check(result: dict) -> None:
     assert result["rss_mb"] > 20 and result["first_frame_s"] > 0
 
 
+@pytest.mark.slow
 def test_engine_only_prints_the_table_as_json(capsys):
     argv = ["--engine-only", "--preset", "debug", "--seconds", "5", "--threads", "1", "--json"]
     assert bench.main(argv) == 0
@@ -48,6 +49,7 @@ def test_engine_only_prints_the_table_as_json(capsys):
     assert "real-time factor, median" in table and "128 x 128" in table
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 @pytest.mark.parametrize("page", ["socket", "browser"])
 def test_all_nodes_and_a_page_client(page, capsys):
@@ -112,7 +114,7 @@ def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
             tmp_path / f"{name}.jpg", quality=95
         )
 
-    def by_darkness(module: object, frames: torch.Tensor) -> np.ndarray:
+    def by_darkness(module: object, frames: torch.Tensor, reference: torch.Tensor) -> np.ndarray:
         values = frames.float().mean((1, 2, 3)).numpy()
         readings = np.zeros((len(frames), len(rig_readout.READ)), np.float32)
         readings[:, rig_readout.column("opening")] = 0.1 * (values < values.max() - 0.2)
@@ -123,4 +125,19 @@ def test_lips_at_rest_is_read_from_the_pictures(tmp_path, monkeypatch):
     times = [0.04 * k for k in range(36)]
     kept = [(0, t, str(tmp_path / ("open.jpg" if t < 0.39 else "shut.jpg"))) for t in times]
     kept += [(1, t, str(tmp_path / "open.jpg")) for t in times[:20]]
-    assert lips_at_rest(kept) == [pytest.approx(0.4)]
+    assert lips_at_rest(kept, "mia") == [pytest.approx(0.4)]
+
+
+def test_a_mouth_that_opens_again_at_once_was_not_at_rest():
+    import numpy as np
+
+    from flowact_ros.evaluation.bench_table import first_rest
+
+    after = np.arange(0, 2, 0.1)
+    open_ = after < 0.35
+    assert first_rest(after, open_) == [pytest.approx(0.4)]
+    open_[6] = True  # 0.2 s later: the sentence still goes on
+    assert first_rest(after, open_) == [pytest.approx(0.7)]
+    open_[6], open_[14] = False, True  # a second later: a smile
+    assert first_rest(after, open_) == [pytest.approx(0.4)]
+    assert first_rest(after, after >= 0) == [] == first_rest(after, after < 0)

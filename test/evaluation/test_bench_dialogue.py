@@ -31,6 +31,7 @@ turns:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_two_turns_with_all_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rclpy", reason="the nodes need ROS 2: `make setup` installs it")

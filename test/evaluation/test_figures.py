@@ -43,6 +43,23 @@ def test_true_lips_meet_every_target_and_controls_miss_theirs():
     assert not found["closure_ratio"].passing_controls
 
 
+def test_a_voice_that_the_lips_follow_badly_shows_beside_the_others():
+    wrong = [changed(t, opening=np.roll(t.series[:, 0], 60)) for t in SPOKEN[:2]]
+    truth = SPOKEN[:2]
+    voices = {
+        "one": figures.Spoken(truth, truth, truth),
+        "other:deep": figures.Spoken(wrong, truth, truth, wrong[:1], truth[:1]),
+    }
+    report = Report("x")
+    figures.voice_figures(report, voices)
+    found = report.record()["lips_by_voice"]
+    assert set(found) == set(voices)
+    assert found["one"]["opening"]["value"] == found["one"]["opening"]["ceiling"] == pytest.approx(1.0)
+    assert found["other:deep"]["opening"]["value"] < 0.5 and found["other:deep"]["width"]["value"] == 1.0
+    assert found["other:deep"]["opening"]["n"] == 2 and found["other:deep"]["opening"]["pixels_n"] == 1
+    assert found["other:deep"]["opening"]["met"] is None and "pixels" not in found["one"]["opening"]
+
+
 def test_a_poor_ceiling_does_not_lower_the_target():
     assert figures.least_correlation(0.9, 0.99) == 0.9
     assert figures.least_correlation(0.9, 0.9) == 0.855

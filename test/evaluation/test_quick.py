@@ -12,7 +12,8 @@ import pytest
 import torch
 from small_whisper import install_whisper
 
-from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS
+from flowact_ros.data.clips import make_performance
+from flowact_ros.data.splits import HELDOUT_CHARACTER_SEEDS, HELDOUT_VOICES
 from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.evaluation import clips as material
 from flowact_ros.evaluation import quick
@@ -53,6 +54,20 @@ def test_heldout_clips_are_fixed_and_never_trained_on(speech):
     assert not {c.name for c in material.speech_clips(2, 3.2, SIZE, split="validation")} & {
         c.name for c in speech
     }
+
+
+def test_a_clip_knows_who_speaks(speech):
+    known = {backend for backend, _, _ in HELDOUT_VOICES}
+    assert {clip.voice for clip in speech} <= known
+    assert speech[0].voice == make_performance(0, "heldout", 3.2).voice.backend
+    seen = [quick.Seen(clip, None, clip.true(), clip.true(), (1.0, 1.0), {}) for clip in speech]
+    card = {"errors": {}}
+    running = quick.Quick(Nothing(), None, card, quick.Settings(clips=2))
+    running._voices(speech, [clip.true() for clip in speech], seen)
+    found = running.report.record()["lips_by_voice"]
+    assert set(found) == {clip.voice for clip in speech}
+    assert sum(voice["opening"]["n"] for voice in found.values()) == len(speech)
+    assert all(voice["opening"]["pixels"] == voice["opening"]["value"] == 1.0 for voice in found.values())
 
 
 def test_controls_change_what_they_name_and_nothing_else(speech):
@@ -120,6 +135,7 @@ def run(monkeypatch, still: bool, out=None, whisper=None) -> dict:
     return json.loads(report.json())
 
 
+@pytest.mark.slow
 def test_the_truth_itself_meets_the_table(monkeypatch, tmp_path, speech):
     record = run(monkeypatch, still=False, out=tmp_path, whisper=Nothing())
     assert set(KEYS) <= set(record) and {"yaw", "pitch", "roll"} == set(record["head_spread_ratio"])
@@ -133,6 +149,7 @@ def test_the_truth_itself_meets_the_table(monkeypatch, tmp_path, speech):
         record["edges"]["eyes"]["value"] == pytest.approx(1.0)
         and record["oracle_psnr"]["eyes"]["value"] == 99.0
     )
+    assert "lips_by_voice" not in record  # nobody speaks in the long motion of this test
     assert set(record["whisper"]) == {"opening", "width", "rounding"}
     for figure in record["whisper"].values():
         assert figure["met"] and figure["value"] == figure["embedded"] == pytest.approx(1.0)
@@ -140,6 +157,7 @@ def test_the_truth_itself_meets_the_table(monkeypatch, tmp_path, speech):
         assert (tmp_path / name).stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_a_still_picture_misses_it(monkeypatch, speech):
     record = run(monkeypatch, still=True)
     for key in ("mouth_opening_correlation", "opening_spread_ratio", "blink_rate_ratio", "gaze_spread_ratio",
