@@ -21,8 +21,10 @@ from flowact_ros.media.wav import read_audio
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, run
 from flowact_ros.nodes.convert import audio_message, to_time
-from flowact_ros.nodes.microphone import SILENT_S, Microphone, MicrophoneError
+from flowact_ros.nodes.microphone import Microphone
 from flowact_ros.nodes.params import Param, ParameterError
+from flowact_ros.nodes.sound_device import SILENT_S, DeviceError
+from flowact_ros.nodes.stamps import SteadyOffset
 
 RETRY_S = 2.0  # between attempts to open a microphone
 SETTLE_S = 0.3  # after a listener appeared: both ends must have found each other
@@ -214,7 +216,7 @@ class AudioCapture(FlowactNode):
                     self.params["chunk_ms"] / 1000,
                     rescan=attempt > 0,
                 )
-            except MicrophoneError as error:
+            except DeviceError as error:
                 attempt += 1
                 self.set_fault(f"{error} (tried again every {RETRY_S:g} s)")
                 self._stopping.wait(RETRY_S)
@@ -231,7 +233,7 @@ class AudioCapture(FlowactNode):
     def _read(self, microphone: Microphone) -> None:
         """Publishes blocks until the device falls silent or the node stops."""
         gate = VoiceGate(microphone.rate) if self._gated else None
-        offset_ns = self.now_ns() - time.monotonic_ns()
+        offset = SteadyOffset()
         position = sequence = 0
         heard = time.monotonic()
         while not self._stopping.is_set():
@@ -243,7 +245,7 @@ class AudioCapture(FlowactNode):
                     return
                 continue
             heard = time.monotonic()
-            stamp = offset_ns + round(block.captured * 1e9)
+            stamp = offset.take(self.now_ns(), time.monotonic_ns()) + round(block.captured * 1e9)
             if gate is None:
                 self._publish(block.pcm, microphone.rate, stamp, position, sequence, "", False)
                 position, sequence = position + len(block.pcm), sequence + 1

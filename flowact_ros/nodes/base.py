@@ -265,14 +265,15 @@ class FlowactNode(LifecycleNode):
         except Exception as error:  # a failed transition is an answer, not the end of the process
             self._not_yet = isinstance(error, NotYet)
             self.report(error, f"cannot {verb}")
-            tell_supervisor(event="failed", node=self.get_name(), transition=verb, error=one_line(error))
+            name = self.get_fully_qualified_name()
+            tell_supervisor(event="failed", node=name, transition=verb, error=one_line(error))
             return TransitionCallbackReturn.FAILURE
         finally:
             self._in_transition, self._ticked = False, time.monotonic()
         done = {"configure": "inactive", "activate": "active", "clean up": "unconfigured"}.get(verb)
         if done is not None:
             self.get_logger().info(done)
-            tell_supervisor(event=done, node=self.get_name())
+            tell_supervisor(event=done, node=self.get_fully_qualified_name())
         return TransitionCallbackReturn.SUCCESS
 
     def _halt(self) -> TransitionCallbackReturn:
@@ -280,7 +281,7 @@ class FlowactNode(LifecycleNode):
         self._destroy(self._entities)
         self._fault = ""
         if result == TransitionCallbackReturn.SUCCESS:
-            tell_supervisor(event="inactive", node=self.get_name())
+            tell_supervisor(event="inactive", node=self.get_fully_qualified_name())
         return result
 
     def _release(self, verb: str) -> TransitionCallbackReturn:
@@ -311,10 +312,15 @@ class FlowactNode(LifecycleNode):
         if self.state == "unconfigured" and not self._stopped:
             self.autostart()
 
+    def hang(self) -> str:
+        """What hangs, and for how long; "" if nothing does. Asked by a thread, which ends the process (process.py)."""
+        idle = time.monotonic() - self._ticked
+        return "" if self._in_transition or idle < STUCK_S else f"its executor did nothing for {idle:.0f} s"
+
     @property
     def lives(self) -> bool:
-        """Is something still done here? Asked by a thread."""
-        return self._in_transition or time.monotonic() - self._ticked < STUCK_S
+        """Is something still done here?"""
+        return not self.hang()
 
     def stop(self) -> None:
         """Ends threads, topics and memory, from any state. Harmless when called again."""

@@ -133,7 +133,7 @@ def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     watch = Watch(node)
-    spinning = threading.Thread(target=_spin, args=(executor,), daemon=True)
+    spinning = threading.Thread(target=spin, args=(executor,), daemon=True)
     spinning.start()
     log: list[str] = []
     supervisor = Supervisor(specs(order), environment=environ, log=log.append)
@@ -170,7 +170,7 @@ def measure(order: dict[str, Any], environ: dict[str, str]) -> dict[str, Any]:
         spinning.join(2.0)
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
+def spin(executor: SingleThreadedExecutor) -> None:
     try:
         executor.spin()
     except ExternalShutdownException:

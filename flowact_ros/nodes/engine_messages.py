@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import math
 from array import array
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowact_msgs.msg import ChunkRecord, SpeechSpan, StreamMetrics
-from flowact_ros.engine import interfaces
+from flowact_msgs.msg import ChunkRecord, DrawnLatent, Provenance, SpeechSpan, StreamMetrics
+from flowact_ros.engine import interfaces, provenance
 from flowact_ros.engine.session_config import MAX_STEP_LATENTS
-from flowact_ros.nodes.convert import MAX_CHUNK_S, ConversionError, behaviour_name, behaviour_number
+from flowact_ros.nodes.convert import (
+    MAX_CHUNK_S,
+    ConversionError,
+    behaviour_name,
+    behaviour_number,
+    to_bytes_field,
+)
 from flowact_ros.timebase import (
     FRAME_RATE,
     FRAMES_PER_LATENT,
@@ -41,6 +48,8 @@ def metrics_message(figures: metrics.StreamMetrics, published_fps: float) -> Str
     message.step_ms = float(sum(stages.values())) if stages else math.nan
     message.stage_names = list(stages)
     message.stage_ms = [float(value) for value in stages.values()]
+    message.wait_names = list(figures.waits_ms)
+    message.wait_ms = [float(value) for value in figures.waits_ms.values()]
     message.ring_fill = figures.ring_fill / FRAME_RATE
     message.frames = figures.frames
     message.repeated_frames = figures.repeated
@@ -83,11 +92,22 @@ def record_message(record: interfaces.ChunkRecord) -> ChunkRecord:
     field.frombytes(pcm[: sounding[-1] + 1 if len(sounding) else 0].tobytes())
     message.pcm = field
     message.spans = [SpeechSpan(start=s.start, end=s.end, utterance_id=s.utterance_id) for s in record.spans]
+    message.drawn = [_drawn_message(latent) for latent in record.drawn]
+    message.keyframe = to_bytes_field(record.keyframe)
+    if record.provenance is not None:
+        message.provenance = Provenance(**asdict(record.provenance))
+    return message
+
+
+def _drawn_message(latent: interfaces.DrawnLatent) -> DrawnLatent:
+    message = DrawnLatent(latent=latent.latent, digest=latent.digest, rows=len(latent.pixels))
+    message.motion = array("f", np.ascontiguousarray(latent.motion, np.float32).tobytes())
+    message.pixels = to_bytes_field(np.ascontiguousarray(latent.pixels))
     return message
 
 
 def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
-    """The record that `record_message` was given, bit for bit.
+    """The record that `record_message` was given, bit for bit. message: of ROS, or with the same fields, from a bag.
 
     Raises ConversionError for one that no step can have used.
     """
@@ -115,10 +135,40 @@ def record_of(message: ChunkRecord) -> interfaces.ChunkRecord:
     pcm = np.zeros(message.samples, np.float32)
     pcm[: len(sound)] = sound
     return interfaces.ChunkRecord(
-        **{name: getattr(message, name) for name in (*_NUMBERS, *_TEXTS)},
+        **{name: int(getattr(message, name)) for name in _NUMBERS},
+        **{name: str(getattr(message, name)) for name in _TEXTS},
         behaviour="" if message.behaviour == ChunkRecord.AS_SPEECH else behaviour_name(message.behaviour),
         pcm=pcm,
-        spans=tuple(interfaces.SpeechSpan(s.start, s.end, s.utterance_id) for s in message.spans),
+        spans=tuple(interfaces.SpeechSpan(int(s.start), int(s.end), s.utterance_id) for s in message.spans),
         look=look if message.looks else None,
         refines=bool(message.refines),
+        drawn=tuple(_drawn_of(latent, what) for latent in message.drawn),
+        keyframe=bytes(message.keyframe),
+        provenance=_provenance_of(message.provenance),
     )
+
+
+def _drawn_of(message: DrawnLatent, what: str) -> interfaces.DrawnLatent:
+    motion, pixels = np.array(message.motion, np.float32), np.array(message.pixels, np.uint8)
+    if len(motion) % FRAMES_PER_LATENT or not np.isfinite(motion).all():
+        raise ConversionError(
+            f"{what} has {len(motion)} values of motion for latent {message.latent}: a finite one of each control in "
+            f"each of {FRAMES_PER_LATENT} frames is needed"
+        )
+    rows = int(message.rows)
+    if (rows == 0) != (len(pixels) == 0) or (rows and len(pixels) % (3 * rows)):
+        raise ConversionError(
+            f"{what} has {len(pixels)} bytes of pixels in {rows} rows for latent {message.latent}: rows of RGB are "
+            f"needed"
+        )
+    pixels = pixels.reshape(rows, len(pixels) // (3 * rows) if rows else 0, 3)
+    return interfaces.DrawnLatent(
+        int(message.latent), motion.reshape(FRAMES_PER_LATENT, -1), int(message.digest), pixels
+    )
+
+
+def _provenance_of(message: Provenance) -> provenance.Provenance | None:
+    """None for a message that nobody filled."""
+    names = [field.name for field in fields(provenance.Provenance)]
+    found = provenance.Provenance(**{name: getattr(message, name) for name in names})
+    return found if found.preset else None

@@ -21,6 +21,7 @@ from flowact_msgs.msg import AudioChunk, AvatarState, Motion
 from flowact_ros.media.jpeg import encode_jpeg
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.convert import (
+    NANOSECONDS,
     audio_message,
     behaviour_number,
     compressed_message,
@@ -44,7 +45,7 @@ class FramePublisher:
     """Publishes `image_raw`, `image_raw/compressed`, `audio`, `motion`, `state` and `robot_speaking` of one session.
 
     `on_frame(frame)` is called in the pacing thread after each frame left; `on_end(error or None)` when the
-    session's frames end.
+    session's frames end. `jpeg_of(frame)`: its picture as a JPEG, where that is there already.
     """
 
     def __init__(
@@ -52,14 +53,16 @@ class FramePublisher:
         node: FlowactNode,
         session: Session,
         *,
-        controls: tuple[str, ...],
+        controls: tuple[str, ...] | Callable[[], tuple[str, ...]],
         encoding: str,
         jpeg_quality: int,
         on_frame: Callable[[Frame], None],
         on_end: Callable[[BaseException | None], None],
+        jpeg_of: Callable[[Any], bytes] | None = None,
     ) -> None:
         self._node, self._session = node, session
-        self._controls, self._encoding, self._quality = list(controls), encoding, jpeg_quality
+        self._controls, self._encoding = controls if callable(controls) else lambda: controls, encoding
+        self._jpeg_of = jpeg_of or (lambda frame: encode_jpeg(frame.rgb, jpeg_quality))
         self._on_frame, self._on_end = on_frame, on_end
         self._image = node.add_publisher(Image, topics.IMAGE)
         self._compressed = node.add_publisher(CompressedImage, topics.COMPRESSED)
@@ -130,6 +133,9 @@ class FramePublisher:
             monotonic_ns=time.monotonic_ns(),
             simulated=is_simulated(self._node.get_clock()),
         )
+        if self._stamps.set_by_ns:
+            moved_s = self._stamps.set_by_ns / NANOSECONDS
+            self._node.get_logger().warning(f"this machine's clock was set by {moved_s:+.1f} s: stamps follow it")
         stamp = to_time(stamp_ns)
         self._audio.publish(
             audio_message(
@@ -143,8 +149,8 @@ class FramePublisher:
                 frame_id=FRAME_ID,
             )
         )
-        if self._motion.get_subscription_count():
-            motion = Motion(frame=frame.index, names=self._controls, values=array("f", frame.motion.tobytes()))
+        if len(frame.motion) and self._motion.get_subscription_count():  # spatial presets have no named motion
+            motion = Motion(frame=frame.index, names=list(self._controls()), values=array("f", frame.motion.tobytes()))
             motion.header.stamp, motion.header.frame_id = stamp, FRAME_ID
             self._motion.publish(motion)
         if self._image.get_subscription_count():
@@ -154,7 +160,7 @@ class FramePublisher:
             self._image.publish(message)
             self.fill_ms, self.publish_ms = (filled - began) * 1e3, (time.perf_counter() - filled) * 1e3
         if self._compressed.get_subscription_count():
-            self._offer_jpeg(frame.rgb, stamp_ns)
+            self._offer_jpeg(frame, stamp_ns)
         waiting = None if frame.speaking else self._session.waiting
         state = (frame.behaviour, frame.utterance_id, frame.speaking, waiting)
         if state != self._shown:
@@ -180,10 +186,10 @@ class FramePublisher:
 
     # ------------------------------------------------------------ JPEG thread
 
-    def _offer_jpeg(self, rgb: Any, stamp_ns: int) -> None:
+    def _offer_jpeg(self, frame: Frame, stamp_ns: int) -> None:
         while True:
             try:
-                self._jpegs.put_nowait((rgb, stamp_ns))
+                self._jpegs.put_nowait((frame, stamp_ns))
                 return
             except queue.Full:
                 try:
@@ -194,6 +200,5 @@ class FramePublisher:
 
     def _encode(self) -> None:
         while (item := self._jpegs.get()) is not None:
-            rgb, stamp_ns = item
-            jpeg = encode_jpeg(rgb, self._quality)
-            self._compressed.publish(compressed_message(jpeg, to_time(stamp_ns), FRAME_ID))
+            frame, stamp_ns = item
+            self._compressed.publish(compressed_message(self._jpeg_of(frame), to_time(stamp_ns), FRAME_ID))

@@ -10,12 +10,19 @@ from flowact_ros.nodes.params import Param, ParameterError, Params
 from flowact_ros.vocabulary import AUDIO_ENCODERS, AUDIO_ENCODINGS, EMBEDDED, S16LE
 from flowact_ros.weights_store import AVATARS, WeightsError, find_audio_weights
 
-PRESETS = ("avatar_cpu", "debug")
+PRESETS = ("avatar_cpu", "debug", "avatar_spatial_debug", "avatar_1b", "avatar_14b")
+ON_CPU = ("avatar_cpu", "debug")  # presets that a CPU computes in real time
 
 PARAMETERS = (
     Param("preset", "avatar_cpu", "Which model; debug has random weights", choices=PRESETS),
     Param("device", "cpu", "Where the model runs: cpu, cuda, cuda:1"),
-    Param("weights_dir", "", "Folder of weights; empty: the ones that were installed"),
+    Param("devices", "", "Devices that share the denoiser, a process each: cuda:0,cuda:1; empty: device alone"),
+    Param("decoder_device", "", "A device of its own for the decoder, in one more process; empty: that of device"),
+    Param(
+        "weights_dir",
+        "",
+        "Folder of weights; empty: the ones that were installed; random: untrained ones, for speed runs and tests",
+    ),
     Param("character", "", "Name of a shipped character; empty: the first one"),
     Param("reference_image", "", "Path of a portrait to animate instead of a shipped character"),
     Param(
@@ -33,8 +40,14 @@ PARAMETERS = (
     Param(
         "runtime",
         "auto",
-        "What computes the renderer: OpenVINO where it is installed, else torch (eager)",
-        choices=("auto", "openvino", "eager"),
+        "What computes the networks; auto: CUDA graphs on a GPU, else OpenVINO (the renderer) where it is installed",
+        choices=("auto", "eager", "openvino", "graphs", "tensorrt"),
+    ),
+    Param(
+        "precision",
+        "auto",
+        "What the denoiser is computed in; fp8 needs a GPU of compute capability 8.9, int8 a processor with AVX2",
+        choices=("auto", "float32", "bfloat16", "int8", "fp8"),
     ),
     Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
     Param("audio_backend", EMBEDDED, "What hears the speech", choices=AUDIO_ENCODERS),
@@ -44,8 +57,8 @@ PARAMETERS = (
         f"Weights of the audio backend; empty: the ones that were installed, of whisper those of `flowact weights get "
         f"{AVATARS}`",
     ),
-    Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm")),
-    Param("text_path", "", "Weights of the text backend; empty: the ones that were installed"),
+    Param("text_backend", "embedded", "What reads instructions", choices=("embedded", "minilm", "t5")),
+    Param("text_path", "", "Weights of the text backend (minilm, t5: a folder); empty: the ones that were installed"),
     Param("engine_config", "", "YAML file with settings of the stream and the model; empty: defaults"),
     Param("audio_encoding", S16LE, "Of the published sound", choices=AUDIO_ENCODINGS),
     Param("jpeg_quality", 85, "Of image_raw/compressed", range=(1, 100)),
@@ -83,3 +96,15 @@ def audio_weights(params: Params) -> Path | None:
         raise ParameterError(
             f"parameter audio_backend: {error}, or give the path of converted weights as audio_path"
         ) from None
+
+
+def cpu_values(params: Params) -> dict[str, object]:
+    """Parameters by which a generator that lost its GPU goes on: on the CPU, with a preset that it computes in time.
+    What belongs to another preset is left behind.
+    """
+    values: dict[str, object] = {"device": "cpu", "devices": "", "decoder_device": "", "runtime": "auto"}
+    values["precision"] = "auto"
+    if params["preset"] not in ON_CPU:
+        values |= {"preset": ON_CPU[0], "weights_dir": "", "engine_config": "", "audio_backend": EMBEDDED}
+        values |= {"audio_path": "", "text_backend": "embedded", "text_path": ""}
+    return values

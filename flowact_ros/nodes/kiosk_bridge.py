@@ -3,24 +3,32 @@
 
     python -m flowact_ros.nodes.kiosk_bridge --ros-args -r __ns:=/avatar -p port:=8620
 
-JPEGs are subscribed to only while a page is open, so that nobody encodes them for nothing.
+JPEGs are subscribed to only while a page is open, so that nobody encodes them for nothing. What people do at the page
+is in kiosk_turn.py, what `/fleet` shows in fleet_watch.py.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from sensor_msgs.msg import CompressedImage
 
 from flowact_msgs.msg import AudioChunk, AvatarState, StreamMetrics, Transcript
+from flowact_ros.kiosk.display import MAX_ATTRACT_S, OPEN, TALK_MODES, Display
 from flowact_ros.kiosk.errors import PortTaken
+from flowact_ros.kiosk.hub import LEFT, VOICE, PageEvent
+from flowact_ros.kiosk.protocol import STOP, TALK
 from flowact_ros.kiosk.server import KioskServer
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, NotYet, run, tell_supervisor
 from flowact_ros.nodes.captions import USER
 from flowact_ros.nodes.content_time import ContentTime
 from flowact_ros.nodes.convert import audio_array, behaviour_name, from_time
+from flowact_ros.nodes.fleet_watch import FleetWatch
+from flowact_ros.nodes.kiosk_turn import TouchTurn
 from flowact_ros.nodes.params import Param
 from flowact_ros.nodes.stamps import is_simulated
 from flowact_ros.vocabulary import IDLE, S16LE
@@ -29,6 +37,7 @@ WATCH_S = 0.25  # how often pages are counted
 STALE_S = 2.0  # without a frame for so long the page says so
 METRICS_S = 1.0  # how often the generator sends its metrics
 SILENT_S = 2.5  # without them for so long it hangs, or is gone
+FLEET_S = 1.0  # how often the fleet's page has news
 
 
 class KioskBridge(FlowactNode):
@@ -37,8 +46,31 @@ class KioskBridge(FlowactNode):
     PARAMETERS = (
         Param("host", "127.0.0.1", "Address the page is served on; others than loopback ask for a token"),
         Param("port", 8620, "Port of the page; 0 takes any free one", range=(0, 65535)),
-        Param("title", "FlowAct", "Title of the page"),
-        Param("captions", True, "Show what is said and heard, and whose turn it is; C on a keyboard switches them off"),
+        Param("title", "", "Title of the page, and what stands on the counter of an upright screen"),
+        Param("captions", True, "Show what is said and heard, unless the settings of a page say otherwise"),
+        Param(
+            "background",
+            "",
+            "Around the picture: empty for its own colours, #rrggbb, or the path of a JPEG, PNG or WebP file",
+        ),
+        Param(
+            "attract_after",
+            60.0,
+            "[s] without anybody until the page invites people; 0: never",
+            range=(0.0, MAX_ATTRACT_S),
+        ),
+        Param("attract_text", "Hello! | Ask me anything", "How it invites them; several texts in turn between |"),
+        Param(
+            "talk",
+            OPEN,
+            "What a touch opens. open: the robot's microphone is always open, a touch has the avatar stop and listen; "
+            "push: the node `microphone` is active only during a touched turn; page: the microphone of the device that "
+            "shows the page; off: nothing",
+            choices=TALK_MODES,
+        ),
+        Param("talk_timeout", 12.0, "[s] without a voice that end a turn which was touched for", range=(2.0, 120.0)),
+        Param("stop", True, "A touch stops what the avatar says"),
+        Param("settings", True, "A long press (or S) opens the settings of a page; false: for screens in public"),
         Param("buffer_ms", 200, "[ms] jitter buffer of the pages", range=(40, 2000)),
         Param(
             "allowed_origins",
@@ -51,6 +83,8 @@ class KioskBridge(FlowactNode):
     def __init__(self, **options: object) -> None:
         super().__init__("kiosk_bridge", **options)
         self._server: KioskServer | None = None
+        self._turn: TouchTurn | None = None
+        self._events: SimpleQueue[PageEvent] = SimpleQueue()
         self._frames = None
         self._state: dict[str, object] = {}
         self._frame_time = time.monotonic()
@@ -58,20 +92,33 @@ class KioskBridge(FlowactNode):
 
     def load(self) -> None:
         params = self.params
+        display = Display(
+            title=params["title"],
+            captions=params["captions"],
+            background=params["background"],
+            attract_after_s=params["attract_after"],
+            attract_text=params["attract_text"],
+            talk=params["talk"],
+            stop=params["stop"],
+            settings=params["settings"],
+        )
+        self._woken = self.create_guard_condition(self.guard(self._on_events, "what somebody did at the page"))
+        self.add_entity(lambda: self.destroy_guard_condition(self._woken))
         try:
             self._server = KioskServer(
                 params["host"],
                 params["port"],
-                title=params["title"],
                 buffer_ms=params["buffer_ms"],
                 allowed_origins=tuple(filter(str.strip, params["allowed_origins"].split(","))),
                 base_path=params["base_path"],
+                display=display,
+                on_event=self._on_event,
             )
         except PortTaken as error:
             raise NotYet(f"{error}; the page comes up when it is free") from None
         self._server.set_health("paused")
         # The token of a page that others can reach belongs to whoever started this, not into a log that is kept.
-        self.get_logger().info(f"page: {self._server.origin}{self._server.base_path}/")
+        self.get_logger().info(f"page: {self._server.page}")
         tell_supervisor(event="url", node=self.get_name(), url=self._server.url)
 
     def begin(self) -> None:
@@ -86,11 +133,17 @@ class KioskBridge(FlowactNode):
         self.add_subscription(StreamMetrics, topics.METRICS, self._on_metrics)
         if self.params["captions"]:
             self.add_subscription(Transcript, topics.CAPTIONS, self._on_caption)
+        self._turn = TouchTurn(self, self.params["talk"], self.params["talk_timeout"], self._on_turn)
+        self._fleet = FleetWatch(self)
         self.add_timer(WATCH_S, self._watch)
+        self.add_timer(FLEET_S, self._watch_fleet)
         self._tell_pages()
 
     def end(self) -> None:
         self._listen(False)
+        if self._turn is not None:
+            self._turn.close()
+            self._turn = None
         if self._server is not None:
             self._server.set_state({**self._state, "message": "paused"})
             self._server.set_health("paused")
@@ -107,7 +160,7 @@ class KioskBridge(FlowactNode):
         return (
             0,
             f"{stats['clients']} page(s)",
-            {key: value for key, value in stats.items() if key != "pages"},
+            {"page": self._server.page, **{key: value for key, value in stats.items() if key != "pages"}},
         )
 
     def _watch(self) -> None:
@@ -116,13 +169,47 @@ class KioskBridge(FlowactNode):
         self._server.set_health(self._health())
         self._stand_in()
         self._listen(self._server.wanted)
+        if self._turn is not None:
+            self._turn.tick()
         stale = self._server.wanted and time.monotonic() - self._frame_time > STALE_S
-        news = {"message": "waiting for the avatar" if stale else ""}
-        if self.params["captions"]:  # a user's turn is one where somebody hears him
-            heard = self.count_publishers(topics.MIC) and self.count_publishers(topics.TRANSCRIPT)
-            news["listens"] = bool(heard)
+        news: dict[str, object] = {"message": "waiting for the avatar" if stale else ""}
+        # A user's turn is one where somebody hears him.
+        news["listens"] = bool(self.count_publishers(topics.MIC) and self.count_publishers(topics.TRANSCRIPT))
         if any(self._state.get(name) != value for name, value in news.items()):
             self._state.update(news)
+            self._tell_pages()
+
+    def _watch_fleet(self) -> None:
+        if self._server is not None:
+            avatars = self._fleet.tick(self._server.fleet_wanted)
+            if avatars is not None:
+                self._server.set_fleet(avatars)
+
+    def _on_event(self, event: PageEvent) -> None:
+        """In the server's thread."""
+        self._events.put(event)
+        self._woken.trigger()
+
+    def _on_events(self) -> None:
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                return
+            if self._turn is None:
+                continue  # paused, which the page shows
+            if event.kind == TALK:
+                (self._turn.press if event.value else self._turn.release)(event.page)
+            elif event.kind == STOP:
+                self._turn.stop()
+            elif event.kind == VOICE:
+                self._turn.hear(event.page, event.value, event.rate)
+            elif event.kind == LEFT:
+                self._turn.left(event.page)
+
+    def _on_turn(self, turn: dict[str, Any]) -> None:
+        if self._state.get("turn", {}) != turn:
+            self._state["turn"] = turn
             self._tell_pages()
 
     def _health(self) -> str:
@@ -178,6 +265,8 @@ class KioskBridge(FlowactNode):
         self._state["behaviour"] = behaviour_name(message.behaviour)
         self._state["speaking"] = message.robot_speaking
         self._state["utterance"] = message.utterance_id
+        if self._turn is not None:
+            self._turn.on_state(message)
         self._tell_pages()
 
     def _on_caption(self, message: Transcript) -> None:
@@ -188,8 +277,8 @@ class KioskBridge(FlowactNode):
         self._tell_pages()
 
     def _on_metrics(self, message: StreamMetrics) -> None:
-        if message.header.frame_id == self.get_name():
-            return  # its own
+        if message.header.frame_id:
+            return  # a bridge's, this one's or another's, that stands in for a generator which is silent
         self._metrics_time, self._fps = time.monotonic(), float(message.fps)
         self._last_metrics = message
         self._state["fps"] = round(float(message.fps), 1)

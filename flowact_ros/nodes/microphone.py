@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from flowact_ros.nodes.sound_device import DeviceError, choose_device, portaudio
+
 QUEUE_BLOCKS = 100  # 2–4 s: a reader later than that loses blocks, which are counted
-SILENT_S = 2.0  # without a block for so long the device is gone
-
-
-class MicrophoneError(RuntimeError):
-    """No PortAudio, no such device, or a device that does not deliver: one line with what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,50 +27,11 @@ class Block:
     captured: float
 
 
-def portaudio(rescan: bool = False) -> ModuleType:
-    """The sounddevice module, loaded when first needed. `rescan` looks for devices plugged in since."""
-    try:
-        import sounddevice
-    except (ImportError, OSError) as error:
-        raise MicrophoneError(
-            f"no microphone can be used: {error}; install PortAudio (apt install libportaudio2) and sounddevice"
-        ) from None
-    if rescan:
-        # PortAudio lists devices once, at its start; sounddevice has no public call for a second look.
-        sounddevice._terminate()
-        sounddevice._initialize()
-    return sounddevice
-
-
-def choose_device(devices: list[dict[str, Any]], wanted: str) -> int | None:
-    """Index of the input device that `wanted` means: "" or "default", an index, or a part of a name (any case).
-
-    None is PortAudio's own default. Raises MicrophoneError with the names there are.
-    """
-    inputs = {i: str(d["name"]) for i, d in enumerate(devices) if int(d["max_input_channels"]) > 0}
-    listing = "; ".join(f"{i}: {name}" for i, name in inputs.items()) or "none"
-    if not inputs:
-        raise MicrophoneError(
-            "no input device found; plug in a microphone, or give the user the group 'audio'"
-        )
-    wanted = wanted.strip()
-    if wanted.lower() in ("", "default"):
-        return None
-    if wanted.lstrip("-").isdigit():
-        if int(wanted) in inputs:
-            return int(wanted)
-        raise MicrophoneError(f"device {wanted} is not an input device; input devices: {listing}")
-    matches = [i for i, name in inputs.items() if wanted.lower() in name.lower()]
-    if not matches:
-        raise MicrophoneError(f"no input device has {wanted!r} in its name; input devices: {listing}")
-    return matches[0]
-
-
 class Microphone:
     """An open input stream. `rate` is the rate that the device gives: the wished one where it can."""
 
     def __init__(self, device: str, rate: int, block_s: float, *, rescan: bool = False) -> None:
-        """Raises MicrophoneError."""
+        """Raises DeviceError."""
         library = portaudio(rescan)
         self.overflows = 0
         self._blocks: queue.Queue[Block] = queue.Queue(QUEUE_BLOCKS)
@@ -91,9 +49,7 @@ class Microphone:
             )
             self._stream.start()
         except (library.PortAudioError, ValueError) as error:
-            raise MicrophoneError(
-                f"the microphone {device or 'default'!r} cannot be opened: {error}"
-            ) from None
+            raise DeviceError(f"the microphone {device or 'default'!r} cannot be opened: {error}") from None
 
     @staticmethod
     def _usable_rate(library: ModuleType, index: int | None, rate: int) -> int:

@@ -4,13 +4,14 @@ supervisor meanwhile."""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import rclpy
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 LAST_WORDS = 20  # callbacks still served after the end was asked for
 BEAT_S = 0.5  # how often a node tells its supervisor that it lives
+HUNG_BEATS = 4  # in a row without life: a process that was only paused, or is starved, has done something by then
+EXIT_HUNG = 75  # whoever started it, `flowact up` or launch, starts it again
 
 
 def one_line(error: BaseException | str) -> str:
@@ -53,6 +56,14 @@ def tell_supervisor(**record: object) -> None:
 
 def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None) -> int:
     """Runs one node until SIGINT, SIGTERM, its supervisor's end or `rclpy.shutdown`. Returns the exit status."""
+    return run_several({"": make_node}, args)
+
+
+def run_several(make_nodes: Mapping[str, Callable[[], FlowactNode]], args: Sequence[str] | None = None) -> int:
+    """The same with several nodes, by their full names, in one process: each has an executor and a thread of its own.
+
+    One that cannot be made, since a parameter must not be, is told of and left out where there are others.
+    """
     stop = threading.Event()
     try:
         environment.check(os.environ, sys.argv if args is None else args)
@@ -65,19 +76,40 @@ def run(make_node: Callable[[], FlowactNode], args: Sequence[str] | None = None)
         return _bad_setup(error)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        node = make_node()
-    except (ParameterError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+    nodes: list[FlowactNode] = []
+    for name, make_node in make_nodes.items():
+        try:
+            nodes.append(make_node())
+        except (ParameterError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+            if len(make_nodes) == 1:
+                rclpy.try_shutdown()
+                return _bad_setup(error)
+            print(f"error: {name} is left out: {one_line(error)}", file=sys.stderr, flush=True)
+            tell_supervisor(event="failed", node=name, error=one_line(error))
+    if not nodes:
         rclpy.try_shutdown()
-        return _bad_setup(error)
+        return _bad_setup("none of the nodes can be made")
     if os.environ.get(SUPERVISED_VARIABLE):
         threading.Thread(target=_watch_supervisor, args=(stop,), name="supervisor-watch", daemon=True).start()
     try:
-        _live(node, stop)
+        _live_beside(nodes, stop)
     finally:
-        del node
+        nodes.clear()
         close_participant()
     return 0
+
+
+def _live_beside(nodes: Sequence[FlowactNode], stop: threading.Event) -> None:
+    others = [
+        threading.Thread(target=_live, args=(node, stop), name=f"spin{node.get_namespace()}") for node in nodes[1:]
+    ]
+    for other in others:
+        other.start()
+    try:
+        _live(nodes[0], stop)
+    finally:
+        for other in others:
+            other.join()
 
 
 def _live(node: FlowactNode, stop: threading.Event) -> None:
@@ -125,10 +157,24 @@ def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.E
 
 
 def _beat(node: FlowactNode, ended: threading.Event) -> None:
-    """The supervisor hears that this process runs, and that its executor does."""
+    """The supervisor hears that this process runs, and that its executor does. One that hangs ends itself: launch has
+    no eye for that, and a process that ends is started again by either."""
+    hung = 0
     while not ended.wait(BEAT_S):
-        if node.lives:
+        reason = node.hang()
+        hung = hung + 1 if reason else 0
+        if not hung:
             tell_supervisor(event="alive")
+        elif hung == HUNG_BEATS:
+            _end_hung(node.get_name(), reason)
+
+
+def _end_hung(name: str, reason: str) -> None:
+    """Says what hangs and where each thread is, and ends at once: what hangs would keep any other end waiting."""
+    print(f"error: {name} hangs: {reason}; the process ends, to be started again. Its threads:", file=sys.stderr)
+    faulthandler.dump_traceback(file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(EXIT_HUNG)
 
 
 def _watch_supervisor(stop: threading.Event) -> None:
@@ -137,7 +183,7 @@ def _watch_supervisor(stop: threading.Event) -> None:
     stop.set()
 
 
-def _bad_setup(error: BaseException) -> int:
+def _bad_setup(error: BaseException | str) -> int:
     print(f"error: {one_line(error)}", file=sys.stderr)
     tell_supervisor(event="bad_setup", error=one_line(error))
     return EXIT_BAD_SETUP

@@ -18,6 +18,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from flowact_msgs.msg import AudioChunk, Transcript
+from flowact_ros.media.errors import MediaError
 from flowact_ros.media.mp4 import Mp4Writer
 from flowact_ros.media.subtitles import burn
 from flowact_ros.nodes import topics
@@ -33,6 +34,8 @@ from flowact_ros.timebase import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 FRAME_NS = NANOSECONDS // FRAME_RATE
 SOUND_WAIT_FRAMES = 25  # a picture waits so long for its sound before silence is written
+FAR_FRAMES = 10 * FRAME_RATE  # a stamp farther from the others than this is of a clock that was set
+FAR_ITEMS = 3  # in a row, before the file goes on with that clock
 VOICE_WAIT_FRAMES = (
     10  # and for the user's voice: a frame leaves before its time, a microphone's sound after it
 )
@@ -42,7 +45,7 @@ class Aligner:
     """Pictures and sound by stamps into a writer: frame n of the file is what was stamped start + n/25.
 
     The file starts with the first picture. A picture that never came is the one before it again; sound that never
-    came is silence; sound before the start is cut.
+    came is silence; sound before the start is cut. When the clock of the stamps is set, the file goes on without a gap.
     """
 
     def __init__(
@@ -58,18 +61,33 @@ class Aligner:
         self.written = 0
         self.missing_pictures = 0
         self.missing_sound = 0
+        self._newest = 0  # place of the newest item
+        self._far = 0  # items in a row that are far from it
 
-    def _place(self, stamp_ns: int) -> int:
-        return round((stamp_ns - self.start_ns) / FRAME_NS)
+    def _place(self, stamp_ns: int) -> int | None:
+        """Its frame in the file; None for one that is far from all others, as long as it is alone."""
+        place = round((stamp_ns - self.start_ns) / FRAME_NS)
+        if abs(place - self._newest) > FAR_FRAMES:
+            self._far += 1
+            if self._far < FAR_ITEMS:
+                return None
+            place = self._newest + 1
+            self.start_ns = stamp_ns - place * FRAME_NS
+        self._far, self._newest = 0, max(self._newest, place)
+        return place
 
     def add_picture(self, stamp_ns: int, rgb: np.ndarray) -> None:
-        self._pictures[self._place(stamp_ns)] = rgb
+        place = self._place(stamp_ns)
+        if place is not None:
+            self._pictures[place] = rgb
 
     def add_sound(self, stamp_ns: int, pcm: np.ndarray) -> None:
         """float32 [960 n] at 24 kHz."""
+        place = self._place(stamp_ns)
+        if place is None:
+            return
         for part in range(0, len(pcm), SAMPLES_PER_FRAME):
-            place = self._place(stamp_ns) + part // SAMPLES_PER_FRAME
-            self._sound[place] = pcm[part : part + SAMPLES_PER_FRAME]
+            self._sound[place + part // SAMPLES_PER_FRAME] = pcm[part : part + SAMPLES_PER_FRAME]
 
     def add_voice(self, stamp_ns: int, pcm: np.ndarray) -> None:
         """float32 [n] at 24 kHz of any time, to be heard together with the sound of the frames."""
@@ -145,6 +163,7 @@ class Recorder(FlowactNode):
         self._items: queue.Queue[tuple[str, int, np.ndarray] | None] = queue.Queue(500)
         self._thread: threading.Thread | None = None
         self._lost = 0
+        self._writer: Mp4Writer | None = None
 
     def load(self) -> None:
         if not self.params["path"]:
@@ -200,6 +219,17 @@ class Recorder(FlowactNode):
             self.report("the recording does not keep up: pictures are missing in it")
 
     def _work(self) -> None:
+        try:
+            self._record()
+        except MediaError as error:  # the disk is full, say: without its end the file cannot be played
+            self.report(f"the recording is given up: {error}; make room, and record again")
+            tell_supervisor(event="recorded", frames=0)
+            if self._writer is not None:
+                self._writer.discard()
+        finally:
+            self.finished.set()
+
+    def _record(self) -> None:
         aligner: Aligner | None = None
         writer: Mp4Writer | None = None
         early: list[tuple[int, np.ndarray]] = []
@@ -212,7 +242,7 @@ class Recorder(FlowactNode):
                     early = [*early[-50:], (stamp, data)]
                     continue
                 if aligner is None:
-                    writer = Mp4Writer(self._path, data.shape[1], data.shape[0])
+                    writer = self._writer = Mp4Writer(self._path, data.shape[1], data.shape[0])
                     aligner = Aligner(writer, stamp, self._text, voices=self.params["voices"])
                     for earlier in early:
                         aligner.add_sound(*earlier)
@@ -226,9 +256,11 @@ class Recorder(FlowactNode):
                 aligner.write(until=self._until)
                 if self._until is not None and aligner.written >= self._until:
                     break
-        finally:
-            self._close(writer, aligner)
-            self.finished.set()
+        except MediaError:
+            raise
+        except Exception as error:
+            self.report(error, "recording")  # what there is of it is kept
+        self._close(writer, aligner)
 
     def _close(self, writer: Mp4Writer | None, aligner: Aligner | None) -> None:
         if writer is None or aligner is None:

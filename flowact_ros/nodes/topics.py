@@ -29,6 +29,7 @@ CLOSED_CAPTIONS = "closed_captions"
 LOOK_AT = "look_at"
 MOTION = "motion"
 CHUNKS = "chunks"
+SETUP = "stream_setup"
 METRICS = "metrics"
 DIAGNOSTICS = "/diagnostics"  # a global convention: the aggregator listens there
 
@@ -58,6 +59,9 @@ IMAGE_WATCH_QOS = _reliable(30)
 EVENT_QOS = _reliable(10)
 RECORD_QOS = _reliable(50)
 LATCHED_QOS = _reliable(1, latched=True)
+# A late recorder gets the records since the last keyframe (one in 200 at least), and the pictures that they show.
+CHUNKS_QOS = _reliable(256, latched=True)
+SETUP_QOS = _reliable(8, latched=True)
 
 QOS: dict[str, QoSProfile] = {
     SPEECH: AUDIO_QOS,
@@ -76,7 +80,8 @@ QOS: dict[str, QoSProfile] = {
     CLOSED_CAPTIONS: EVENT_QOS,
     LOOK_AT: EVENT_QOS,
     MOTION: RECORD_QOS,
-    CHUNKS: RECORD_QOS,
+    CHUNKS: CHUNKS_QOS,
+    SETUP: SETUP_QOS,
     METRICS: EVENT_QOS,
     DIAGNOSTICS: EVENT_QOS,
 }

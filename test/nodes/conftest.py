@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from flowact_ros.launcher.supervisor import Supervisor
 
 NEEDS_ROS = (
+    "test_microphone_unplugged.py",
+    "test_full_disk.py",
+    "test_two_robots.py",
+    "test_shared_generator.py",
+    "test_remote_avatar.py",
+    "test_audio_player.py",
     "test_audio_decoder.py",
     "test_convert.py",
     "test_params.py",
@@ -57,6 +63,10 @@ NEEDS_ROS = (
     "test_film.py",
     "test_conversation.py",
     "test_image_messages.py",
+    "test_kiosk_nodes.py",
+    "test_audio_adapter.py",
+    "test_graph.py",
+    "test_tool_configs.py",
 )
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 

@@ -178,15 +178,17 @@ def supervise(specs: list[NodeSpec], python_path: str, lines: list[str]) -> Supe
 
 
 @contextmanager
-def spun_generator(reference: Path, namespace: str = "") -> Iterator[AvatarGenerator]:
-    """A configured generator in this process, in the domain of ROS_DOMAIN_ID, spun by a thread."""
+def spun_generator(
+    reference: Path, namespace: str = "", make: Callable[..., AvatarGenerator] | None = None
+) -> Iterator[AvatarGenerator]:
+    """A configured generator in this process, in the domain of ROS_DOMAIN_ID, spun by a thread; make: its class."""
     from flowact_ros.nodes.avatar_generator import AvatarGenerator
 
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     values = {"preset": "debug", "threads": 1, "reference_image": str(reference)}
     overrides = [Parameter(name, value=value) for name, value in values.items()]
-    node = AvatarGenerator(context=context, namespace=namespace, parameter_overrides=overrides)
+    node = (make or AvatarGenerator)(context=context, namespace=namespace, parameter_overrides=overrides)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     stop = threading.Event()

@@ -116,3 +116,19 @@ def test_until(until: int) -> None:
         aligner.add_sound(START + n * FRAME_NS, sound(n))
     aligner.write(until=until, finish=True)
     assert len(writer.pictures) == len(writer.sound) == until
+
+
+@pytest.mark.parametrize("by", [90_000, -90_000])
+def test_a_clock_that_is_set_makes_no_gap(by: int) -> None:
+    """An hour, in frames: neither is that much written, nor is anything waited for."""
+    events = [(kind, n) for n in range(10) for kind in "sp"]
+    events += [("s", by + 10), ("p", 10), *((kind, by + n) for n in range(10, 30) for kind in "sp")]
+    writer = Writer()
+    aligner = Aligner(writer, START)
+    for kind, number in events:
+        add, made = (aligner.add_picture, picture) if kind == "p" else (aligner.add_sound, sound)
+        add(START + number * FRAME_NS, made(number % 200))
+        aligner.write()
+    aligner.write(finish=True)
+    assert 28 <= aligner.written <= 31 and aligner.missing_pictures + aligner.missing_sound <= 4
+    assert writer.pictures[:11] == [n % 200 for n in range(11)] and writer.pictures[-1] == (by + 29) % 200

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a node leaves nothing in shared memory: three generators that did filled a plain container."""
+"""How a node's process ends: it leaves nothing in shared memory (three generators that did filled a plain container),
+and one that hangs ends itself and says where.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from flowact_ros.launcher import start_node
+from flowact_ros.nodes.process import EXIT_HUNG
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
 
@@ -51,3 +54,32 @@ def test_nothing_is_left_in_shared_memory(tmp_path: Path, python_path: str) -> N
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert not any(path.exists() for path in segments)
+
+
+HANGING = """
+import time
+from flowact_ros.nodes import base, process
+
+base.STUCK_S, process.BEAT_S = 1.0, 0.1
+
+class Sleeper(base.FlowactNode):
+    def __init__(self):
+        super().__init__("sleeper")
+    def begin(self):
+        self.add_timer(0.1, self.wait_for_ever)
+    def wait_for_ever(self):
+        time.sleep(250)
+
+def main():
+    return base.run(Sleeper)
+"""
+
+
+def test_a_node_that_hangs_ends_itself(tmp_path: Path, python_path: str) -> None:
+    (tmp_path / "sleeper.py").write_text(HANGING)
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{python_path}"}
+    command = [sys.executable, start_node.__file__, "sleeper"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == EXIT_HUNG
+    assert "error: sleeper hangs: its executor did nothing for 1 s; the process ends" in done.stderr
+    assert "in wait_for_ever" in done.stderr  # where it stands

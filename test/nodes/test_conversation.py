@@ -25,7 +25,7 @@ from flowact_ros.launcher.supervisor import NodeSpec, Supervisor
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.captions import AVATAR, USER
 
-pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.usefixtures("domain")]
 
 MODEL = "tiny.en"
 WATCHED = (topics.AUDIO, topics.STATE, topics.INSTRUCTION, topics.CAPTIONS, topics.DIAGNOSTICS)

@@ -68,7 +68,8 @@ def nearest_character(rgb: np.ndarray) -> str:
 def opening(pictures: np.ndarray) -> np.ndarray:
     """How far the mouth is open in each picture, in lines of a 512 canvas, read from its pixels."""
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    return read(load_readout()[0], frames)[:, column("opening")] * 512
+    reference = torch.from_numpy(load_character(CHARACTER)).permute(2, 0, 1)
+    return read(load_readout()[0], frames, reference)[:, column("opening")] * 512
 
 
 def movement(rows: Shown, part: np.ndarray) -> float:

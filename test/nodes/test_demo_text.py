@@ -13,6 +13,7 @@ import pytest
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("domain")]
 
 
+@pytest.mark.slow
 def test_a_text_is_seen_and_heard_in_the_video(tmp_path: Path) -> None:
     pytest.importorskip("hibari", reason="the voice of the package hibari-tts is not installed")
     import av

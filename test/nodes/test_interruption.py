@@ -228,6 +228,7 @@ def room(within: None, reference: Path, tmp_path: Path, model: Path) -> Iterator
         one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("echo", ["none", "threshold", "cancel"])
 def test_a_voice_in_mid_sentence_is_listened_to(room: Any, echo: str) -> None:
     if echo == "cancel":
@@ -274,6 +275,7 @@ def test_late_sound_of_what_was_cut_is_not_heard(room: Any) -> None:
     here.until(lambda: here.samples("next") > 2_400, "the next utterance")
 
 
+@pytest.mark.slow
 def test_two_interruptions_in_a_row(room: Any) -> None:
     """Each answer is remembered as far as it was heard, and none comes back."""
     here = room()
@@ -320,6 +322,7 @@ def test_what_is_only_being_made_is_not_said(room: Any, monkeypatch: pytest.Monk
     assert result.result().result.spoken_text == "This is quick." and here.samples("slow") == 0
 
 
+@pytest.mark.slow
 def test_a_cancel_that_races_with_the_end_has_one_result(room: Any) -> None:
     """Whoever wins, the goal ends once, says what was heard, and the next one is spoken whole."""
     here = room(barge_in=False)

@@ -57,7 +57,7 @@ MODULES = {
     "launch.events.process": ["ProcessExited", "ShutdownProcess"],
     "launch.substitutions": ["LaunchConfiguration"],
     "launch_ros": [],
-    "launch_ros.actions": ["LifecycleNode"],
+    "launch_ros.actions": ["LifecycleNode", "Node"],
     "launch_ros.parameter_descriptions": ["ParameterValue"],
 }
 UNCHANGED = {
@@ -187,9 +187,11 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
 def test_parts_can_be_left_out_and_added(launch_file: Any) -> None:
     nodes = started(
         launch_file, launch_microphone="false", launch_page="false", launch_synthesizer="false",
-        launch_recognizer="true", speech_file="/a.wav", autostart="false",
+        launch_recognizer="true", launch_player="true", speech_file="/a.wav", autostart="false",
     )
-    assert set(nodes) == {"avatar_generator", "instruction_planner", "speech_recognizer", "speech_source"}
+    assert set(nodes) == {
+        "avatar_generator", "instruction_planner", "speech_recognizer", "audio_player", "speech_source"
+    }  # fmt: skip
     speech = nodes["speech_source"].options["parameters"][1]
     assert speech["file"].args == ("/a.wav",) and speech["autostart"] is False
 
@@ -236,6 +238,21 @@ def test_only_a_bad_setup_is_final(launch_file: Any, code: int, monkeypatch: pyt
             assert "/avatar/its_name" in then[0].options["msg"]
             hits = then[1].options["event"].options["process_matcher"]
             assert [hits(other) for other in nodes] == [other is node for other in nodes]
+
+
+def test_several_namespaces_share_a_generator(launch_file: Any) -> None:
+    robots = ["r1/avatar", "r2/avatar"]
+    found = entities(launch_file, namespace=" ".join(robots), preset="debug", log_level="debug", launch_planner="false")
+    (shared,) = [e for e in found if type(e).__name__ == "Node"]
+    assert (shared.options["executable"], shared.options["name"]) == ("shared_generator", "avatar_generator")
+    assert shared.options["arguments"] == ["--namespaces", *robots, "--ros-args", "--log-level", "debug"]
+    assert "namespace" not in shared.options and shared.options["parameters"][1]["preset"].args == ("debug",)
+    nodes = [e for e in found if type(e).__name__ == "LifecycleNode" and e.options["condition"].args[0] == "true"]
+    assert sorted((n.options["namespace"], n.options["name"]) for n in nodes) == [
+        (robot, name) for robot in robots for name in ("kiosk_bridge", "speech_synthesizer")
+    ]
+    ports = [n.options["parameters"][1]["port"] for n in nodes if n.options["name"] == "kiosk_bridge"]
+    assert ports == [8620, 8621]
 
 
 if "launch_ros" in WAYS:

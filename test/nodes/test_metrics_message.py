@@ -19,7 +19,7 @@ def test_nothing_measured_is_not_a_number() -> None:
     message = metrics_message(StreamMetrics(), 0.0)
     names = ("real_time_factor", "real_time_factor_p95", "load", "ttff", "step_ms", "av_skew", "barge_in_stop")
     assert all(math.isnan(getattr(message, name)) for name in names)
-    assert message.frames == 0 and list(message.stage_names) == []
+    assert message.frames == 0 and list(message.stage_names) == list(message.wait_names) == []
     names = ("motion_drift", "motion_jitter", "without_blink", "lip_movement", "lip_sound")
     assert all(math.isnan(getattr(message, name)) for name in names) and list(message.motion_alarms) == []
 
@@ -27,7 +27,9 @@ def test_nothing_measured_is_not_a_number() -> None:
 def test_figures_are_carried_over() -> None:
     figures = StreamMetrics(
         frames=50, steps=4, real_time_factor_median=0.5, real_time_factor_p95=0.75, load_median=0.625,
-        step_ms={"denoise": 60.0, "render": 120.0, "commit": 20.0}, ttff_s=(0.5, 0.25), barge_in_s=(0.5, 0.375),
+        step_ms={"denoise": 60.0, "render": 120.0, "commit": 20.0},
+        waits_ms={"exposed_encode": 4.0, "draw": 100.0, "exposed_draw": 2.5},
+        ttff_s=(0.5, 0.25), barge_in_s=(0.5, 0.375),
         ring_fill=20, repeated=1, dropped=2, underruns=3, rewinds=4, av_skew_s=0.04,
     )  # fmt: skip
     message = metrics_message(figures, 25.0)
@@ -36,6 +38,7 @@ def test_figures_are_carried_over() -> None:
     assert (message.ttff, message.barge_in_stop) == (0.25, 0.375)  # the last ones
     assert message.step_ms == 200.0 and list(message.stage_ms) == [60.0, 120.0, 20.0]
     assert list(message.stage_names) == ["denoise", "render", "commit"]
+    assert dict(zip(message.wait_names, message.wait_ms)) == {"exposed_encode": 4.0, "draw": 100.0, "exposed_draw": 2.5}
     assert message.ring_fill == pytest.approx(0.8)  # seconds
     counts = (message.frames, message.repeated_frames, message.dropped_frames, message.underruns, message.rewinds)
     assert counts == (50, 1, 2, 3, 4)

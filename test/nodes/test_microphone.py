@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flowact_ros.nodes import microphone
-from flowact_ros.nodes.microphone import Microphone, MicrophoneError, choose_device
+from flowact_ros.nodes.microphone import Microphone
+from flowact_ros.nodes.sound_device import DeviceError, choose_device
 
 DEVICES = [
     {"name": "HDMI out", "max_input_channels": 0, "default_samplerate": 48000.0},
@@ -39,13 +40,13 @@ def test_choice(wanted: str, index: int | None) -> None:
 
 @pytest.mark.parametrize("wanted", ["0", "7", "-1", "camera"])
 def test_a_wrong_choice_lists_what_there_is(wanted: str) -> None:
-    with pytest.raises(MicrophoneError, match="1: Built-in Microphone; 2: ReSpeaker USB") as caught:
+    with pytest.raises(DeviceError, match="1: Built-in Microphone; 2: ReSpeaker USB") as caught:
         choose_device(DEVICES, wanted)
     assert wanted in str(caught.value) and "HDMI" not in str(caught.value)
 
 
 def test_no_input_at_all() -> None:
-    with pytest.raises(MicrophoneError, match="no input device"):
+    with pytest.raises(DeviceError, match="no input device"):
         choose_device(DEVICES[:1], "default")
 
 
@@ -110,7 +111,7 @@ def test_the_devices_own_rate_where_the_wished_one_cannot_be(portaudio: types.Si
 
 
 def test_a_busy_device_and_a_rescan(portaudio: types.SimpleNamespace) -> None:
-    with pytest.raises(MicrophoneError, match="'usb' cannot be opened: device is busy"):
+    with pytest.raises(DeviceError, match="'usb' cannot be opened: device is busy"):
         Microphone("usb", 16000, 0.04)
     assert portaudio.rescans == 0
     Microphone("default", 16000, 0.04, rescan=True)
@@ -128,5 +129,5 @@ def test_a_slow_reader_loses_blocks_and_they_are_counted(portaudio: types.Simple
 
 def test_no_portaudio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(MicrophoneError, match="libportaudio2"):
+    with pytest.raises(DeviceError, match="libportaudio2"):
         Microphone("default", 16000, 0.04)

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from flowact_msgs.msg import AudioChunk
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.audio_capture import AudioCapture
+from flowact_ros.nodes.audio_player import AudioPlayer
 from flowact_ros.nodes.avatar_generator import AvatarGenerator
 from flowact_ros.nodes.base import BURST, FlowactNode
 from flowact_ros.nodes.engine_config import engine_config
@@ -27,7 +28,7 @@ from flowact_ros.nodes.recorder import Recorder
 from flowact_ros.nodes.speech_recognizer import SpeechRecognizer
 from flowact_ros.nodes.speech_synthesizer import SpeechSynthesizer
 
-NODES = (AudioCapture, AvatarGenerator, InstructionPlanner, KioskBridge, Recorder)
+NODES = (AudioCapture, AudioPlayer, AvatarGenerator, InstructionPlanner, KioskBridge, Recorder)
 Make = Callable[..., FlowactNode]
 
 
@@ -249,6 +250,7 @@ def test_the_shipped_files_fit() -> None:
         "speech_recognizer": SpeechRecognizer,
         "speech_synthesizer": SpeechSynthesizer,
         "microphone": AudioCapture,
+        "audio_player": AudioPlayer,
         "kiosk_bridge": KioskBridge,
     }
     content = yaml.safe_load(config_file("flowact.yaml").read_text())

@@ -42,6 +42,7 @@ def buzz(seconds: float, level: float) -> np.ndarray:
     return (level * np.sign(np.sin(2 * np.pi * 180 * t + 0.01)) + noise).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
     """A voice on `mic`: listening, urgently; then thinking; who comes later is told what stands."""
     planner = NodeSpec(
@@ -98,6 +99,7 @@ def test_a_node_that_cannot_start_says_why(
     assert says in log and "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_the_whole_chain_into_a_file(reference: Path, python_path: str, tmp_path: Path) -> None:
     """A wav file through capture, planner, generator and recorder: the file has every frame and the sound in place."""
     pcm = loud(1.0, seed=15)

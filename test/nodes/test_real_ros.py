@@ -252,6 +252,7 @@ def test_a_killed_generator_comes_back(watcher: Watcher, avatar: tuple[Superviso
     assert supervisor.restarts("avatar_generator") == 1
 
 
+@pytest.mark.slow
 def test_a_long_text_at_once(watcher: Watcher) -> None:
     """What a fast TTS does: 500 chunks without a pause; not one is lost on the way in."""
     pcm = loud(20.0, seed=40)

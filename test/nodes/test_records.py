@@ -216,6 +216,7 @@ def node(domain: None, tmp_path: Path) -> Iterator[AvatarGenerator]:
         yield node
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_published_records_give_the_published_frames_again(node: AvatarGenerator) -> None:
     """A watcher that came late has the memory reset; from that cut on everything can be made again."""

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Picture
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from ros_harness import spun_generator
 
 from flowact_ros.nodes import avatar_generator
@@ -57,6 +59,46 @@ def test_a_failed_step_restarts_the_stream(node: AvatarGenerator, monkeypatch: p
     until(lambda: node.health()[2].get("frames", 0) > 10, "frames again")
     assert node.state == "active" and node.health()[0] == 0
     assert len(calls) > 4
+
+
+def test_a_gpu_lost_in_mid_stream_is_left_for_the_cpu(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, calls, said = node._pipeline.denoise, [], []
+
+    def until_it_is_lost(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) > 3:
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be ...")
+        return works(*arguments)
+
+    monkeypatch.setattr(node._pipeline, "denoise", until_it_is_lost)
+    monkeypatch.setattr(node.get_logger(), "error", said.append)
+    lost = node._pipeline
+    values = {"runtime": "eager", "precision": "bfloat16"}  # of the GPU; what the CPU takes is chosen anew
+    for name, value in values.items():
+        node._parameters[name] = Parameter(name, value=value)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    until(lambda: node._pipeline is not None and node._pipeline is not lost, "networks on the CPU")
+    until(lambda: node.health()[2].get("frames", 0) > 10, "frames again")
+    assert node.state == "active" and node.health()[0] == 0
+    assert {name: node.params[name] for name in ("device", "preset", "runtime", "precision")} == {
+        "device": "cpu", "preset": "debug", "runtime": "auto", "precision": "auto",
+    }  # fmt: skip
+    line = "the GPU was lost in mid-stream (CUDA error: unspecified launch failure): goes on with debug on the CPU"
+    assert said.count(line) == 1
+
+
+def test_an_engine_that_hangs_is_noticed(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, released = node._pipeline.denoise, threading.Event()
+    monkeypatch.setattr(avatar_generator, "ENGINE_STUCK_S", 1.0)
+    node.trigger_activate()
+    until(lambda: node.health()[2].get("frames", 0) > 10, "frames")
+    until(lambda: node.health()[2].get("wait_exposed_encode_ms", 0) > 0, "figures")
+    assert node.hang() == ""
+    monkeypatch.setattr(node._pipeline, "denoise", lambda *given: (released.wait(60), works(*given))[1])
+    until(node.hang, "the engine hangs")
+    assert "its engine made no step for 1 s" in node.hang()  # the executor goes on
+    released.set()
+    until(lambda: not node.hang(), "a step")
 
 
 def test_threads_end_with_the_node(node: AvatarGenerator) -> None:

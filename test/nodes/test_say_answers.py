@@ -26,6 +26,7 @@ def caller() -> Iterator[Caller]:
         yield caller
 
 
+@pytest.mark.slow
 def test_a_hundred_goals_that_end_at_once_reach_a_busy_client(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_hundred_goals_that_end_at_once_reach_a_busy_client(
     }
 
 
+@pytest.mark.slow
 def test_hundreds_of_goals_one_after_the_other(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caller.mouth.say._server, "_answers", Pace(5, 30.0))  # this client is not busy
     handles = caller.send([goal(loud(0.2, seed=i), utterance_id=f"{i}") for i in range(200)])
