@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections import deque
 
-from flowact_ros.kiosk.protocol import AUDIO, FRAME, STATE
+from flowact_ros.kiosk.protocol import AUDIO, FRAME, HELLO, STATE
 
 MAX_FRAMES = 12  # 480 ms: an older frame would be drawn late anyway
 MAX_AUDIO_SECONDS = 2.0
+_ORDER = (HELLO, STATE, AUDIO, FRAME)  # a frame that is late is shown a little later, late sound is a gap
 
 
 class Outbox:
-    """Messages in order of arrival. Not thread-safe: it belongs to the server's loop.
+    """Messages of a kind in order of arrival; sound goes before pictures. Not thread-safe: it belongs to one loop.
 
     Beyond `max_frames` the oldest frame goes, beyond `max_audio_seconds` the oldest sound, and only the newest state
     is kept. `dropped_frames` and `dropped_audio` count what went.
@@ -23,42 +24,31 @@ class Outbox:
         self.max_audio_seconds = max_audio_seconds
         self.dropped_frames = 0
         self.dropped_audio = 0
-        self._queue: deque[tuple[int, float, bytes]] = deque()
-        self._frames = 0
+        self._queues: dict[int, deque[tuple[float, bytes]]] = {kind: deque() for kind in _ORDER}
         self._audio_seconds = 0.0
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return sum(map(len, self._queues.values()))
 
     def put(self, kind: int, message: bytes, seconds: float = 0.0) -> None:
         """Queues one packed message; `seconds` is the length of its sound."""
+        queue = self._queues[kind]
         if kind == STATE:
-            self._drop_oldest(STATE)
-        self._queue.append((kind, seconds, message))
-        self._count(kind, seconds, 1)
-        while self._frames > self.max_frames and self._drop_oldest(FRAME):
+            queue.clear()
+        queue.append((seconds, message))
+        self._audio_seconds += seconds
+        while kind == FRAME and len(queue) > self.max_frames:
+            queue.popleft()
             self.dropped_frames += 1
-        while self._audio_seconds > self.max_audio_seconds + 1e-9 and self._drop_oldest(AUDIO):
+        while self._audio_seconds > self.max_audio_seconds + 1e-9:
+            self._audio_seconds -= self._queues[AUDIO].popleft()[0]
             self.dropped_audio += 1
 
     def get(self) -> bytes | None:
         """The next message, or None when there is none."""
-        if not self._queue:
-            return None
-        kind, seconds, message = self._queue.popleft()
-        self._count(kind, seconds, -1)
-        return message
-
-    def _drop_oldest(self, kind: int) -> bool:
-        for index, (queued, seconds, _) in enumerate(self._queue):
-            if queued == kind:
-                del self._queue[index]
-                self._count(kind, seconds, -1)
-                return True
-        return False
-
-    def _count(self, kind: int, seconds: float, sign: int) -> None:
-        if kind == FRAME:
-            self._frames += sign
-        elif kind == AUDIO:
-            self._audio_seconds += sign * seconds
+        for kind in _ORDER:
+            if self._queues[kind]:
+                seconds, message = self._queues[kind].popleft()
+                self._audio_seconds -= seconds
+                return message
+        return None

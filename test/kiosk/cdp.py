@@ -35,9 +35,17 @@ class PageError(RuntimeError):
 class Page:
     """One tab. `console` collects warnings, errors and uncaught exceptions of the page."""
 
-    def __init__(self, url: str, *, allow_sound: bool = True, width: int = 960, height: int = 600) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        allow_sound: bool = True,
+        width: int = 960,
+        height: int = 600,
+        flags: tuple[str, ...] = (),
+    ) -> None:
         self.console: list[str] = []
-        extra = ["--remote-debugging-port=0", "--remote-allow-origins=*", f"--window-size={width},{height}"]
+        extra = ["--remote-debugging-port=0", "--remote-allow-origins=*", f"--window-size={width},{height}", *flags]
         self._browser = browser.launch(
             "about:blank", browser=need_chromium(), headless=True, allow_sound=allow_sound, extra=extra
         )
@@ -50,17 +58,17 @@ class Page:
             self._call(self._connect(self._browser.devtools_port()))
             for domain in ("Page", "Runtime", "Log"):
                 self.send(f"{domain}.enable")
-            self.send(
-                "Emulation.setDeviceMetricsOverride",
-                width=width,
-                height=height,
-                deviceScaleFactor=1,
-                mobile=False,
-            )
-            self.send("Page.navigate", url=url)
+            self.open(url, width=width, height=height)
         except BaseException:
             self.close()
             raise
+
+    def open(self, url: str, *, width: int = 960, height: int = 600) -> None:
+        """Shows another page, on a screen of another size: quicker than another browser."""
+        self.console.clear()
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.send("Emulation.setDeviceMetricsOverride", **size)
+        self.send("Page.navigate", url=url)
 
     def send(self, method: str, **params: object) -> dict:
         """One DevTools command and its result."""
@@ -106,20 +114,30 @@ class Page:
 
     def click(self, x: float, y: float) -> None:
         """A real (trusted) mouse click: a user's gesture for the browser."""
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.hold(x, y, 0.0)
+
+    def hold(self, x: float, y: float, seconds: float) -> None:
+        """A real press of the mouse that lasts."""
+        self.send("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        time.sleep(seconds)
+        self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Where to touch an element; fails for one that something else covers."""
+        x, y, on_top = self.evaluate(
+            f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{ block: 'nearest' }});"
+            " const r = e.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2;"
+            " return [x, y, e.contains(document.elementFromPoint(x, y))]; })()"
+        )
+        assert on_top, f"{selector} cannot be touched"
+        return x, y
 
     def key(self, key: str) -> None:
-        """A real key press of a letter."""
-        code = f"Key{key.upper()}"
+        """A real key press of a letter, of Space (" ") or of Escape."""
+        code = {" ": "Space", "Escape": "Escape"}.get(key, f"Key{key.upper()}")
+        number = 27 if key == "Escape" else ord(key.upper())
         for kind in ("keyDown", "keyUp"):
-            self.send(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=code,
-                windowsVirtualKeyCode=ord(key.upper()),
-            )
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number)
 
     def screenshot(self, path: str | Path) -> Path:
         """Saves what the page looks like as a PNG."""

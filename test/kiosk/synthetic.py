@@ -40,8 +40,8 @@ class SyntheticStream:
 
     `base` is the pts of frame 0, `pace` the server clock's error (1.01 = 1 % fast). `damage` is the share of sound
     pieces that are lost, and again of those sent twice, late and out of order. Without `flashes` every picture is teal
-    with its bar, for screenshots, which nothing ties to a frame. Without `states` the state is left to the test. While
-    `paused` is set nothing is pushed.
+    with its bar, for screenshots, which nothing ties to a frame; with `noise` they are large. Without `states` that is
+    left to the test. While `paused` is set nothing is pushed.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class SyntheticStream:
         damage: float = 0.0,
         flashes: bool = True,
         states: bool = True,
+        noise: bool = False,
     ) -> None:
         self.server, self.sound, self.pace, self.jitter_s, self.damage = server, sound, pace, jitter_s, damage
         self.states = states
@@ -62,6 +63,9 @@ class SyntheticStream:
         # as many as it takes until both the bar and the flash begin again
         pictures = (i if flashes or i % FLASH_EVERY else i + 1 for i in range(27 * FLASH_EVERY))
         self._jpegs = [encode_jpeg(frame_picture(i)) for i in pictures]
+        if noise:
+            rng = np.random.default_rng(0)
+            self._jpegs = [encode_jpeg(rng.integers(0, 255, (240, 240, 3), np.uint8)) for _ in range(25)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="synthetic", daemon=True)
         self._thread.start()

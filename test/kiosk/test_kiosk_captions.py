@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Captions of both sides and the cue of the user's turn, in a real browser."""
+"""Captions of both sides and the cue of the user's turn, in a real browser; what is touched: test_kiosk_touch.py."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def text(page: Page, name: str) -> object:
     return page.evaluate(TEXT.format(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(900, 500), (400, 700)])
 def test_captions_and_the_turn(server, width: int, height: int) -> None:
     with (
@@ -48,13 +49,16 @@ def test_captions_and_the_turn(server, width: int, height: int) -> None:
         inside = "(r => r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight && r.top > innerHeight / 2)"
         assert page.evaluate(f"{inside}(document.getElementById('said').getBoundingClientRect())")
         page.wait_for(f"!({SHOWN.format('said')})")  # some seconds after its last word
-        # Switched off, nothing of it is to be seen.
+        # Switched off, no text is to be seen; whose turn it is remains.
         page.key("c")
-        server.set_state(idle)
-        page.wait_for("window.flowact.stats().state.behaviour === 'IDLE'")
-        assert page.evaluate(f"!({SHOWN.format('turn')})")
-        page.key("c")
+        now = float(page.evaluate("window.flowact.stats().contentTime"))  # type: ignore[arg-type]
+        server.set_state({**idle, "said": {"text": "Until five", "pts": now}})
         page.wait_for(SHOWN.format("turn"))
+        page.wait_for(f"window.flowact.stats().contentTime > {now + 0.2}")
+        assert page.evaluate(f"!({SHOWN.format('said')})")
+        page.key("c")
+        server.set_state({**idle, "said": {"text": "Until six", "pts": now + 0.5}})
+        page.wait_for(f"{TEXT.format('said')} === 'Until six'")
 
 
 def test_nobody_has_a_turn_where_nobody_hears_him(server) -> None:

@@ -41,11 +41,12 @@ def test_a_page_gets_hello_state_then_the_stream(server):
     (hello, state), rest, pages = run(watch())
     assert hello.kind == HELLO and json.loads(hello.payload)["buffer_ms"] == 200
     assert state.kind == STATE and json.loads(state.payload) == {"behaviour": "listening"}
+    rest.sort(key=lambda m: m.pts + m.kind / 1000)  # sound may overtake a picture
     assert [(m.kind, m.rate, m.sequence, m.pts) for m in rest] == [
         (FRAME, 0, 1, 12.5), (AUDIO, 24_000, 1, 12.5), (FRAME, 0, 2, 12.54)
     ]  # fmt: skip
     assert rest[0].payload == JPEG and rest[1].payload == PCM
-    assert pages == [{"fps": 24.9, "clock": "audio", "skew_p95_ms": 17.0}]
+    assert pages == [{"fps": 24.9, "clock": "audio", "skew_p95_ms": 17.0, "rendition": 0}]
     wait_for(lambda: server.clients == 0)
     assert not server.wanted
 
@@ -65,7 +66,10 @@ def test_http_answers(server):
         "default-src 'none'" in headers["Content-Security-Policy"]
         and headers["X-Content-Type-Options"] == "nosniff"
     )
-    for name in ("app.js", "audio.js", "video.js", "clock.js", "connection.js"):
+    assert get(server, "/fleet")[2].startswith(b"<!doctype html>")
+    assert json.loads(get(server, "/fleet.json")[2]) == {"known": False, "avatars": []} and server.fleet_wanted
+    assert get(server, "/background")[0] == 404
+    for name in ("app.js", "audio.js", "video.js", "clock.js", "connection.js", "fleet.js", "voice-worklet.js"):
         assert get(server, f"/{name}")[1]["Content-Type"].startswith("text/javascript")
     for path in ("/nothing", "/../server.py", "/static/app.js", "/%2e%2e/server.py"):
         assert get(server, path)[0] == 404

@@ -97,6 +97,10 @@ export class AudioPlayer {
     }
   }
 
+  setVolume(share) {            // 0 … 1
+    if (this.context) this.output.gain.value = share;
+  }
+
   clear() {                     // a new connection: nothing of the stream before is heard or kept
     this.stop();
     this.backlog = [];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both sides say, word by word at the times at which words are heard, and whose turn it is.
+// What both sides say, word by word at the times at which words are heard.
 
 const LINGER_S = 3.5;      // of a caption after its last word
 const LONGEST = 110;       // characters: of more the end is shown, which is what is being said
@@ -45,35 +45,27 @@ class Side {
 }
 
 export class Dialogue {
-  // Elements of the user's words, the avatar's, and the cue.
-  constructor(heard, said, cue) {
+  // Elements of the user's words and of the avatar's.
+  constructor(heard, said) {
     this.user = new Side(heard);
     this.avatar = new Side(said);
-    this.cue = cue;
     this.on = true;
   }
 
   reset() {
     this.user.reset();
     this.avatar.reset();
-    this.cue.hidden = true;
   }
 
-  toggle() {
-    this.on = !this.on;
-    if (!this.on) this.reset();
+  turnOn(on) {
+    if (this.on && !on) this.reset();
+    this.on = on;
   }
 
   push(state) {
+    if (!this.on) return;
     this.user.push(state.heard);
     this.avatar.push(state.said);
-    const behaviour = String(state.behaviour ?? "").toLowerCase();
-    const listening = behaviour === "listening";
-    const free = state.listens === true && !state.speaking && (behaviour === "idle" || listening);
-    this.cue.hidden = !this.on || !free;
-    this.cue.dataset.listening = String(listening);
-    const words = listening ? "Listening" : "Your turn";
-    if (this.cue.lastElementChild.textContent !== words) this.cue.lastElementChild.textContent = words;
   }
 
   // content: seconds of the content clock, as pts.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The WebSocket: messages as in kiosk/protocol.py, and a connection that comes back by itself.
 
-export const FRAME = 1, AUDIO = 2, STATE = 3, HELLO = 4;
+export const FRAME = 1, AUDIO = 2, STATE = 3, HELLO = 4, VOICE = 5;
 const VERSION = 1, HEADER = 16;
-const FIRST_RETRY_MS = 250, LONGEST_RETRY_MS = 5000, SILENT_MS = 25000;
+const FIRST_RETRY_MS = 250, LONGEST_RETRY_MS = 5000, SILENT_MS = 25000, ANSWER_MS = 400;
 
 export function unpack(buffer) {
   if (buffer.byteLength < HEADER) return null;
@@ -18,6 +18,18 @@ export function unpack(buffer) {
   };
 }
 
+// samples: the ArrayBuffer of an Int16Array; every machine that browsers run on is little-endian.
+export function packVoice(samples, rate, sequence) {
+  const message = new Uint8Array(HEADER + samples.byteLength);
+  const view = new DataView(message.buffer);
+  view.setUint8(0, VOICE);
+  view.setUint8(1, VERSION);
+  view.setUint16(2, rate, true);
+  view.setUint32(4, sequence, true);
+  message.set(new Uint8Array(samples), HEADER);
+  return message.buffer;
+}
+
 export class Connection {
   // onMessage(message), onChange("connecting" | "open" | "closed" | "refused", text)
   constructor(url, onMessage, onChange) {
@@ -27,6 +39,8 @@ export class Connection {
     this.opened = 0;
     this.retryMs = FIRST_RETRY_MS;
     this.heard = performance.now();
+    this.answered = -Infinity;
+    this.answering = null;       // the timer of an answer
     // A peer that vanished without a word (power, network) never closes the socket: silence closes it. While nothing
     // is published the server is silent too, and a fresh connection then costs nothing.
     setInterval(() => {
@@ -59,6 +73,7 @@ export class Connection {
         this.retryMs = FIRST_RETRY_MS;
         this.onChange("open");
       }
+      if (message.kind === FRAME) this.answer(message.sequence);
       this.onMessage(message);
     };
     socket.onclose = () => {
@@ -86,6 +101,22 @@ export class Connection {
     } catch (error) {
       this.lastError = String(error);  // the server is away: the retry goes on
     }
+  }
+
+  // Tells what has arrived, so that the server knows how late the link is: at once, or with what comes shortly after.
+  answer(frame) {
+    this.newest = frame;
+    if (this.answering) return;
+    const wait = Math.max(0, this.answered + ANSWER_MS - this.heard);
+    this.answering = setTimeout(() => {
+      this.answering = null;
+      this.answered = performance.now();
+      this.send({ type: "got", frame: this.newest });
+    }, wait);
+  }
+
+  sendVoice(message) {
+    if (this.socket?.readyState === WebSocket.OPEN && this.socket.bufferedAmount < 65536) this.socket.send(message);
   }
 
   send(object) {

@@ -21,13 +21,19 @@ export class FrameQueue {
     this.frames = [];
     this.drawnPts = null;
     this.sequence = null;
+    this.reduced = false;    // fewer frames come than were made
     this.drawnAt = [];       // performance times of the last second's drawings
   }
 
   async push(message, now) {
     this.counters.received += 1;
-    if (this.sequence !== null) this.counters.missing += Math.max(0, ((message.sequence - this.sequence) >>> 0) - 1);
+    const step = Math.max(1, message.rate);   // only every n-th frame is sent over a slow link
+    if (this.sequence !== null) {
+      const gap = Math.round(((message.sequence - this.sequence) >>> 0) / step);
+      this.counters.missing += Math.max(0, gap - 1);
+    }
     this.sequence = message.sequence;
+    this.reduced = step > 1;
     if (now !== null && message.pts < now - LATE_S) {
       this.counters.late += 1;
       return;
@@ -91,39 +97,5 @@ export class FrameQueue {
   discard(frame) {
     frame.bitmap.close();
     this.counters.late += 1;
-  }
-}
-
-// The bars beside the picture (or the one above it) take its edge colours, so it seems to go on.
-export class Backdrop {
-  constructor(canvas, shade) {
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d", { alpha: false });
-    this.shade = shade;
-    this.paintedAt = -Infinity;
-    addEventListener("resize", () => { this.paintedAt = -Infinity; });
-  }
-
-  paint(picture, now) {
-    if (now - this.paintedAt < 500) return;
-    this.paintedAt = now;
-    const { clientWidth: w, clientHeight: h } = this.shade;
-    const { width: W, height: H } = picture;
-    const wide = w * H >= h * W;
-    const size = wide ? [2, 48] : [48, 2];
-    if (this.canvas.width !== size[0]) [this.canvas.width, this.canvas.height] = size;
-    const bar = Math.max(0, wide ? (w - (h * W) / H) / 2 : h - (w * H) / W);
-    this.shade.style.setProperty("--bar", `${bar}px`);
-    this.shade.classList.toggle("tall", !wide);
-    const c = this.context;
-    const edge = 3;
-    c.imageSmoothingEnabled = true;
-    c.imageSmoothingQuality = "high";
-    if (wide) {
-      c.drawImage(picture, 0, 0, edge, H, 0, 0, 1, 48);
-      c.drawImage(picture, W - edge, 0, edge, H, 1, 0, 1, 48);
-    } else {
-      c.drawImage(picture, 0, 0, W, edge, 0, 0, 48, 2);
-    }
   }
 }
