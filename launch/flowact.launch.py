@@ -3,10 +3,11 @@
 
     ros2 launch flowact_ros flowact.launch.py character:=NAME
     ros2 launch flowact_ros flowact.launch.py namespace:=robot1/avatar params_file:=robot1.yaml autostart:=false
+    ros2 launch flowact_ros flowact.launch.py namespace:="robot1/avatar robot2/avatar"   # two avatars, one model
     ros2 launch flowact_ros flowact.launch.py --show-args
 
 Nodes configure and activate themselves unless `autostart:=false`; then a lifecycle manager, or
-`ros2 lifecycle set /avatar/avatar_generator configure`, does it. A node that ends is started again, unless its
+`ros2 lifecycle set /avatar/avatar_generator configure`, does it. A node that ends or hangs is started again, unless its
 settings are not usable.
 """
 
@@ -24,10 +25,11 @@ from launch.event_handlers import OnProcessExit
 from launch.events import matches_action
 from launch.events.process import ProcessExited, ShutdownProcess
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 import flowact_ros
+from flowact_ros.launcher.resources import FIRST_PORT
 from flowact_ros.launcher.supervisor import EXIT_BAD_SETUP, STATE_FOLDER_VARIABLE
 
 PACKAGE = "flowact_ros"
@@ -44,7 +46,10 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
     boolean = ["true", "false"]
     return [
         DeclareLaunchArgument(
-            "namespace", default_value="avatar", description="Namespace of all topics and nodes"
+            "namespace",
+            default_value="avatar",
+            description="Namespace of all topics and nodes; several, with spaces between them: as many avatars, whose "
+            "generators share one process and model, without microphone, recogniser, player and speech_file",
         ),
         DeclareLaunchArgument(
             "params_file",
@@ -69,7 +74,7 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "preset",
             default_value="",
-            choices=["", "avatar_cpu", "debug"],
+            choices=["", "avatar_cpu", "debug", "avatar_spatial_debug", "avatar_1b", "avatar_14b"],
             description="Model; debug has random weights; empty: that of params_file (avatar_cpu)",
         ),
         DeclareLaunchArgument(
@@ -116,6 +121,12 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
             description="Speak texts; false: a synthesizer of the robot's own serves `synthesize`",
         ),
         DeclareLaunchArgument(
+            "launch_player",
+            default_value="false",
+            choices=boolean,
+            description="Play the avatar's sound on this machine's own loudspeaker; the page plays it, too",
+        ),
+        DeclareLaunchArgument(
             "launch_page", default_value="true", choices=boolean, description="Serve the page"
         ),
         DeclareLaunchArgument(
@@ -127,7 +138,7 @@ def arguments(share: str) -> list[DeclareLaunchArgument]:
     ]
 
 
-def unless_hopeless(node: LifecycleNode) -> RegisterEventHandler:
+def unless_hopeless(node: Node) -> RegisterEventHandler:
     """Calls the restart of a node off whose settings are not usable: it would fail the same way again, for ever."""
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -165,27 +176,55 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "file": ParameterValue(given("speech_file"), value_type=str),
     }
 
-    def node(name: str, executable: str, parameters: dict | None = None, when: str = "true") -> LifecycleNode:
+    namespaces = given("namespace").split()
+
+    def node(
+        name: str, executable: str, parameters: dict | None = None, when: str = "true", namespace: str = namespaces[0]
+    ) -> LifecycleNode:
         return LifecycleNode(
             package=PACKAGE,
             executable=executable,
             name=name,
-            namespace=given("namespace"),
+            namespace=namespace,
             parameters=[given("params_file"), {**common, **(parameters or {})}],
             arguments=["--ros-args", "--log-level", given("log_level")],
+            ros_arguments=["--enclave", f"/{namespace.strip('/')}/{name}"],  # its keys, where SROS 2 is on
             respawn=given("respawn") == "true",
-            respawn_delay=2.0,
+            respawn_delay=0.5,
             output="screen",
             emulate_tty=True,
             additional_env={STATE_FOLDER_VARIABLE: STATE.name},
             condition=IfCondition(when),
         )
 
+    if len(namespaces) > 1:
+        shared = Node(
+            package=PACKAGE,
+            executable="shared_generator",
+            name="avatar_generator",
+            parameters=[given("params_file"), {**common, **generator}],
+            arguments=["--namespaces", *namespaces, "--ros-args", "--log-level", given("log_level")],
+            respawn=given("respawn") == "true",
+            respawn_delay=0.5,
+            output="screen",
+            emulate_tty=True,
+            additional_env={STATE_FOLDER_VARIABLE: STATE.name},
+        )
+        chosen = [shared]
+        for number, name in enumerate(namespaces):
+            page = {"port": FIRST_PORT + number}
+            chosen += [
+                node("instruction_planner", "instruction_planner", {}, given("launch_planner"), name),
+                node("speech_synthesizer", "speech_synthesizer", {}, given("launch_synthesizer"), name),
+                node("kiosk_bridge", "kiosk_bridge", page, given("launch_page"), name),
+            ]
+        return [*map(unless_hopeless, chosen), *chosen]
     chosen = [
         node("avatar_generator", "avatar_generator", generator),
         node("speech_recognizer", "speech_recognizer", when=given("launch_recognizer")),
         node("instruction_planner", "instruction_planner", when=given("launch_planner")),
         node("speech_synthesizer", "speech_synthesizer", when=given("launch_synthesizer")),
+        node("audio_player", "audio_player", when=given("launch_player")),
         node("kiosk_bridge", "kiosk_bridge", when=given("launch_page")),
         node(
             "microphone",

@@ -14,14 +14,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flowact_ros.kiosk.browser import open_page
 from flowact_ros.launcher.claim import Claim
 from flowact_ros.launcher.environment import log_folder
-from flowact_ros.launcher.resources import config_file
+from flowact_ros.launcher.resources import FIRST_PORT, config_file
 from flowact_ros.launcher.supervisor import (
     EXIT_BAD_SETUP,
     BadSetup,
@@ -43,10 +43,12 @@ class Options:
     """What the command line decided; every field has the meaning of the option of its name."""
 
     namespace: str = "avatar"
+    shared: tuple[str, ...] = ()  # the namespaces of several avatars, whose generators share one process and model
     params_file: str = ""
     preset: str = ""
     character: str = ""
     device: str = ""
+    weights: str = ""
     talk: bool = False
     script: str = ""
     listen: str = ""  # SCRIPT: the script's own words, without a recogniser
@@ -61,6 +63,7 @@ class Options:
     text: str = ""
     microphone: bool = True
     device_name: str = "default"
+    speaker: str = ""
     mic_as_speech: bool = False
     seconds: float = 0.0
     record: str = ""
@@ -72,7 +75,30 @@ class Options:
 
 
 def node_specs(options: Options) -> list[NodeSpec]:
-    """The nodes, with their parameters: those of the file, and above them those of the command line."""
+    """The nodes, with their parameters: those of the file, and above them those of the command line.
+
+    Raises SupervisorError for a node to be left out that there is not.
+    """
+    return _shared_specs(options) if options.shared else _specs(options)
+
+
+def _shared_specs(options: Options) -> list[NodeSpec]:
+    """Of several namespaces: one generator for all; the others' nodes each, with pages on ports behind each other."""
+    specs = []
+    for number, namespace in enumerate(options.shared):
+        port = 0 if options.port == 0 else (options.port or FIRST_PORT) + number
+        own = replace(options, namespace=namespace, shared=(), port=port)
+        for spec in _specs(own):
+            if spec.name != "avatar_generator":
+                specs.append(replace(spec, label=f"{namespace}/{spec.name}"))
+            elif number == 0:
+                module = "flowact_ros.nodes.shared_generator"
+                specs.insert(0, replace(spec, module=module, namespaces=options.shared))
+    return specs
+
+
+def _specs(options: Options) -> list[NodeSpec]:
+    """Of one namespace."""
     common: dict[str, Any] = {
         "namespace": options.namespace,
         "params_file": options.params_file or str(config_file("flowact.yaml")),
@@ -84,6 +110,7 @@ def node_specs(options: Options) -> list[NodeSpec]:
             ("preset", options.preset),
             ("character", options.character),
             ("device", options.device),
+            ("weights_dir", options.weights),
             ("audio_backend", options.audio_encoder),
         )
         if value
@@ -116,6 +143,9 @@ def node_specs(options: Options) -> list[NodeSpec]:
         role = "speech" if options.mic_as_speech else "mic"
         source = {"role": role, "source": "microphone", "device": options.device_name}
         specs.append(NodeSpec("microphone", capture, parameters=source, **common))
+    if options.speaker:
+        module = "flowact_ros.nodes.audio_player"
+        specs.append(NodeSpec("audio_player", module, parameters={"device": options.speaker}, **common))
     if options.wav:
         source = {"role": "speech", "source": "file", "file": options.wav, "start_delay": SPEECH_DELAY_S}
         specs.append(NodeSpec("speech_source", capture, parameters=source, **common))
@@ -164,24 +194,34 @@ def run_up(options: Options) -> int:
     stop = _stop_on_signals()
     log, path = _log(options)
     specs = node_specs(options)
-    claim = _claim(options, os.environ.get("ROS_DOMAIN_ID", ""))
-    with contextlib.closing(claim), Supervisor(specs, environment=environment(private=False), log=log) as supervisor:
+    with contextlib.ExitStack() as stack:
+        for namespace in options.shared or (options.namespace,):
+            claim = _claim(namespace, os.environ.get("ROS_DOMAIN_ID", ""))
+            stack.enter_context(contextlib.closing(claim))
+        supervisor = stack.enter_context(Supervisor(specs, environment=environment(private=False), log=log))
         say(f"starting; log: {path}")
+        lacking: list[str] = []
         try:
             _wait_active(supervisor, stop)
             if not stop.is_set():
-                say(f"all nodes are active{_page_line(supervisor)}")
+                lacking = [node for node, state in supervisor.shared().items() if state != "active"]
+                others = f" but {', '.join(lacking)}" if lacking else ""
+                say(f"all nodes{others} are active{_page_line(supervisor)}")
         except SupervisorError as error:
             if not supervisor.failed():
                 say(f"error: {error}")
         told: list[str] = []
         while not stop.wait(0.2):
+            for node in [node for node, state in supervisor.shared().items() if state == "active"]:
+                if node in lacking:
+                    lacking.remove(node)
+                    say(f"{node} is active")
             failed = supervisor.failed()
             for name in (name for name in failed if name not in told):
                 others = "" if len(failed) == len(specs) else " (the other nodes stay up; end with Ctrl-C)"
                 print(f"error: {supervisor.failure(name)}{others}", file=sys.stderr, flush=True)
             for name in (name for name in told if supervisor.state(name) == "active"):
-                say(f"{name} is active{_page_line(supervisor) if name == 'kiosk_bridge' else ''}")
+                say(f"{name} is active{_page_line(supervisor) if name.endswith('kiosk_bridge') else ''}")
             told = failed + [name for name in told if name not in failed and supervisor.state(name) != "active"]
             if len(failed) == len(specs):
                 return _failed(SupervisorError("no node is left that works"), supervisor)
@@ -189,11 +229,11 @@ def run_up(options: Options) -> int:
     return 0
 
 
-def _claim(options: Options, domain: str) -> Claim:
-    claim = Claim(options.namespace, domain)
+def _claim(namespace: str, domain: str) -> Claim:
+    claim = Claim(namespace, domain)
     if claim.holder:
         say(
-            f"warning: process {claim.holder} has an avatar in /{options.namespace}, domain {domain or '0'}, already: "
+            f"warning: process {claim.holder} has an avatar in /{namespace}, domain {domain or '0'}, already: "
             f"both will speak and be seen on the same topics; end it, or give this one another --namespace"
         )
     return claim
@@ -221,7 +261,7 @@ def run_demo(options: Options) -> int:
     began = time.monotonic()
     browser: Any = None
     specs = node_specs(options)
-    claim = _claim(options, added["ROS_DOMAIN_ID"])
+    claim = _claim(options.namespace, added["ROS_DOMAIN_ID"])
     with contextlib.closing(claim), Supervisor(specs, environment=added, log=log) as supervisor:
         say(f"starting; log: {path}")
         try:
@@ -320,8 +360,9 @@ def _wait_active(supervisor: Supervisor, stop: threading.Event) -> None:
 
 
 def _page_line(supervisor: Supervisor) -> str:
-    url = supervisor.fact("kiosk_bridge", "url") if supervisor.has("kiosk_bridge") else None
-    return f"; page: {url}" if url else ""
+    pages = [name for name in supervisor.names if name.endswith("kiosk_bridge")]
+    urls = [url for name in pages if (url := supervisor.fact(name, "url"))]
+    return f"; {'page' if len(urls) == 1 else 'pages'}: {', '.join(urls)}" if urls else ""
 
 
 def _stop_on_signals() -> threading.Event:

@@ -32,7 +32,11 @@ class BadSetup(SupervisorError):
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """What to start: `python start_node.py module --ros-args …`. `oneshot`: it ends by itself and is not restarted."""
+    """What to start: `python start_node.py module --ros-args …`. `oneshot`: it ends by itself and is not restarted.
+
+    namespaces: of a process that has a node of this name in each of several; label: what it is called here, where
+    several namespaces have one of its name.
+    """
 
     name: str
     module: str
@@ -41,12 +45,23 @@ class NodeSpec:
     params_file: str = ""
     log_level: str = ""
     oneshot: bool = False
+    namespaces: tuple[str, ...] = ()
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called here: no two specs have the same."""
+        return self.label or self.name
 
     def command(self) -> list[str]:
         namespace = "/" + self.namespace.strip("/")
-        program = str(Path(start_node.__file__).resolve())
-        command = [sys.executable, program, self.module, "--ros-args", "-r", f"__ns:={namespace}"]
+        command = [sys.executable, str(Path(start_node.__file__).resolve()), self.module]
+        if self.namespaces:
+            command += ["--namespaces", *self.namespaces, "--ros-args"]
+        else:
+            command += ["--ros-args", "-r", f"__ns:={namespace}"]
         command += ["-r", f"__node:={self.name}"]
+        command += ["--enclave", f"{namespace.rstrip('/')}/{self.name}"]  # its keys, where SROS 2 is switched on
         if self.params_file:
             command += ["--params-file", self.params_file]
         for key, value in self.parameters.items():
@@ -64,6 +79,7 @@ class Child:
         self.once = spec.oneshot
         self.process: subprocess.Popen[bytes] | None = None
         self.state = "starting"
+        self._nodes: dict[str, str] = {}  # the states of its nodes, of which most processes have one
         self.error = ""
         self.bad_setup = False
         self.facts: dict[str, Any] = {}
@@ -87,8 +103,13 @@ class Child:
     def pid(self) -> int | None:
         return None if self.process is None or self.process.poll() is not None else self.process.pid
 
+    @property
+    def nodes(self) -> dict[str, str]:
+        """The states of those that have told one since it started, by full name, of a process of several."""
+        return dict(self._nodes) if self.spec.namespaces else {}
+
     def failure(self) -> SupervisorError:
-        return (BadSetup if self.bad_setup else SupervisorError)(f"{self.spec.name}: {self.error}")
+        return (BadSetup if self.bad_setup else SupervisorError)(f"{self.spec.title}: {self.error}")
 
     def spawn(self, environment: Mapping[str, str]) -> None:
         """Starts the process. Raises SupervisorError."""
@@ -106,13 +127,14 @@ class Child:
             )
         except OSError as error:
             os.close(read_end)
-            raise SupervisorError(f"{self.spec.name} cannot be started: {error}") from error
+            raise SupervisorError(f"{self.spec.title} cannot be started: {error}") from error
         finally:
             os.close(write_end)
         self.state, self.started, self.start_at, self.exit_code = "starting", time.monotonic(), 0.0, None
         self.error, self.bad_setup, self.came_up, self.heard, self.last_line = "", False, False, 0.0, ""
+        self._nodes.clear()
         self._reader = threading.Thread(
-            target=self._read, args=(self.process, read_end), name=f"read-{self.spec.name}", daemon=True
+            target=self._read, args=(self.process, read_end), name=f"read-{self.spec.title}", daemon=True
         )
         self._reader.start()
 
@@ -179,12 +201,22 @@ class Child:
             self._changed.notify_all()
 
     def _on_event(self, event: str, record: dict[str, Any]) -> None:
-        if event in ("active", "inactive", "unconfigured"):
-            self.came_up = self.came_up or event != "unconfigured"
-            if not (event == "unconfigured" and self.state == "failed"):  # it cleans up after the failure
-                self.state = event
-        elif event in ("failed", "bad_setup"):
-            self.state, self.error = "failed", str(record.get("error", ""))
-            self.bad_setup = event == "bad_setup"
+        if event in ("active", "inactive", "unconfigured", "failed"):
+            self.came_up = self.came_up or event in ("active", "inactive")
+            node = str(record.get("node", ""))
+            if event == "failed":
+                self.error = str(record.get("error", ""))
+            if not (event == "unconfigured" and self._nodes.get(node) == "failed"):  # it cleans up after the failure
+                self._nodes[node] = event
+                self.state = self._common_state()
+        elif event == "bad_setup":
+            self.state, self.error, self.bad_setup = "failed", str(record.get("error", "")), True
         else:
             self.facts.update(record)
+
+    def _common_state(self) -> str:
+        """Of one node its own; of several "starting" until each has said something, then the best of theirs."""
+        states = list(self._nodes.values())
+        if len(states) < len(self.spec.namespaces):
+            return "starting"
+        return next(state for state in ("active", "inactive", "unconfigured", "failed") if state in states)

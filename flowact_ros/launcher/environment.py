@@ -14,6 +14,8 @@ from ctypes.util import find_library
 from importlib import util
 from pathlib import Path
 
+from flowact_ros.launcher.security import security_problem
+
 HIGHEST_DOMAIN = 232  # the ports of a higher one would lie above 65535
 MOST_NAMESPACE = 200  # [characters] rmw allows 245, and the longest of our topic names follows
 EXIT_BAD_SETUP = 2  # a start that cannot succeed when tried again: wrong parameter, broken environment
@@ -56,6 +58,8 @@ def check(environ: MutableMapping[str, str], arguments: Sequence[str] = ()) -> N
         raise EnvironmentProblem("the current folder does not exist any more", "change to one that does") from None
     _check_domain(environ.get("ROS_DOMAIN_ID", ""))
     _check_middleware(environ)
+    if any(problem := security_problem(environ)):
+        raise EnvironmentProblem(*problem)
     for argument in arguments:
         namespace = _OWN_NAMESPACE.fullmatch(argument)
         if namespace and namespace[1].strip("/"):  # "/" alone is ROS's own default

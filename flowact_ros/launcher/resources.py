@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 PACKAGE = "flowact_ros"
+FIRST_PORT = 8620  # of the page, as in config/flowact.yaml; several avatars' pages are on this one and the next ones
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 

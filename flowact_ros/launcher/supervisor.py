@@ -67,13 +67,13 @@ class Supervisor:
     ) -> None:
         if not specs:
             raise SupervisorError("no nodes to start")
-        names = [spec.name for spec in specs]
+        names = [spec.title for spec in specs]
         if len(set(names)) != len(names):
             raise SupervisorError(f"node names must differ, got {', '.join(names)}")
         self._environment = {**os.environ, **(environment or {})}
         self._log = log or (lambda line: print(line, file=sys.stderr, flush=True))
         self._lock = threading.Condition()
-        self._children = {spec.name: Child(spec, self._prefixed(spec.name, names), self._lock) for spec in specs}
+        self._children = {spec.title: Child(spec, self._prefixed(spec.title, names), self._lock) for spec in specs}
         self._stopping = False
         self._state_folder = ""
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -99,9 +99,19 @@ class Supervisor:
     def has(self, name: str) -> bool:
         return name in self._children
 
+    @property
+    def names(self) -> list[str]:
+        """Of the nodes, in the order in which they were given."""
+        return list(self._children)
+
     def failed(self) -> list[str]:
         """Names of the nodes that cannot go on."""
         return [name for name, child in self._children.items() if child.state == "failed"]
+
+    def shared(self) -> dict[str, str]:
+        """The states, by full name, of nodes that share their process with others, as far as they have told one."""
+        with self._lock:
+            return {node: state for child in self._children.values() for node, state in child.nodes.items()}
 
     def failure(self, name: str) -> SupervisorError:
         """Why a node failed."""
@@ -129,7 +139,7 @@ class Supervisor:
                 for child in self._children.values():
                     if child.state == "failed":
                         raise child.failure()
-                waiting = [c.spec.name for c in self._children.values() if not c.is_up]
+                waiting = [c.spec.title for c in self._children.values() if not c.is_up]
                 if not waiting:
                     return
                 if self._stopping:
@@ -176,7 +186,7 @@ class Supervisor:
             try:
                 child.reap(max(0.05, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._log(f"{child.spec.name} did not end within {STOP_S:.0f} s: killed")
+                self._log(f"{child.spec.title} did not end within {STOP_S:.0f} s: killed")
                 child.signal(signal.SIGKILL)
                 child.reap(STOP_S)
         for child in children:
@@ -231,10 +241,10 @@ class Supervisor:
         if not child.came_up and child.crashes_in_a_row >= HOPELESS:
             child.state = "failed"
             child.error = f"ended {HOPELESS} times before it was ready ({how}); its last line: {child.last_line}"
-            self._log(f"{child.spec.name} ended ({how}): it is not started again")
+            self._log(f"{child.spec.title} ended ({how}): it is not started again")
             return
         pause = BACKOFF_S[min(max(child.crashes_in_a_row, 1), len(BACKOFF_S)) - 1]
-        self._log(f"{child.spec.name} ended ({how}) after {now - child.started:.1f} s: started again in {pause:g} s")
+        self._log(f"{child.spec.title} ended ({how}) after {now - child.started:.1f} s: started again in {pause:g} s")
         child.state, child.start_at = "restarting", now + pause
 
     def _restart(self, child: Child, now: float) -> None:
@@ -250,10 +260,10 @@ class Supervisor:
         silence = now - child.heard
         if child.state == "silent" and silence <= SILENT_S:
             child.state = "active"
-            self._log(f"{child.spec.name} ended its silence")
+            self._log(f"{child.spec.title} ended its silence")
         elif child.state == "active" and child.heard and silence > SILENT_S:
             child.state = "silent"
-            self._log(f"error: {child.spec.name} hangs: not a word for {silence:.1f} s; killed at {HUNG_S:g} s")
+            self._log(f"error: {child.spec.title} hangs: not a word for {silence:.1f} s; killed at {HUNG_S:g} s")
         elif child.state == "silent" and silence > HUNG_S:
             child.signal(signal.SIGKILL)
             return

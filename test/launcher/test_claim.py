@@ -29,9 +29,9 @@ def test_a_folder_without_room_for_locks(tmp_path: Path) -> None:
 
 def test_what_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    first = bringup._claim(bringup.Options(), "3")
+    first = bringup._claim("avatar", "3")
     assert capsys.readouterr().out == ""
-    bringup._claim(bringup.Options(), "3").close()
+    bringup._claim("avatar", "3").close()
     (line,) = capsys.readouterr().out.splitlines()
     assert f"warning: process {os.getpid()} has an avatar in /avatar, domain 3" in line and "--namespace" in line
     first.close()

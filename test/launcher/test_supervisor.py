@@ -101,6 +101,7 @@ def test_start_states_log_and_clean_end(programs: Path) -> None:
         os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_node_comes_back_and_nothing_else_restarts(programs: Path) -> None:
     lines: list[str] = []
     with supervise(programs, "good", "deaf", lines=lines) as supervisor:
@@ -173,7 +174,7 @@ def test_a_node_that_hangs_is_told_and_restarted(programs: Path, monkeypatch: py
 
 
 def test_a_short_silence_is_no_reason(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowact_ros.launcher.supervisor.SILENT_S", 0.6)
+    monkeypatch.setattr("flowact_ros.launcher.supervisor.SILENT_S", 1.5)
     monkeypatch.setattr("flowact_ros.launcher.supervisor.HUNG_S", 60.0)
     with supervise(programs, "beating") as supervisor:
         supervisor.wait_active(20)
@@ -202,6 +203,9 @@ def test_a_oneshot_node_ends_and_stays_ended(programs: Path) -> None:
     with supervise(programs, "short", oneshot=True) as supervisor:
         assert supervisor.wait_exit("short", 20) == 0
         supervisor.wait_active(1)
+        deadline = time.monotonic() + 10
+        while supervisor.fact("short", "frames") is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # its last line may be read after its end
         assert supervisor.fact("short", "frames") == 25
         time.sleep(0.5)
         assert supervisor.restarts("short") == 0
