@@ -11,10 +11,14 @@ from setuptools import find_packages, setup
 PACKAGE = "flowact_ros"
 NODES = (
     "audio_capture",
+    "audio_player",
+    "audio_adapter",
     "speech_recognizer",
     "instruction_planner",
     "speech_synthesizer",
     "avatar_generator",
+    "shared_generator",
+    "remote_avatar",
     "kiosk_bridge",
 )
 

@@ -8,125 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from flowact_ros.vocabulary import AUDIO_ENCODERS
-
-EXAMPLES = {
-    "": """examples:
-  flowact demo                                 a page with a character that speaks, listens and idles
-  flowact demo --wav hello.wav --seconds 10 --record out.mp4 --headless
-  flowact demo --text "Good morning, everybody!"
-  flowact say "Good morning"                   through an avatar that runs already
-  flowact doctor                               what is installed, and what to do about problems""",
-    "demo": """examples:
-  flowact demo
-  flowact demo --wav hello.wav
-  flowact demo --text "Good morning, everybody!"
-  flowact demo --mic-as-speech                 the character speaks what you say
-  flowact demo --talk                          it listens, thinks and answers
-  flowact demo --talk --planner openai --planner-url http://127.0.0.1:11434/v1 --planner-model NAME
-  flowact demo --script config/dialogue.yaml --headless --record talk.mp4
-  flowact demo --wav hello.wav --seconds 10 --record out.mp4 --headless""",
-    "up": """examples:
-  flowact up
-  flowact up --params-file robot.yaml --namespace robot1/avatar
-  flowact up --without kiosk_bridge""",
-    "say": """examples:
-  flowact say "Good morning"
-  flowact say "Stop, please" --policy interrupt
-  flowact say --wav hello.wav
-  echo "Good morning" | flowact say -
-  flowact say --wav alarm.wav --policy interrupt --priority 200""",
-}
-_PASSED_ON = {
-    "train": ("flowact_ros.training.main", "train a stage of the model"),
-    "data": ("flowact_ros.data.prepare", "make or prepare training data"),
-    "eval": ("flowact_ros.evaluation.main", "measure quality: `flowact eval quick`"),
-    "bench": ("flowact_ros.evaluation.bench", "measure speed and latency of the live stream"),
-    "weights": ("flowact_ros.weights_cli", "get models of recognisers, planners and encoders"),
-    "doctor": ("flowact_ros.launcher.doctor", "what is installed, and what to do about problems"),
-}
-
-
-_RECOGNIZERS = ("faster-whisper", "whisper", "transformers")
-_PLANNERS = ("rules", "embedded", "transformers", "openai")
+from flowact_ros.cli_options import PASSED_ON, parser
 
 
 class UsageError(ValueError):
     """A command line that cannot be carried out: one line."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="flowact",
-        description="A living face for robots with a screen: speech in, a talking character out.",
-        epilog=EXAMPLES[""],
-        formatter_class=raw,
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def add(name: str, help_: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(
-            name, help=help_, description=help_, epilog=EXAMPLES[name], formatter_class=raw
-        )
-
-    demo = add("demo", "all nodes, and a page on which the avatar speaks, then listens and idles")
-    _common(demo)
-    demo.add_argument("--wav", metavar="FILE", help="what it says; - for a pipe (default: the shipped sentence)")
-    demo.add_argument("--text", metavar="TEXT", help="what it says instead, by the speech synthesizer")
-    demo.add_argument("--talk", action="store_true", help="a conversation: it hears you, thinks and answers")
-    demo.add_argument("--script", metavar="FILE", help="a conversation with the user of a YAML file; no microphone")
-    demo.add_argument("--mic-as-speech", action="store_true", help="it says what the microphone hears")
-    demo.add_argument("--mic", metavar="DEVICE", help="microphone: part of its name, its index, or default")
-    demo.add_argument("--no-mic", action="store_true", help="no microphone")
-    demo.add_argument("--seconds", type=float, default=0.0, metavar="N", help="end after N seconds")
-    demo.add_argument("--record", metavar="FILE.mp4", help="write a video with sound")
-    demo.add_argument(
-        "--headless", action="store_true", help="no browser, and no microphone unless asked for"
-    )
-    demo.add_argument("--no-browser", action="store_true", help="do not open the page")
-
-    up = add("up", "start the nodes and keep them running: restart on crash, one log")
-    _common(up)
-    up.add_argument("--mic", metavar="DEVICE", help="microphone: part of its name, its index, or default")
-    up.add_argument("--no-mic", action="store_true", help="no microphone")
-    up.add_argument(
-        "--without", action="append", default=[], metavar="NODE", help="leave a node out (repeatable)"
-    )
-
-    say = add("say", "speak a text or a sound file through an avatar that runs already")
-    say.add_argument("words", nargs="?", metavar="TEXT", help="what it says; - for a pipe")
-    say.add_argument("--wav", metavar="FILE", help="wav, flac, ogg or mp3 instead; - for a pipe")
-    say.add_argument("--text", default="", help="what the file says, for logs, captions and feedback")
-    say.add_argument("--namespace", default="avatar", help="of the avatar (default: avatar)")
-    say.add_argument(
-        "--policy", choices=("queue", "interrupt", "reject"), default="queue", help="while it speaks"
-    )
-    say.add_argument("--priority", type=int, default=0, help="0 … 255: interrupts only the same or less")
-    say.add_argument("--timeout", type=float, default=10.0, metavar="S", help="wait so long for the avatar")
-
-    for name, (_, help_) in _PASSED_ON.items():
-        verbs.add_parser(name, help=help_, add_help=False)
-    return parser
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--namespace", default="avatar", help="of all topics (default: avatar)")
-    parser.add_argument("--params-file", metavar="FILE", help="ROS parameters (default: config/flowact.yaml)")
-    parser.add_argument("--preset", help="model preset (default: avatar_cpu)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cpu)")
-    parser.add_argument("--listen", metavar="MODEL", help="turn what is heard into text: tiny.en, base, a path")
-    parser.add_argument("--recognizer", choices=_RECOGNIZERS, help="with --listen or --talk: what runs that model")
-    parser.add_argument("--planner", choices=_PLANNERS, help="who answers (--talk: embedded if it is there)")
-    parser.add_argument("--planner-model", metavar="MODEL", help="name or path of its language model")
-    parser.add_argument("--planner-url", metavar="URL", help="of its server, such as http://127.0.0.1:11434/v1")
-    parser.add_argument("--audio-encoder", choices=AUDIO_ENCODERS, help="what moves the lips hears by")
-    parser.add_argument("--character", help="name of a shipped character")
-    parser.add_argument("--host", help="address of the page (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port of the page; 0 takes any free one")
-    parser.add_argument("--log-level", choices=("debug", "info", "warn", "error"), default="info")
-    parser.add_argument("--log-file", metavar="FILE", help="where the log goes (default: ~/.ros/log)")
-    parser.add_argument("--verbose", action="store_true", help="show the whole log here as well")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with lasting_streams():
         arguments = list(sys.argv[1:] if argv is None else argv)
-        if arguments and arguments[0] in _PASSED_ON:
+        if arguments and arguments[0] in PASSED_ON:
             return _pass_on(arguments[0], arguments[1:])
-        options = _parser().parse_args(arguments)
+        options = parser().parse_args(arguments)
         return _carry_out(options)
 
 
@@ -164,7 +50,7 @@ def _pass_on(verb: str, arguments: list[str]) -> int:
     import importlib
 
     try:
-        entry: Callable[[list[str]], int | None] = importlib.import_module(_PASSED_ON[verb][0]).main
+        entry: Callable[[list[str]], int | None] = importlib.import_module(PASSED_ON[verb][0]).main
     except ImportError as error:
         print(f"flowact {verb}: {_broken_package(error)}", file=sys.stderr)
         return 2
@@ -298,9 +184,34 @@ def _check_script(options: argparse.Namespace) -> str:
 def _up(options: argparse.Namespace) -> int:
     from flowact_ros.launcher.bringup import Options, run_up
 
+    names = _check_namespaces(options)
     _check_common(options)
-    shared = _shared(options)
-    return run_up(Options(**shared, microphone=not options.no_mic, without=tuple(options.without)))
+    common = _shared(options)
+    if len(names) > 1:
+        return run_up(Options(**common, shared=names, microphone=False, without=tuple(options.without)))
+    return run_up(Options(**common, microphone=not options.no_mic, without=tuple(options.without)))
+
+
+def _check_namespaces(options: argparse.Namespace) -> tuple[str, ...]:
+    """All that were given; `options.namespace` becomes the first. Raises UsageError for what several cannot have."""
+    from flowact_ros.launcher import environment
+
+    try:
+        names = tuple(environment.checked_namespace(name) for name in options.namespace)
+    except environment.EnvironmentProblem as problem:
+        raise UsageError(f"--namespace: {problem}") from None
+    options.namespace = names[0]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--namespace: {max(names, key=names.count)} is given twice")
+    for option in ("mic", "speaker", "listen") if len(names) > 1 else ():
+        if getattr(options, option):
+            raise UsageError(
+                f"--{option}: is for one avatar, and {len(names)} namespaces were given; start its node by itself, in "
+                f"the namespace that it is for (docs/many_robots.md)"
+            )
+    if len(names) > 1 and os.environ.get("ROS_SECURITY_ENABLE", "").lower() == "true":
+        raise UsageError("--namespace: with SROS 2 each avatar needs a process and keys of its own; give one namespace")
+    return names
 
 
 def _shared(options: argparse.Namespace) -> dict:
@@ -312,6 +223,7 @@ def _shared(options: argparse.Namespace) -> dict:
         "preset": options.preset or "",
         "character": options.character or "",
         "device": options.device or "",
+        "weights": options.weights or "",
         "listen": options.listen or "",
         "recognizer": options.recognizer or "",
         "planner": options.planner or "",
@@ -321,6 +233,7 @@ def _shared(options: argparse.Namespace) -> dict:
         "host": options.host or "",
         "port": options.port,
         "device_name": options.mic or "default",
+        "speaker": options.speaker or "",
         "log_level": options.log_level,
         "log_file": options.log_file or "",
         "verbose": options.verbose,

@@ -168,7 +168,8 @@ class Setup:
         self.step("tried", digest([], *built), "a first try", self.try_out)
         if self.wish != "skip":
             files = [ROOT / "flowact_ros" / "weights" / "avatar_cpu" / "renderer.safetensors"]
-            files += [ROOT / "flowact_ros" / "models" / "codec", ROOT / "flowact_ros" / "engine" / "graphs.py"]
+            package = ROOT / "flowact_ros"
+            files += [package / "models" / "codec", package / "engine" / "runtime" / "openvino.py"]
             self.step("graphs", digest(files, packages), "the renderer, converted for this machine", self.convert)
 
     # -- the steps ---------------------------------------------------------------------------------------------------

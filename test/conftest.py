@@ -12,6 +12,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1: it has inherited the domain of who started it
+    os.environ["ROS_DOMAIN_ID"] = str((int(os.environ["ROS_DOMAIN_ID"]) + int(worker[2:])) % 101 + 1)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 NOT_EVERYWHERE = ("GPU", "gpu", "CUDA", "cuda")  # a reason to skip that holds in CI, too
@@ -27,3 +29,15 @@ def pytest_runtest_makereport(item, call):
         if not any(word in reason for word in NOT_EVERYWHERE):
             report.outcome = "failed"
             report.longrepr = f"skipped, but with FLOWACT_CI nothing may be: {reason}"
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `cuda` skip where torch finds no card; torch is imported for them alone."""
+    on_a_card = [item for item in items if item.get_closest_marker("cuda")]
+    if not on_a_card:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in on_a_card:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowact_ros import cli
+from flowact_ros import cli, cli_options
 from flowact_ros.launcher.resources import config_file
 from flowact_ros.media.wav import read_audio, write_wav
 
@@ -132,7 +132,7 @@ def test_bad_input(name: str, capsys: pytest.CaptureFixture[str], wav: Path, tmp
 def test_rooms_get_their_arguments(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     module = types.SimpleNamespace(main=lambda arguments: seen.append(arguments) or 3)
-    wanted = cli._PASSED_ON[verb][0]
+    wanted = cli_options.PASSED_ON[verb][0]
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", lambda name: module if name == wanted else real(name))
     assert cli.main([verb, "quick", "--json"]) == 3
@@ -256,4 +256,4 @@ def test_the_backends_of_the_command_line_are_those_there_are() -> None:
     from flowact_ros.dialogue.language_model import BACKENDS
     from flowact_ros.dialogue.recognizer import BACKENDS as RECOGNIZERS
 
-    assert set(cli._RECOGNIZERS) == set(RECOGNIZERS) and set(cli._PLANNERS) == {"rules", *BACKENDS}
+    assert set(cli_options.RECOGNIZERS) == set(RECOGNIZERS) and set(cli_options.PLANNERS) == {"rules", *BACKENDS}

@@ -50,6 +50,7 @@ def test_every_interface_is_generated() -> None:
     assert names == {
         *("AudioChunk", "AvatarState", "ChunkRecord", "Instruction", "StreamMetrics", "Transcript"),
         *("SpeechSpan", "SetReference", "Say", "Motion", "Synthesize", "WordTime"),
+        *("DrawnLatent", "Provenance", "StreamSetup"),
     }
 
 

@@ -28,7 +28,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "setup.py", "package.xml"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("weights/avatar_cpu/renderer.safetensors", "models/codec/live.py", "engine/graphs.py"):
+    for name in ("weights/avatar_cpu/renderer.safetensors", "models/codec/live.py", "engine/runtime/openvino.py"):
         (tmp_path / "flowact_ros" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "flowact_ros" / name).touch()  # what the converted renderer depends on
     return tmp_path
