@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from flowact_ros.engine.graphs import cache_folder
+from flowact_ros.engine.runtime.cache import cache_folder
 
 _LOG = logging.getLogger(__name__)
 _DONE = "complete"  # a file that is written last
