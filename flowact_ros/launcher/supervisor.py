@@ -53,6 +53,7 @@ HUNG_S = 8.0  # and after this one it is killed and started again
 END_SIGNAL = signal.SIGTERM
 STOP_S = 6.0  # for a clean end, then SIGKILL
 TICK_S = 0.1
+STOOD_STILL_S = 1.0  # a look that comes so late: this process stood still, perhaps with the whole container
 
 
 class Supervisor:
@@ -210,10 +211,11 @@ class Supervisor:
                 if self._stopping:
                     return
                 now = time.monotonic()
-                asleep, last = now - last - TICK_S, now
+                late, last = now - last - TICK_S, now
                 for child in self._children.values():
-                    if asleep > TICK_S and child.heard:
-                        child.heard += asleep  # it was this process that stood still, perhaps with the whole container
+                    # Less than that is a busy processor. Were it forgiven, too, no silence would ever grow long on one.
+                    if late > STOOD_STILL_S and child.heard:
+                        child.heard += late
                     self._tend(child, now)
                 self._lock.wait(TICK_S)
 

@@ -159,6 +159,7 @@ def _spin(node: FlowactNode, executor: SingleThreadedExecutor, stop: threading.E
 def _beat(node: FlowactNode, ended: threading.Event) -> None:
     """The supervisor hears that this process runs, and that its executor does. One that hangs ends itself: launch has
     no eye for that, and a process that ends is started again by either."""
+    tell_supervisor(event="alive")  # before it is active: a process that stops at once is missed, too
     hung = 0
     while not ended.wait(BEAT_S):
         reason = node.hang()
