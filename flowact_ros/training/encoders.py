@@ -18,6 +18,9 @@ def add_stages(stages: argparse._SubParsersAction) -> None:
     audio.add_argument(
         "--speech", type=float, default=210.0, metavar="MINUTES", help="of speech, made and kept in files of 30"
     )
+    audio.add_argument(
+        "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
+    )
     _common(audio, minutes=60.0, steps=20_000, batch=16, lr=1.5e-3)
     text = stages.add_parser("text-encoder", help="the embedded text encoder, distilled from all-MiniLM-L6-v2")
     text.add_argument(

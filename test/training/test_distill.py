@@ -195,3 +195,9 @@ def test_the_command_distils_and_keeps_the_space(tmp_path: Path, monkeypatch: py
     card = load_weights(folder / "audio_encoder.safetensors", encoder, kind="audio_encoder", config=small)
     assert card["steps"] == 3 and card["heldout"]["embedded"]["viseme"] >= 0
     assert torch.equal(encoder.feature_std, shipped["feature_std"].float())
+    # Another run goes on from there, with the same probes to read it by and a rate that has hardly risen.
+    options[1] = str(tmp_path / "more")
+    assert training.main(["audio-encoder", *options, "--from-shipped", "--lr", "1e-9"]) == 0
+    same = distill_audio.EmbeddedAudioEncoder(small)
+    assert load_weights(folder / "audio_encoder.safetensors", same, kind="audio_encoder", config=small)["steps"] == 6
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(encoder.parameters(), same.parameters(), strict=True))

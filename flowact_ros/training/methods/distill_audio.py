@@ -28,11 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowact_ros.models.audio_encoder import KIND, AudioEncoderConfig, EmbeddedAudioEncoder
-from flowact_ros.models.checkpoint import save_weights, weights_dir
+from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
+from flowact_ros.models.precision import best_dtype
 from flowact_ros.models.whisper_encoder import CLIP, WhisperEncoder, load_whisper
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME
 from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, joined, load_or_build
 from flowact_ros.training.methods.distill_loop import adam, as_on_disk, averaged, descend, options_of
+from flowact_ros.training.state_files import write_file
 from flowact_ros.vocabulary import WHISPER
 from flowact_ros.weights_store import find_audio_weights
 
@@ -44,7 +46,11 @@ AUXILIARY = 0.5  # weight of the linear heads against the regression
 
 @torch.no_grad()
 def features(encoder: nn.Module, pcm: Tensor, step: int, batch: int = 32, bf16: bool = False) -> Tensor:
-    """Features [T, D] of a whole recording [T*640], computed in live windows of `step` frames, stateless."""
+    """Features [T, D] of a whole recording [T*640], computed in live windows of `step` frames, stateless.
+
+    bf16: where the processor multiplies it.
+    """
+    bf16 = bf16 and best_dtype(pcm.device.type) == torch.bfloat16
     window = encoder.context_samples + step * ENCODER_SAMPLES_PER_FRAME + encoder.lookahead_samples
     frames = len(pcm) // ENCODER_SAMPLES_PER_FRAME
     pad = -frames % step * ENCODER_SAMPLES_PER_FRAME
@@ -214,16 +220,19 @@ def train(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
     rng = np.random.default_rng([seed, step])
+    bf16 = best_dtype("cpu") == torch.bfloat16
 
     def loss() -> tuple[Tensor, list[Tensor]]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             value, parts = student.loss(*material.draw(rng, batch))
         return value, list(parts.values())
 
-    limits = {"minutes": minutes, "steps": steps, "lr": lr, "step": step, "annealing": 0.5}
+    def keep(reached: int) -> None:
+        state = {"step": reached, "student": student.state_dict(), "average": average.state_dict()}
+        write_file(last, {**state, "optimizer": optimizer.state_dict()})
+
+    limits = {"minutes": minutes, "steps": steps, "lr": lr, "step": step, "annealing": 0.5, "keep": keep}
     step = descend(student, average, optimizer, loss, run / "log.csv", **limits)
-    state = {"step": step, "student": student.state_dict(), "average": average.state_dict()}
-    torch.save({**state, "optimizer": optimizer.state_dict()}, last)
     student.load_state_dict(average.module.state_dict())
     return step
 
@@ -245,7 +254,10 @@ def distil(args: argparse.Namespace) -> None:
     student = Student(config, corpus.mouth.shape[1])
     encoder = student.encoder
     # The space stays that of the weights in the package: denoisers have learned to read it.
-    space = safetensors.torch.load_file(weights_dir() / "audio_encoder.safetensors")
+    shipped, before = weights_dir() / "audio_encoder.safetensors", 0
+    if args.from_shipped:
+        before = int(load_weights(shipped, encoder, kind=KIND, config=config)["steps"])
+    space = safetensors.torch.load_file(shipped)
     mean, std = (space[name].float() for name in ("feature_mean", "feature_std"))
     encoder.feature_mean.copy_(mean)
     encoder.feature_std.copy_(std)
@@ -259,10 +271,10 @@ def distil(args: argparse.Namespace) -> None:
         card = {
             "made_by": "flowact train audio-encoder",
             "teacher": "OpenAI Whisper tiny.en encoder, output of block 3 (MIT)",
-            "steps": step,
+            "steps": before + step,
             "speech_minutes": args.speech,
             "options": options,
             "probe": "ridge regression on 8 min of training speech, read on held-out voices and sentences",
             "heldout": figures,
         }
-        save_weights(weights_dir() / "audio_encoder.safetensors", encoder, kind=KIND, config=config, card=card)
+        save_weights(shipped, encoder, kind=KIND, config=config, card=card)

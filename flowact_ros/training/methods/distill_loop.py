@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 WARM_UP = 100  # steps
 LOG_EVERY = 50  # steps
+KEEP_EVERY = 500  # steps
 RUN_OPTIONS = ("minutes", "steps", "batch", "lr", "seed")
 
 
@@ -46,10 +47,12 @@ def descend(
     lr: float,
     step: int = 0,
     annealing: float = 1.0,
+    keep: Callable[[int], None] = lambda step: None,
 ) -> int:
     """Trains from `step` to `steps`, or until `minutes` are over; returns the step reached.
 
     loss() draws a batch and returns its loss, and what is logged of it. annealing: power with which the rate falls.
+    keep(step), now and then and at the end, writes what is needed to go on.
     """
     start, began = time.monotonic(), step
     with log.open("a", encoding="utf-8") as out:
@@ -68,6 +71,9 @@ def descend(
             if step % LOG_EVERY == 0:
                 out.write(f"{step},{spent:.1f},{','.join(f'{v.item():.4f}' for v in told)}\n")
                 out.flush()
+            if step % KEEP_EVERY == 0:
+                keep(step)
+    keep(step)
     return step
 
 
