@@ -40,6 +40,7 @@ class Pictures:
 
     edges: dict[str, dict[str, float]] = field(default_factory=dict)
     psnr: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)  # the same of the worst tenth of the frames
     energy: float = float("nan")  # movement of pixels ÷ truth's
     flicker: float = float("nan")  # of disturbed motion ÷ that of the world's renderer
 
@@ -281,6 +282,8 @@ def picture_figures(report: Report, pictures: Pictures) -> None:
             f"oracle_psnr.{part}", f"true motion through the renderer: {part}", pictures.psnr[part], "dB", least=least,
             controls={"still": pictures.psnr[f"{part}_still"]}, digits=1,
         )  # fmt: skip
+    for part, value in pictures.worst.items():
+        report.add(f"oracle_worst_psnr.{part}", f"… of the worst tenth of the frames: {part}", value, "dB", digits=1)
     report.add("oracle_flicker", "flicker under motion noise of 0.1 ÷ truth", pictures.flicker, most=1.3)
 
 

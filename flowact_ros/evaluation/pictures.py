@@ -43,6 +43,22 @@ def psnr(a: Tensor, b: Tensor, boxes: Boxes | None = None) -> float:
     return 99.0 if total == 0 else min(99.0, 10 * float(np.log10(255.0**2 * count / total)))
 
 
+def frame_psnrs(a: Tensor, b: Tensor, boxes: Boxes | None = None) -> np.ndarray:
+    """`psnr` of each frame by itself, `[T]` [dB]."""
+    inside = [None] * len(a) if boxes is None else boxes[:, None]
+    return np.array([psnr(x[None], y[None], box) for x, y, box in zip(a, b, inside, strict=True)])
+
+
+def mean_db(values: np.ndarray) -> float:
+    """The PSNR [dB] of the mean squared error of pictures with these PSNRs."""
+    return float(-10 * np.log10(np.mean(10 ** (-np.asarray(values) / 10))))
+
+
+def worst_tenth(values: np.ndarray) -> float:
+    """`mean_db` of the tenth (at least one) of the pictures that are worst: what is seen to go wrong now and then."""
+    return mean_db(np.sort(values)[: max(1, len(values) // 10)])
+
+
 def edges(frames: Tensor, boxes: Boxes) -> np.ndarray:
     """Mean size of the luma's gradient inside one box a frame, `[T]`: low where a picture is smeared."""
     out = []

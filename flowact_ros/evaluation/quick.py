@@ -263,8 +263,9 @@ class Quick:
             for name, row in self._oracle(one.clip).items():
                 parts.setdefault(name, []).extend(row)
         for name, rows in parts.items():
-            error = np.mean([10 ** (-pictures.psnr(a, b, box) / 10) for a, b, box in rows])
-            out.psnr[name] = float(-10 * np.log10(error))
+            out.psnr[name] = pictures.mean_db(np.array([pictures.psnr(a, b, box) for a, b, box in rows]))
+            if not name.endswith("_still"):
+                out.worst[name] = pictures.worst_tenth(np.concatenate([pictures.frame_psnrs(*row) for row in rows]))
         out.flicker = self._flicker(seen[0].clip)
         figures.picture_figures(self.report, out)
 

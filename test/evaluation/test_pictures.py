@@ -36,6 +36,16 @@ def test_psnr_of_a_known_error_and_only_inside_the_box():
         pictures.psnr(a, b[:1])
 
 
+def test_the_worst_tenth_is_that_of_the_frames_that_are_most_off():
+    a = torch.full((20, 3, 16, 16), 100, dtype=torch.uint8)
+    b = a + 5
+    b[[3, 11]] = 150
+    each = pictures.frame_psnrs(a, b, box(20, 0, 0, 8, 8))
+    assert each.shape == (20,) and pictures.worst_tenth(each) == pytest.approx(20 * np.log10(255 / 50), abs=1e-4)
+    assert pictures.mean_db(each) == pytest.approx(pictures.psnr(a, b), abs=1e-4)
+    assert pictures.worst_tenth(each[:5]) == each[3]
+
+
 def test_edges_fall_with_blur_inside_the_box_only():
     a = frames(3)
     blurred = F.avg_pool2d(a.float(), 5, 1, 2).to(torch.uint8)
