@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from flowact_ros.data.characters import STYLES
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import ModelConfig, preset, video_of
 from flowact_ros.models.precision import best_dtype, check_device
@@ -91,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     renderer.add_argument(
         "--painters", type=Path, metavar="RUN", help="take mouth and eyes of this run, which trains faces"
     )
+    renderer.add_argument(
+        "--without", choices=STYLES, metavar="STYLE",
+        help=f"draw no character of this style ({', '.join(STYLES)}), for `flowact eval styles`",
+    )  # fmt: skip
     _training(renderer, lr=1.2e-3, batch=2, steps=30_000, optimizer="muon")
     _from_shipped(renderer)
 
@@ -294,8 +299,10 @@ def _renderer(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net = Renderer(model(args).renderer)
-    stage = RendererStage(net, references=args.batch, parts=args.parts, painters=args.painters)
+    stage = RendererStage(net, references=args.batch, parts=args.parts, painters=args.painters, without=args.without)
     about = {"references": args.batch, "data_seed": args.seed, "parts": args.parts}
+    if args.without:
+        about["without"] = args.without
     intervals = {"log_every": 20, "sheet_every": 400, "save_every": 100}
     config = TrainerConfig(
         **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.995, about=about, stage="renderer", **intervals

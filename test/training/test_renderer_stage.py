@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowact_ros.data.characters import feature_boxes, identity_from_seed
+from flowact_ros.data.characters import STYLES, feature_boxes, identity_from_seed
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.checkpoint import load_weights
 from flowact_ros.models.codec.appearance import MOUTH, PARTS, paste, shares
@@ -20,7 +20,7 @@ from flowact_ros.training.export import export_renderer
 from flowact_ros.training.stages import renderer_crops
 from flowact_ros.training.stages.renderer import TURNS, RendererStage, cover_loss
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces
-from flowact_ros.training.stages.renderer_data import Batch, Motions, levels
+from flowact_ros.training.stages.renderer_data import Batch, Cast, Motions, levels
 
 SEED = 4_000_123  # of a character that is no named one
 DRAW = Motions.draw
@@ -42,6 +42,14 @@ def stage() -> RendererStage:
     return RendererStage(Renderer(preset("debug").renderer))
 
 
+@pytest.mark.parametrize("without", STYLES)
+def test_a_style_can_be_left_out(without: str) -> None:
+    rng = np.random.default_rng(0)
+    drawn = {Cast(without=without).draw(rng).style for _ in range(120)}
+    assert drawn == set(STYLES) - {without}
+    assert RendererStage(Renderer(preset("debug").renderer), without=without).cast.without == without
+
+
 def batch_of(stage: RendererStage, kind: type) -> Batch | Faces | RaisedHands:
     return stage.batch(torch.Generator().manual_seed(3), TURNS.index(kind))
 
@@ -51,7 +59,7 @@ def test_crops_of_faces_are_crops_of_the_whole_picture(stage: RendererStage, mon
     config, who = stage.module.config, identity_from_seed(SEED)
     places = []
     corners = stage.module.encoder.corners
-    of = {"references": 1, "frames": 3, "characters": range(SEED, SEED + 1)}
+    of = {"references": 1, "frames": 3, "cast": Cast(range(SEED, SEED + 1))}
     batch = draw_faces(
         np.random.default_rng(1), Motions("train", 0), config, lambda at: places.append(corners(at)) or places[-1], **of
     )

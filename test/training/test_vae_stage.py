@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clip_shows_one_character_in_motion() -> None:
-    clip, weight = vae.draw_clip(np.random.default_rng(0), Movement(), VIDEO, range(10))
+    clip, weight = vae.draw_clip(np.random.default_rng(0), Movement(), VIDEO, renderer_data.Cast(range(10)))
     assert clip.shape == (12, 3, 128, 128) and weight.shape == (12, 1, 128, 128)
     assert -1 <= clip.min() and clip.max() <= 1 and {1.0, 6.0} <= set(weight.unique().tolist())
     moved = (clip[-1] - clip[0]).abs().mean(0)
@@ -50,7 +50,7 @@ def test_a_clip_shows_one_character_in_motion() -> None:
 
 def test_wide_pictures_are_the_middle_rows_of_square_ones() -> None:
     wide = video_of(preset("avatar_1b"))
-    clip, _ = vae.draw_clip(np.random.default_rng(0), Movement(), wide, range(10))
+    clip, _ = vae.draw_clip(np.random.default_rng(0), Movement(), wide, renderer_data.Cast(range(10)))
     assert clip.shape == (12, 3, 480, 832)
 
 
@@ -84,7 +84,7 @@ def test_a_run_goes_on_and_is_exported_with_latents_of_unit_size(tmp_path: Path)
     made = VideoVAE(VIDEO.vae)
     card = load_weights(tmp_path / "vae.safetensors", made, kind="vae", config=VIDEO)
     assert card["steps"] == 2 and card["stages"][-1]["name"] == "vae"
-    clip, _ = vae.draw_clip(np.random.default_rng(11), Movement(), VIDEO, range(renderer_data.CHARACTERS))
+    clip, _ = vae.draw_clip(np.random.default_rng(11), Movement(), VIDEO, renderer_data.Cast())
     with torch.no_grad():
         latents, _ = made.encode(clip[None])
     assert 0.3 < float(latents.std()) < 3

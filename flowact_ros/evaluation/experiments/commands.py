@@ -92,7 +92,7 @@ def add_parsers(verbs: Any) -> None:
     )
     made["styles"].add_argument(
         "--renderer", action="append", required=True, metavar="RUN",
-        help="run of `flowact train renderer`, e.g. one whose training left a style out (repeatable)",
+        help="run of `flowact train renderer`, e.g. one that was trained `--without` a style (repeatable)",
     )  # fmt: skip
 
 

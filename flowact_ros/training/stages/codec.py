@@ -26,7 +26,7 @@ from flowact_ros.models.codec.motion_encoder import Codec, Seen
 from flowact_ros.training.pictures import psnr, save_sheet
 from flowact_ros.training.stages.codec_data import Pairs, Poses, boxes, draw_pairs, held_pairs
 from flowact_ros.training.stages.renderer import HELDOUT, edges, frozen, picture_loss
-from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, draw_batch
+from flowact_ros.training.stages.renderer_data import Batch, Cast, draw_batch
 from flowact_ros.training.world import moved as on_device
 
 KNOWN = 3  # every so many steps show drawn characters, whose motion is known
@@ -73,7 +73,7 @@ class CodecStage:
         of = {"references": self.references, "frames": FRAMES}
         if self.shots and iteration % KNOWN:
             return draw_pairs(rng, self.shots, self.module.config, **of)
-        return draw_batch(rng, self.motions, self.module.config.size, characters=range(CHARACTERS), **of)
+        return draw_batch(rng, self.motions, self.module.config.size, cast=Cast(), **of)
 
     def step(self, batch: Pairs | Batch, iteration: int) -> dict[str, Tensor]:
         if not isinstance(batch, Pairs):
@@ -143,8 +143,7 @@ class CodecStage:
         if self.shots:
             return held_pairs(self.shots, self.module.config, references=HELD[0], frames=HELD[1])
         rng, motions = np.random.default_rng(5), Poses("validation", pool=8)
-        characters = range(HELDOUT.start, HELDOUT.stop)
-        return draw_batch(rng, motions, self.module.config.size, references=8, frames=8, characters=characters)
+        return draw_batch(rng, motions, self.module.config.size, references=8, frames=8, cast=Cast(HELDOUT))
 
 
 def correlations(read: Tensor, truth: Tensor) -> dict[str, float]:

@@ -24,7 +24,7 @@ from flowact_ros.models.codec.hands import over
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.training.pictures import psnr, save_sheet
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces, draw_hands
-from flowact_ros.training.stages.renderer_data import CHARACTERS, Batch, Motions, draw_batch
+from flowact_ros.training.stages.renderer_data import Batch, Cast, Motions, draw_batch
 from flowact_ros.training.trainer import read_state
 from flowact_ros.training.world import moved
 
@@ -120,8 +120,9 @@ class RendererStage:
         references: int = 2,
         parts: Sequence[str] = tuple(PARTS),
         painters: Path | None = None,
+        without: str | None = None,
     ) -> None:
-        """parts: of `PARTS`; steps of other kinds are left out
+        """parts: of `PARTS`; steps of other kinds are left out; without: a style of which no character is drawn
 
         painters: a run that trains faces, perhaps at the same time; its painters are taken over again and again
         """
@@ -130,6 +131,7 @@ class RendererStage:
         self.references = references
         self.motions = Motions("train", pool=48)
         self.painters = painters
+        self.cast = Cast(without=without)
         self._held: tuple[Batch, Faces] | None = None
 
     def batch(self, generator: torch.Generator, iteration: int) -> Batch | Faces | RaisedHands:
@@ -137,13 +139,13 @@ class RendererStage:
             take_painters(self.module, self.painters)
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
         kind = self.turns[iteration % len(self.turns)]
-        return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], range(CHARACTERS))
+        return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], self.cast)
 
     def _draw(
-        self, kind: type, rng: np.random.Generator, motions: Motions, references: int, frames: int, characters: range
+        self, kind: type, rng: np.random.Generator, motions: Motions, references: int, frames: int, cast: Cast
     ) -> Batch | Faces | RaisedHands:
         config = self.module.config
-        of = {"references": references, "frames": frames, "characters": characters}
+        of = {"references": references, "frames": frames, "cast": cast}
         if kind is Faces:
             return draw_faces(rng, motions, config, self.module.encoder.corners, **of)
         if kind is RaisedHands:
@@ -231,7 +233,7 @@ class RendererStage:
     def _draw_held(self) -> tuple[Batch, Faces]:
         rng, motions = np.random.default_rng(5), Motions("validation", pool=8)
         rows = [
-            [self._draw(kind, rng, motions, 1, 4, range(seed, seed + 1)) for seed in HELDOUT]
+            [self._draw(kind, rng, motions, 1, 4, Cast(range(seed, seed + 1))) for seed in HELDOUT]
             for kind in (Batch, Faces)
         ]
         return _together(rows[0]), _together(rows[1])

@@ -15,13 +15,7 @@ from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS, crop, shares
 from flowact_ros.models.codec.hands import LOWEST
 from flowact_ros.models.codec.motion import control_index, indices, neutral, normalise
 from flowact_ros.models.config import RendererConfig
-from flowact_ros.training.stages.renderer_data import (
-    Motions,
-    draw_character,
-    levels,
-    places_of,
-    reference_motion,
-)
+from flowact_ros.training.stages.renderer_data import Cast, Motions, levels, places_of, reference_motion
 
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 _PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
@@ -78,12 +72,12 @@ def draw_faces(
     *,
     references: int,
     frames: int,
-    characters: range,
+    cast: Cast,
 ) -> Faces:
     """Crops at `corners_of` landmarks `[1, 3, 2]`, which are off as those that are read from a picture are."""
     rows = []
     for _ in range(references):
-        who = draw_character(rng, characters)
+        who = cast.draw(rng)
         own = reference_motion(rng, motions)[None]
         drawn = own.repeat(1 + frames, 1)
         moments = [motions.draw(rng, 1, among=AMONG if i % 2 else 1) for i in range(frames)]
@@ -141,12 +135,12 @@ def draw_hands(
     *,
     references: int,
     frames: int,
-    characters: range,
+    cast: Cast,
 ) -> RaisedHands:
     """Frames with one raised hand each, with and without that hand."""
     pictures, rows = [], []
     for r in range(references):
-        who = draw_character(rng, characters)
+        who = cast.draw(rng)
         pictures.append(levels(who, clamp_controls(reference_motion(rng, motions)[None]), config.size)[0])
         for raw, side in (_raised(rng, motions.draw(rng, 1)) for _ in range(frames)):
             lowered = raw.clone()

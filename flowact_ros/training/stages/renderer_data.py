@@ -40,6 +40,26 @@ CHARACTERS = 1_000_000  # training characters have seeds below this
 
 
 @dataclass(frozen=True)
+class Cast:
+    """Whose pictures are drawn: characters of `seeds`, or, where they are those of training, often named ones.
+
+    without: a style that is left out
+    """
+
+    seeds: range = range(CHARACTERS)
+    without: str | None = None
+
+    def draw(self, rng: np.random.Generator) -> Identity:
+        while True:
+            if self.seeds.stop <= CHARACTERS and rng.random() < NAMED_SHARE:
+                who = NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
+            else:
+                who = identity_from_seed(int(rng.integers(self.seeds.start, self.seeds.stop)))
+            if who.style != self.without:
+                return who
+
+
+@dataclass(frozen=True)
 class Batch:
     """R references and N frames of them. Pictures in [-1, 1], motion normalised.
 
@@ -108,12 +128,12 @@ def reference_motion(rng: np.random.Generator, motions: Motions) -> Tensor:
 
 
 def draw_batch(
-    rng: np.random.Generator, motions: Motions, size: int, *, references: int, frames: int, characters: range
+    rng: np.random.Generator, motions: Motions, size: int, *, references: int, frames: int, cast: Cast
 ) -> Batch:
     """References with `frames` frames of any motion each."""
     rows = []
     for _ in range(references):
-        who = draw_character(rng, characters)
+        who = cast.draw(rng)
         raw = clamp_controls(torch.cat([reference_motion(rng, motions)[None], motions.draw(rng, frames)]))
         rows.append(_drawn(who, raw, size))
     pictures, weights, raws, places, points = (torch.stack(part) for part in zip(*rows))
@@ -127,13 +147,6 @@ def draw_batch(
         weight=weights[:, 1:].flatten(0, 1),
         anchors=torch.stack([points[:, :1].expand(-1, frames, -1, -1), points[:, 1:]], 3).flatten(0, 1),
     )
-
-
-def draw_character(rng: np.random.Generator, seeds: range) -> Identity:
-    """One of these seeds, or, where they are those of training, often a named one."""
-    if seeds.stop <= CHARACTERS and rng.random() < NAMED_SHARE:
-        return NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
-    return identity_from_seed(int(rng.integers(seeds.start, seeds.stop)))
 
 
 def levels(who: Identity, raw: Tensor, size: int, view: View | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from flowact_ros.models.config import VideoConfig
 from flowact_ros.timebase import FRAMES_PER_LATENT
 from flowact_ros.training.pictures import psnr, save_sheet
 from flowact_ros.training.stages.renderer import HELDOUT, picture_loss
-from flowact_ros.training.stages.renderer_data import CHARACTERS, WEIGHTS, Motions, draw_character
+from flowact_ros.training.stages.renderer_data import WEIGHTS, Cast, Motions
 from flowact_ros.training.world import moved
 
 LATENTS = 3  # of a clip
@@ -29,9 +29,9 @@ SIZE = 1e-3  # weight of the latents' mean square: they stay near unit size
 MEASURED = 64  # clips that the latents' mean and deviation are measured on
 
 
-def draw_clip(rng: np.random.Generator, motions: Motions, video: VideoConfig, seeds: range) -> tuple[Tensor, Tensor]:
+def draw_clip(rng: np.random.Generator, motions: Motions, video: VideoConfig, cast: Cast) -> tuple[Tensor, Tensor]:
     """A clip `[T, 3, H, W]` in [-1, 1] of one character, and how much its pixels count `[T, 1, H, W]`."""
-    who, raw = draw_character(rng, seeds), motions.stretch(rng, LATENTS * FRAMES_PER_LATENT)
+    who, raw = cast.draw(rng), motions.stretch(rng, LATENTS * FRAMES_PER_LATENT)
     return pictures_of(who, raw, video), fitted(_weights(who, raw, video.width), video)
 
 
@@ -54,10 +54,10 @@ class VAEStage:
 
     def batch(self, generator: torch.Generator, iteration: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
-        return self._draw(rng, self.motions, [range(CHARACTERS)] * self.clips)
+        return self._draw(rng, self.motions, [Cast()] * self.clips)
 
-    def _draw(self, rng: np.random.Generator, motions: Motions, seeds: list[range]) -> tuple[Tensor, Tensor]:
-        clips, weights = zip(*(draw_clip(rng, motions, self.video, every) for every in seeds))
+    def _draw(self, rng: np.random.Generator, motions: Motions, casts: list[Cast]) -> tuple[Tensor, Tensor]:
+        clips, weights = zip(*(draw_clip(rng, motions, self.video, cast) for cast in casts))
         return torch.stack(clips), torch.stack(weights)
 
     def step(self, batch: tuple[Tensor, Tensor], iteration: int) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ class VAEStage:
         """Rows of an unseen character: truth and drawn in turn; PSNR [dB] whole, of eyes and of mouths."""
         if self._held is None:
             rng, motions = np.random.default_rng(5), Motions("validation", pool=8)
-            held = self._draw(rng, motions, [range(seed, seed + 1) for seed in HELDOUT])
+            held = self._draw(rng, motions, [Cast(range(seed, seed + 1)) for seed in HELDOUT])
             self._held = moved(held, next(module.parameters()).device)
         video, weight = self._held
         drawn = module.decode(module.encode(video)[0])[0].clamp(-1, 1)
@@ -94,7 +94,7 @@ def normalised(vae: VideoVAE, video: VideoConfig) -> VideoVAE:
     now on they are 0 and 1."""
     rng, motions = np.random.default_rng(11), Motions("train", pool=8)
     vae.latent_mean.zero_(), vae.latent_std.fill_(1.0)
-    every = [vae.encode(draw_clip(rng, motions, video, range(CHARACTERS))[0][None])[0] for _ in range(MEASURED)]
+    every = [vae.encode(draw_clip(rng, motions, video, Cast())[0][None])[0] for _ in range(MEASURED)]
     values = torch.cat(every).transpose(1, 2).transpose(0, 1).flatten(1)  # [C, all the rest]
     vae.latent_mean.copy_(values.mean(1)), vae.latent_std.copy_(values.std(1).clamp_min(1e-3))
     return vae
