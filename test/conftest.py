@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
+from domains import own_domain
 
 # Before torch or a middleware is loaded. Machines that run the tests side by side must not hear each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1: it has inherited the domain of who started it
-    os.environ["ROS_DOMAIN_ID"] = str((int(os.environ["ROS_DOMAIN_ID"]) + int(worker[2:])) % 101 + 1)
+if "PYTEST_XDIST_WORKER" in os.environ:  # it has inherited the domain of who started it
+    os.environ["ROS_DOMAIN_ID"] = own_domain()
+os.environ.setdefault("ROS_DOMAIN_ID", own_domain())
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 NOT_EVERYWHERE = ("GPU", "gpu", "CUDA", "cuda")  # a reason to skip that holds in CI, too

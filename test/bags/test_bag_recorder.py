@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from domains import own_domain
 from PIL import Image as Picture
 from ros_harness import Watcher, generator_spec, supervise
 
@@ -29,7 +29,7 @@ PYTHON_PATH = os.pathsep.join(path for path in sys.path if path)
 def avatar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A generator that runs in a domain of its own."""
     before = {name: os.environ.get(name) for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")}
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+    os.environ["ROS_DOMAIN_ID"] = own_domain()
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     y, x = np.mgrid[0:256, 0:256]
     face = tmp_path_factory.mktemp("reference") / "gradient.png"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import os
-import random
 import subprocess
 import sys
 import wave
@@ -18,6 +17,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("flowact_msgs")
 
+from domains import own_domain
 from PIL import Image as Picture
 from ros_harness import Watcher, generator_spec, spoken, supervise
 from rosbags.rosbag2 import Reader
@@ -42,7 +42,7 @@ def avatar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     reference = tmp_path_factory.mktemp("reference") / "gradient.png"
     Picture.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8)).save(reference)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
+        patch.setenv("ROS_DOMAIN_ID", own_domain())
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         patch.setenv("PYTHONPATH", python_path)
         with supervise([generator_spec(reference)], python_path, []) as supervisor:

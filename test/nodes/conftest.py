@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from domains import own_domain
 
 if TYPE_CHECKING:
     from ros_harness import Watcher
@@ -94,7 +94,7 @@ def python_path() -> str:
 @pytest.fixture(scope="module")
 def domain() -> Iterator[None]:
     """A domain of this module's own: nodes of other tests and robots are not heard."""
-    yield from _environment(ROS_DOMAIN_ID=_any_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    yield from _environment(ROS_DOMAIN_ID=own_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +105,8 @@ def within() -> Iterator[None]:
     killed before it was filled; and these tests run beside processes that are killed. Without discovery it makes none.
     """
     yield from _environment(
-        ROS_DOMAIN_ID=_any_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="OFF", FASTDDS_BUILTIN_TRANSPORTS="UDPv4"
+        ROS_DOMAIN_ID=own_domain(), ROS_AUTOMATIC_DISCOVERY_RANGE="OFF", FASTDDS_BUILTIN_TRANSPORTS="UDPv4"
     )
-
-
-def _any_domain() -> str:
-    return str(random.SystemRandom().randint(1, 101))  # the ports of greater ones are those of any program
 
 
 def _environment(**values: str) -> Iterator[None]:

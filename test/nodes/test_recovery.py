@@ -20,14 +20,13 @@ from ros_harness import spun_generator
 from flowact_ros.nodes import avatar_generator
 from flowact_ros.nodes.avatar_generator import AvatarGenerator
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("within")]
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AvatarGenerator]:
     """A configured generator, spun by a thread."""
     monkeypatch.setattr(avatar_generator, "RESTART_S", 0.05)
-    monkeypatch.setenv("ROS_DOMAIN_ID", "103")
     path = tmp_path / "face.png"
     Picture.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(path)
     with spun_generator(path) as node:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("flowact_msgs")
 
+from domains import own_domain
 from geometry_msgs.msg import PointStamped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,7 +154,7 @@ def reference(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 101)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", own_domain())
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     assert os.environ["ROS_DOMAIN_ID"]
     yield
