@@ -16,6 +16,10 @@ from flowact_ros.nodes.base import FlowactNode
 
 LONGEST_HOLD_S = 5.0  # of a sentence; a room that is never silent must not silence the avatar
 NO_AVATAR_S = 2.0  # without a server for so long: the sentence is not said
+# An avatar tells of its goals five times a second. One that was killed is still listed for up to 20 s, and by then
+# another one may have its place, which knows nothing of them.
+SILENT_S = 10.0
+MOST_STEP_S = 1.0  # of that silence at once: between two looks this process may have stood still itself
 
 
 class _Goal:
@@ -40,6 +44,7 @@ class ReplySpeaker:
         self._node, self._may_begin, self._heard = node, may_begin, heard
         self._waiting: deque[tuple[str, str, float]] = deque()  # (utterance_id, text, since)
         self._goals: list[_Goal] = []
+        self._silent_s, self._looked_s = 0.0, time.monotonic()  # how long nothing was heard of them
         self._client = ActionClient(node, Say, topics.SAY)
         node.add_entity(self._client.destroy)
 
@@ -61,19 +66,26 @@ class ReplySpeaker:
         self.tend()
 
     def tend(self) -> None:
-        """Sends what may be sent; called now and then."""
+        """Sends what may be sent; called a few times a second."""
+        now_s = time.monotonic()
+        step_s, self._looked_s = min(now_s - self._looked_s, MOST_STEP_S), now_s
+        self._silent_s = self._silent_s + step_s if self._goals else 0.0
         if not self._client.server_is_ready():
             if self._goals or self._waits_s > NO_AVATAR_S:
                 name = self._node.resolve_service_name(topics.SAY)
                 self._node.report(f"no avatar serves {name}: what was to be said is lost")
                 self._lose_all()
             return
+        if self._silent_s > SILENT_S:
+            name = self._node.resolve_service_name(topics.SAY)
+            self._node.report(f"nothing was heard of {name} for {SILENT_S:g} s: what was to be said is lost")
+            self._lose_goals()
         while self._waiting and not self._held():
             utterance_id, text, _ = self._waiting.popleft()
             goal = _Goal(utterance_id)
             self._goals.append(goal)
             request = Say.Goal(text=text, policy=Say.Goal.QUEUE, utterance_id=utterance_id)
-            sent = self._client.send_goal_async(request)
+            sent = self._client.send_goal_async(request, feedback_callback=lambda message: self._news())
             sent.add_done_callback(lambda future, goal=goal: self._guarded(self._accepted, goal, future))
 
     def cancel(self) -> None:
@@ -87,6 +99,18 @@ class ReplySpeaker:
                 if goal.handle is not None:
                     goal.handle.cancel_goal_async()
 
+    def _news(self) -> None:
+        """Something was heard of a goal."""
+        self._silent_s = 0.0
+
+    def _lose_goals(self) -> None:
+        """Should their avatar only have been slow, it is not to say them beside what comes next."""
+        goals, self._goals, self._silent_s = self._goals, [], 0.0
+        for goal in goals:
+            if goal.handle is not None and not goal.cancelled:
+                goal.handle.cancel_goal_async()
+            self._heard(goal.utterance_id, "", False)
+
     def _lose_all(self) -> None:
         goals, self._goals = self._goals, []
         waiting, self._waiting = self._waiting, deque()
@@ -98,6 +122,7 @@ class ReplySpeaker:
         self._node.guard(callback, f"an answer of '{topics.SAY}'")(goal, future)
 
     def _accepted(self, goal: _Goal, future: Any) -> None:
+        self._news()
         if goal not in self._goals:
             return  # lost, or the node is not active any more
         goal.handle = future.result()
@@ -110,6 +135,7 @@ class ReplySpeaker:
             goal.handle.cancel_goal_async()
 
     def _ended(self, goal: _Goal, future: Any) -> None:
+        self._news()
         if goal not in self._goals:
             return
         answer = future.result().result

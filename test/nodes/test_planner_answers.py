@@ -29,7 +29,7 @@ from std_srvs.srv import Trigger
 from flowact_msgs.action import Say
 from flowact_msgs.msg import AvatarState, Instruction, Transcript
 from flowact_ros.dialogue.phrases import NODS
-from flowact_ros.nodes import topics
+from flowact_ros.nodes import reply_speaker, topics
 from flowact_ros.nodes.convert import audio_message, to_time
 from flowact_ros.nodes.instruction_planner import InstructionPlanner
 
@@ -54,6 +54,9 @@ class Avatar:
         self.cancelled: list[str] = []
         self.instructions: list[Instruction] = []
         self.interrupts = 0
+        self.silent = False  # it hangs, or was killed and another one has its place
+        self._executing: list[Any] = []
+        self.node.create_timer(0.2, self._feed_back)
         self._ends: dict[str, Future] = {}
         self.server = ActionServer(self.node, Say, topics.SAY, self._execute, cancel_callback=self._on_cancel)
         self.node.create_service(Trigger, topics.INTERRUPT, self._on_interrupt)
@@ -73,7 +76,9 @@ class Avatar:
         name = handle.request.utterance_id
         self.goals.append(handle.request)
         self._ends[name] = Future()
+        self._executing.append(handle)
         code, spoken = await self._ends[name]
+        self._executing.remove(handle)
         if handle.is_cancel_requested:
             handle.canceled()
         elif code == Say.Result.NONE:
@@ -81,6 +86,10 @@ class Avatar:
         else:
             handle.abort()
         return Say.Result(error_code=code, spoken_text=spoken)
+
+    def _feed_back(self) -> None:
+        for handle in [] if self.silent else self._executing:
+            handle.publish_feedback(Say.Feedback(phase=Say.Feedback.PREPARING))
 
     def _on_cancel(self, handle: Any) -> CancelResponse:
         self.cancelled.append(handle.request.utterance_id)
@@ -257,6 +266,22 @@ def test_an_interruption_by_others_ends_the_answer_too(stage: Any) -> None:
     talk.goal(2)
     talk.avatar.end("reply-1-1", "Eight", Say.Result.INTERRUPTED)
     talk.until(lambda: talk.avatar.cancelled == ["reply-1-2"], "the end of what was to follow")
+
+
+def test_an_answer_whose_avatar_was_killed_is_given_up(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one has its place by then: the service was never away, and knows nothing of the goals."""
+    talk = stage()
+    talk.avatar.hears("ticket", 1)
+    talk.goal(2)
+    talk.instructed(Instruction.THINKING)
+    monkeypatch.setattr(reply_speaker, "SILENT_S", 1.0)
+    talk.avatar.silent = True
+    talk.until(lambda: not talk.planner._answers._speaker.busy, "the end of goals of which nothing is heard")
+    talk.instructed(Instruction.IDLE)  # and no face that thinks for ever
+    assert "nothing was heard of /avatar/say" in talk.planner.last_error
+    talk.avatar.silent = False
+    talk.avatar.hears("ticket", 2)
+    assert talk.goal(3).utterance_id == "reply-2-1"
 
 
 @pytest.mark.parametrize("answer", [closes, hangs()])
