@@ -167,6 +167,20 @@ def test_a_pause_of_the_stream_is_shown_and_survived(server):
         in_step(page)
 
 
+@pytest.mark.parametrize("set_by_s", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_stops_neither_picture_nor_sound(server, set_by_s):
+    """Stamps follow the machine's clock: of a robot that starts with a wrong one they move when it is set."""
+    with SyntheticStream(server) as stream, Page(server.url) as page:
+        page.wait_for("window.flowact.stats().clock === 'audio'")
+        before = stream.base
+        stream.base += set_by_s
+        middle = before + set_by_s / 2
+        beyond = f"> {middle}" if set_by_s > 0 else f"< {middle}"
+        page.wait_for(f"window.flowact.stats().drawnPts !== null && window.flowact.stats().drawnPts {beyond}")
+        page.wait_for(f"window.flowact.stats().heardPts !== null && window.flowact.stats().heardPts {beyond}")
+        in_step(page)
+
+
 def test_without_sound_in_the_stream_the_picture_still_runs(server):
     with SyntheticStream(server, sound=False), Page(server.url) as page:
         page.wait_for("window.flowact.stats().drawn > 50")
@@ -178,7 +192,9 @@ def test_lost_late_doubled_and_reordered_sound_leaves_no_skew(server):
     with SyntheticStream(server, damage=0.05, jitter_s=0.05), Page(server.url) as page:
         page.wait_for("window.flowact.stats().gaps > 3", 40)
         in_step(page)
-        assert page.stats()["skips"] <= 1  # a browser that gets no processor for a moment starts its sound anew
+        assert (
+            page.stats()["skips"] <= 1
+        )  # a browser that gets no processor for a moment starts its sound anew
 
 
 def test_a_fast_server_clock_is_followed_by_at_most_half_a_percent(server):
@@ -280,7 +296,9 @@ def test_looks_and_keys(server, tmp_path):
         page.key("d")
         page.wait_for("!document.getElementById('details').hidden")
         details = page.evaluate("document.getElementById('details').innerText")
-        assert "240 × 240" in details and "behaviour" in details and "underruns" in details and " fps" in details
+        assert (
+            "240 × 240" in details and "behaviour" in details and "underruns" in details and " fps" in details
+        )
         page.key("d")
         page.wait_for("document.getElementById('details').hidden")
         page.key("f")
@@ -302,6 +320,9 @@ def test_on_an_upright_screen_the_picture_stands_behind_a_counter(server, tmp_pa
         top = end - 380
         # teal from there to the lowest line, the same above it, darker towards the screen's edge
         assert np.abs(shot[end, 100] - shot[top, 100]).max() < 16 and shot[top, 100, 1] > 50
-        assert np.abs(shot[top - 18, 100] - shot[top, 100]).max() < 16 and shot[3, 100].sum() < shot[top, 100].sum()
+        assert (
+            np.abs(shot[top - 18, 100] - shot[top, 100]).max() < 16
+            and shot[3, 100].sum() < shot[top, 100].sum()
+        )
         if not bare:
             assert shot[620, 100].max() <= 48 and shot[620, 100, 0] < shot[620, 100, 1]  # dark, of its hue

@@ -18,6 +18,7 @@ import { WakeLock } from "./wakelock.js";
 const $ = (id) => document.getElementById(id);
 const STALLED_MS = 1500, FIRST_FRAME = "Waiting for the first frame";
 const NOT_GIVEN_MS = 2000;       // a turn that was asked for and did not come by then: somebody else has it
+const NEW_TIME_S = 3;            // a pts so far from the one before is of a clock that was set, or of another stream
 const NOTICE_MS = 3000, NOTICE = "One moment, please";   // a shorter break needs no words
 const body = document.body;
 
@@ -37,6 +38,7 @@ let hello = {};
 let display = {};                // what the robot decides about this page: part of hello
 let state = {};
 let source = "monotonic";        // which clock leads
+let newestPts = null;            // of a frame or of sound
 let lastFrameMs = -Infinity;
 let awayMs = null;               // since when there is no moving face
 let hasTurn = false;             // the server has given it to the person at this page
@@ -46,6 +48,7 @@ let askedMs = -Infinity;         // when it was asked for
 
 function onMessage(message) {
   const now = performance.now();
+  if (message.kind === FRAME || message.kind === AUDIO) followTime(message.pts);
   if (message.kind === FRAME) {
     lastFrameMs = now;
     clock.arrived(now, message.pts, source === "monotonic");
@@ -65,6 +68,23 @@ function onMessage(message) {
   }
 }
 
+// Robots without a clock of their own start with a wrong one, which is then set: back by an hour, and every frame would be
+// older than the one that was drawn; forward, and sound would be scheduled for then.
+function followTime(pts) {
+  if (newestPts !== null && Math.abs(pts - newestPts) > NEW_TIME_S) beginAnew();
+  newestPts = pts;
+}
+
+// Nothing of the stream before is kept.
+function beginAnew() {
+  newestPts = null;
+  clock.reset();
+  video.reset();
+  audio.clear();
+  dialogue.reset();
+  skew.reset();
+}
+
 function greet(message) {
   if (hello.version && message.version && hello.version !== message.version) location.reload();   // a newer page
   hello = message;
@@ -74,13 +94,9 @@ function greet(message) {
   const bufferS = (Number(hello.buffer_ms) || 200) / 1000;
   audio.baseBufferS = bufferS;
   clock.bufferS = bufferS;
-  clock.reset();
-  video.reset();
-  audio.clear();
-  dialogue.reset();
+  beginAnew();
   microphone.close();
   hasTurn = false;
-  skew.reset();
   dialog.hasPicture = display.background === "picture";
   settings.give({ captions: display.captions, background: display.background, attractAfter: display.attract_after_s });
   audio.resume();
