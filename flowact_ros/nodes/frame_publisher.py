@@ -81,7 +81,7 @@ class FramePublisher:
         self._recent: list[float] = []
         self._threads = [
             threading.Thread(target=self._pace, name="pacing", daemon=True),
-            threading.Thread(target=node.guard(self._encode, "JPEG"), name="jpeg", daemon=True),
+            threading.Thread(target=self._encode, name="jpeg", daemon=True),
         ]
 
     def start(self) -> None:
@@ -135,7 +135,9 @@ class FramePublisher:
         )
         if self._stamps.set_by_ns:
             moved_s = self._stamps.set_by_ns / NANOSECONDS
-            self._node.get_logger().warning(f"this machine's clock was set by {moved_s:+.1f} s: stamps follow it")
+            self._node.get_logger().warning(
+                f"this machine's clock was set by {moved_s:+.1f} s: stamps follow it"
+            )
         stamp = to_time(stamp_ns)
         self._audio.publish(
             audio_message(
@@ -149,8 +151,12 @@ class FramePublisher:
                 frame_id=FRAME_ID,
             )
         )
-        if len(frame.motion) and self._motion.get_subscription_count():  # spatial presets have no named motion
-            motion = Motion(frame=frame.index, names=list(self._controls()), values=array("f", frame.motion.tobytes()))
+        if (
+            len(frame.motion) and self._motion.get_subscription_count()
+        ):  # spatial presets have no named motion
+            motion = Motion(
+                frame=frame.index, names=list(self._controls()), values=array("f", frame.motion.tobytes())
+            )
             motion.header.stamp, motion.header.frame_id = stamp, FRAME_ID
             self._motion.publish(motion)
         if self._image.get_subscription_count():
@@ -199,6 +205,10 @@ class FramePublisher:
                     continue
 
     def _encode(self) -> None:
+        # Guarded for each picture: one that fails must not be the last one that a page sees.
+        publish = self._node.guard(self._publish_jpeg, "JPEG")
         while (item := self._jpegs.get()) is not None:
-            frame, stamp_ns = item
-            self._compressed.publish(compressed_message(self._jpeg_of(frame), to_time(stamp_ns), FRAME_ID))
+            publish(*item)
+
+    def _publish_jpeg(self, frame: Any, stamp_ns: int) -> None:
+        self._compressed.publish(compressed_message(self._jpeg_of(frame), to_time(stamp_ns), FRAME_ID))

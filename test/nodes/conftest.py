@@ -55,6 +55,7 @@ NEEDS_ROS = (
     "test_recipes.py",
     "test_look_point.py",
     "test_captions.py",
+    "test_frame_publisher.py",
     "test_motion_topic.py",
     "test_speech_synthesizer.py",
     "test_say_client.py",
