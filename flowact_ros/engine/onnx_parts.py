@@ -34,6 +34,7 @@ _RENDERER_NAMES = {
     "Mouth": (("crop", "weight", "fine", "coarse", "own", "motion"), ("added",)),
     "Eyes": (("crops", "weights", "fine", "coarse", "own", "motion"), ("added_left", "added_right")),
     "Body": (("masks", "finest", "fine", "coarse", "own", "identity", "motion"), ("flow", "plan", "cover")),
+    "HandSprites": (("inputs",), ("hands", "arms")),
 }
 
 

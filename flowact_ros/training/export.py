@@ -109,7 +109,8 @@ def export_vae(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
 
 
 def activations(renderer: Renderer) -> Ranges:
-    """Limits of the inputs of the live renderer's convolutions, over the named characters and any motion."""
+    """Limits of the inputs of the live renderer's convolutions, over the named characters and any motion, hands up in a
+    part of it."""
     rng = np.random.default_rng(0)
     renderer.eval()
 
@@ -120,7 +121,7 @@ def activations(renderer: Renderer) -> Ranges:
             appearance = renderer.appearance(picture).select(torch.zeros(len(motion), dtype=torch.long))
             renderer(appearance, motion)
 
-    live = tuple(f"{part}." for part in ("mouth", "eyes", "warp"))
+    live = tuple(f"{part}." for part in ("mouth", "eyes", "warp", "hands"))
     once = ("stem", "fine", "down", "coarse")  # of the painters: computed once a reference, in float32
     ranges = measure_ranges(renderer, run)
     return {

@@ -157,8 +157,11 @@ def test_landmarks_keep_crops_inside_the_picture(renderer: Renderer) -> None:
 
 def test_the_live_codec_draws_what_the_network_draws(renderer: Renderer, who: Appearance) -> None:
     motion = torch.cat(
-        [moved(jaw=0.5, head_roll=0.1), moved(hand_left_y=0.6), moved(blink_left=1.0), moved()]
-    )
+        [
+            moved(jaw=0.5, head_roll=0.1, hand_right_y=0.7), moved(hand_left_y=0.6, hand_right_y=0.7),
+            moved(blink_left=1.0), moved(hand_left_y=0.7, hand_right_y=0.65),
+        ]
+    )  # five hands: more than a graph takes at once
     drawn = renderer(who.select(torch.zeros(4, dtype=torch.long)), motion)
     wanted = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().permute(0, 2, 3, 1).numpy()
     frames = live.LiveCodec(renderer).render(who, motion)

@@ -38,7 +38,7 @@ FIGURES = (
     Figure("frame_ms", "ms a frame, all of it", None, 1),
     Figure("faces_ms", "ms a frame: mouth and eyes", None, 1),
     Figure("body_ms", "ms a frame: flow and paint", None, 1),
-    Figure("compose_ms", "ms a frame: moving pixels, hands", None, 1),
+    Figure("compose_ms", "ms a frame: moving pixels", None, 1),
     Figure("decode_ms", "ms a frame: VAE decoder", None, 1),
     Figure("reference_ms", "ms to encode a picture", None, 0),
     Figure("ttff_share", "share of rendering in the first frame's time", None),

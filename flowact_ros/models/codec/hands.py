@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ LOWEST = 1.17  # canvas heights; a palm below this is not to be seen
 _KINDS = ("x", "y", "angle", "open", "point")
 _COLUMNS = torch.tensor([[control_index(f"hand_{side}_{kind}") for kind in _KINDS] for side in SIDES])
 
+#: Inputs `[n, inputs]` -> n hands and n forearms, each `[n, 4, h, w]` (colour without its dye, coverage).
+Sprites = Callable[[Tensor], tuple[Tensor, Tensor]]
 Layer = tuple[int, Tensor, int, int]  # a frame's number, what lies over it `[4, h, w]` (colour, coverage), its corner
 
 
@@ -31,9 +35,9 @@ class Hands(nn.Module):
         super().__init__()
         self.config = config
         identity = config.identity + 3 * config.parts
-        inputs = identity + len(_KINDS) + 1
-        self.hand = SpritePainter(config.hand_size, inputs, config.hand_widths, config.hidden)
-        self.arm = SpritePainter(config.arm_size, inputs, config.arm_widths, config.hidden)
+        self.inputs = identity + len(_KINDS) + 1
+        self.hand = SpritePainter(config.hand_size, self.inputs, config.hand_widths, config.hidden)
+        self.arm = SpritePainter(config.arm_size, self.inputs, config.arm_widths, config.hidden)
         # of which parts' colours in the reference a hand (skin) and an arm (sleeve) are: shares of 1, or a character
         # that is like no other gets a colour that nobody has; painters add to it
         self.dye = nn.Linear(identity, 2 * config.parts)
@@ -53,8 +57,14 @@ class Hands(nn.Module):
             frames[n] = over(frames[n], layer, x - left, y - top)
         return torch.stack(frames)
 
-    def layers(self, identity: Tensor, motion: Tensor) -> list[Layer]:
-        """What lies over frames with identity `[N, D]` and motion `[N, K]`, from bottom to top: forearm, then hand."""
+    def sprites(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.hand(inputs), self.arm(inputs)
+
+    def layers(self, identity: Tensor, motion: Tensor, sprites: Sprites | None = None) -> list[Layer]:
+        """What lies over frames with identity `[N, D]` and motion `[N, K]`, from bottom to top: forearm, then hand.
+
+        sprites: what computes `self.sprites` in its place
+        """
         raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
         shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
         if not shown:
@@ -69,7 +79,8 @@ class Hands(nn.Module):
         skin, sleeve = F.pad(colours, (0, 0, 0, 1))[..., None, None].unbind(
             2
         )  # nothing is added to the coverage
-        hands, arms = self._turned(self.hand(inputs) + skin, pose[:, 2]), self.arm(inputs) + sleeve
+        hands, arms = (sprites or self.sprites)(inputs)
+        hands, arms = self._turned(hands + skin, pose[:, 2]), arms + sleeve
         half = self.config.hand_window // 2
         out = []
         places = (pose[:, :2] * self.config.size).round().int().tolist()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded codec as the live stream uses it: a reference picture once, then four frames at a time.
 
-What networks compute is cut into three static graphs of about the same cost, so that a runtime may compile them and two
-cores share them: `Mouth`, `Eyes`, and `Body` (how the picture moves, and what is painted on it). What moves pixels at
-full resolution (pasting, warping, blending, hands) is done on bytes by OpenCV, which takes a third of the time that
-graphs of floats take for it. Hands are painted by torch, beside the graphs and only where they are to be seen.
+What networks compute is cut into static graphs, so that a runtime may compile them and two cores share them: `Mouth`,
+`Eyes`, and `Body` (how the picture moves, and what is painted on it), of about the same cost, and `HandSprites`, which is
+computed beside them and only where hands are to be seen. What moves pixels at full resolution (pasting, warping,
+blending) is done on bytes by OpenCV, which takes a third of the time that graphs of floats take for it.
 """
 
 from __future__ import annotations
@@ -117,6 +117,18 @@ class Body(nn.Module):
         return flow.permute(0, 2, 3, 1), plan.permute(0, 2, 3, 1), cover.permute(0, 2, 3, 1)
 
 
+class HandSprites(nn.Module):
+    """The painters of hands and forearms, for as many of them as a latent has frames."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        super().__init__()
+        self.hands = renderer.hands
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """inputs `[N, hands.inputs]` -> hands and forearms, `[N, 4, h, w]`."""
+        return self.hands.sprites(inputs)
+
+
 class LiveCodec:
     """`encode` a reference once, `render` latents. Stateless apart from the compiled graphs."""
 
@@ -154,8 +166,9 @@ class LiveCodec:
         for latent, out in zip(
             motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)
         ):
+            begun = self._begin(who, latent)
             hands = self._pool.submit(self._hands, who, latent)  # beside the graphs
-            mouths, eyes, (flow, plan, cover) = [wait() for wait in self._begin(who, latent)]
+            mouths, eyes, (flow, plan, cover) = [wait() for wait in begun]
             draw = partial(self._draw, who, reference, still)
             for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
                 pass
@@ -164,7 +177,16 @@ class LiveCodec:
 
     @torch.inference_mode()
     def _hands(self, who: Appearance, latent: Tensor) -> list[Layer]:
-        return self.renderer.hands.layers(who.identity.expand(len(latent), -1), latent)
+        return self.renderer.hands.layers(who.identity.expand(len(latent), -1), latent, self._sprites)
+
+    def _sprites(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of any number of hands by the graph, which takes a latent's frames; a rest is filled with its last one."""
+        graph, parts = self._graphs[-1], []
+        for some in inputs.split(FRAMES_PER_LATENT):
+            filled = torch.cat([some, some[-1:].expand(FRAMES_PER_LATENT - len(some), -1)])
+            parts.append([torch.from_numpy(x)[: len(some)] for x in graph(filled)()])
+        hands, arms = (torch.cat(each) for each in zip(*parts))
+        return hands, arms
 
     def _draw(
         self, who: Appearance, reference: np.ndarray, still: np.ndarray, frame: np.ndarray, flow: np.ndarray,
@@ -190,10 +212,11 @@ class LiveCodec:
             (who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion),
         )
         if not self._graphs:
-            parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body)]
+            parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body, HandSprites)]
             if self._ranges:
                 parts = [rounded(part, self._ranges) for part in parts]
-            self._graphs = list(self._pool.map(self._compile, parts, inputs))
+            sprites = (motion.new_zeros(FRAMES_PER_LATENT, self.renderer.hands.inputs),)
+            self._graphs = list(self._pool.map(self._compile, parts, (*inputs, sprites)))
         return [graph(*tensors) for graph, tensors in zip(self._graphs, inputs)]
 
     def _paste(
