@@ -2,8 +2,8 @@
 """The embedded codec as the live stream uses it: a reference picture once, then four frames at a time.
 
 What networks compute is cut into static graphs, so that a runtime may compile them and two cores share them: `Mouth`,
-`Eyes`, and `Body` (how the picture moves, and what is painted on it), of about the same cost, and `HandSprites`, which is
-computed beside them and only where hands are to be seen. What moves pixels at full resolution (pasting, warping,
+`Eyes`, and `Body` (how the picture moves, and what is painted on it), of about the same cost, and `HandSprites`, which
+is computed beside them and only where hands are to be seen. What moves pixels at full resolution (pasting, warping,
 blending) is done on bytes by OpenCV, which takes a third of the time that graphs of floats take for it.
 """
 
