@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -58,6 +59,21 @@ def wait_for_page(url: str, limit_s: float) -> None:
         time.sleep(ASK_S)
 
 
+def unlock(profile: Path) -> None:
+    """Removes the lock of a browser that ran here under another host name: Chromium takes that for another computer,
+    and does not start. A robot that was switched off leaves its lock, and gets its name from an image or the network.
+    """
+    lock = profile / "SingletonLock"
+    try:
+        host = os.readlink(lock).rpartition("-")[0]
+    except OSError:
+        return  # there is none, or no link
+    if host != socket.gethostname():
+        print(f"{lock} is of {host}, as this computer was called before: removed", file=sys.stderr, flush=True)
+        for name in ("SingletonLock", "SingletonSocket", "SingletonCookie"):
+            (profile / name).unlink(missing_ok=True)
+
+
 def run_setup(command: str) -> None:
     """What is to be done to the screen before: to turn it, say. The page is shown whatever becomes of that."""
     if not command.strip():
@@ -91,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             profile.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ScreenError(f"--profile {profile} cannot be made ({error.strerror})") from error
+        try:
+            unlock(profile)
+        except OSError as error:
+            raise ScreenError(f"--profile {profile} is locked ({error.strerror}): remove its Singleton*") from error
         run_setup(options.setup)
         wait_for_page(options.url, options.wait)
     except ScreenError as error:

@@ -7,6 +7,7 @@ import configparser
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -126,6 +127,20 @@ def test_it_waits_for_the_page_and_becomes_the_browser(chromium: Path, tmp_path:
     assert f"--app={url}?token={token}" in words and "--kiosk" in words
     assert f"--user-data-dir={tmp_path}/profile" in words and "--autoplay-policy=no-user-gesture-required" in words
     assert not [word for word in words if word.startswith(("FLOWACT_KIOSK_TOKEN", "PYTHONPATH"))]
+
+
+@pytest.mark.parametrize("host", ["as-it-was-called-before", socket.gethostname()])
+def test_a_lock_of_another_host_name_keeps_the_screen_from_nothing(host: str, chromium: Path, tmp_path: Path) -> None:
+    """Chromium ends with `in use by another computer` there; a lock of its own name it judges itself."""
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "SingletonLock").symlink_to(f"{host}-4242")
+    (profile / "SingletonSocket").symlink_to("/tmp/no-such/SingletonSocket")
+    with KioskServer(port=0) as server:
+        process = run_screen(tmp_path, "--url", server.url)
+        assert process.wait(20) == 7
+    left = {path.name for path in profile.iterdir()}
+    assert left == (set() if host != socket.gethostname() else {"SingletonLock", "SingletonSocket"})
 
 
 def test_what_cannot_be_shown_is_one_line(chromium: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
