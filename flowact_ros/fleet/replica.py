@@ -15,8 +15,9 @@ from flowact_ros.fleet.wire import WireError, pack
 
 _LOG = logging.getLogger(__name__)
 
-# Close codes of the WebSocket (RFC 6455), and one of our own: the robot is to try another server.
-POLICY, BAD_MESSAGE, FULL = 1008, 1007, 4503
+# Close codes of the WebSocket (RFC 6455), and one of our own. After POLICY a robot gives up, after the others it tries
+# another server: what fails here may go well there.
+POLICY, BAD_MESSAGE, FAILED, FULL = 1008, 1007, 1011, 4503
 
 
 class Unwell(RuntimeError):
@@ -59,8 +60,10 @@ class Replica:
             await self._end(socket, FULL, error)
         except WireError as error:
             await self._end(socket, BAD_MESSAGE, error)
-        except (EngineError, ValueError, OSError) as error:
+        except ValueError as error:  # what the robot wishes for
             await self._end(socket, POLICY, error)
+        except (EngineError, OSError) as error:
+            await self._end(socket, FAILED, error)
         except Exception as error:  # Starlette's, when the robot is gone
             _LOG.info("a robot is gone: %s", type(error).__name__)
         finally:

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra fleet is not installed")
 
 from fakes import face  # noqa: E402
-from fleet_server import FleetServer, free_port  # noqa: E402
+from fleet_server import FleetServer  # noqa: E402
 
 from flowact_ros.engine.interfaces import AudioError, EngineError, ReferenceError_  # noqa: E402
 from flowact_ros.fleet import serve  # noqa: E402
@@ -44,7 +44,7 @@ def tone(seconds: float) -> np.ndarray:
 
 @pytest.fixture
 def server() -> Iterator[FleetServer]:
-    made = FleetServer(free_port())
+    made = FleetServer()
     yield made
     made.stop()
 
@@ -79,15 +79,15 @@ def test_characters_are_changed_and_refused(server: FleetServer) -> None:
 
 def test_a_stream_moves_when_its_server_dies() -> None:
     """The second one goes on with the memory, the character, the instruction and the rest of the sentence."""
-    port, told = free_port(), []
-    first, pcm = FleetServer(port), tone(3.0)
+    told: list[str] = []
+    first, pcm = FleetServer(), tone(3.0)
     with RemoteSession(first.url, reference=face(100), character="somebody", warn=told.append) as robot:
         robot.set_instruction("listen", behaviour="listening")
         robot.push_audio(pcm, RATE, utterance_id="long", last=True)
         frames = robot.frames()
         before = take(frames, lambda f: robot._memory != b"" and len(spoken(f)) > RATE // 4)
         first.stop()
-        second = FleetServer(port)
+        second = FleetServer(first.port)
         restored = []
         restore = second.pipeline.restore
         second.pipeline.restore = lambda *given: restored.append(given[0]) or restore(*given)
@@ -113,7 +113,7 @@ def test_who_is_refused(server: FleetServer) -> None:
         RemoteSession("http://127.0.0.1:1")
     with RemoteSession(server.url, character="nobody") as robot, pytest.raises(EngineError, match="nobody.*not exist"):
         next(robot.frames())
-    guarded = FleetServer(free_port(), token="0123456789abcdef")
+    guarded = FleetServer(token="0123456789abcdef")
     try:
         with RemoteSession(guarded.url, reference=face()) as robot:
             with pytest.raises(EngineError, match="is its token set"):
@@ -126,7 +126,7 @@ def test_who_is_refused(server: FleetServer) -> None:
 
 def test_a_full_server_is_tried_on() -> None:
     told: list[str] = []
-    server = FleetServer(free_port(), most=1)
+    server = FleetServer(most=1)
     try:
         with RemoteSession(server.url, reference=face()) as first:
             next(first.frames())
@@ -140,6 +140,22 @@ def test_a_full_server_is_tried_on() -> None:
         server.stop()
 
 
+def test_a_server_whose_engine_fails_is_tried_on(server: FleetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is this server's trouble and no refusal: the robot's face must not be gone for good."""
+    opens, told, calls = server.replica._streams.open, [], []
+
+    def fails_at_first(*arguments: object, **options: object) -> object:
+        calls.append(None)
+        if len(calls) == 1:
+            raise EngineError("the engine failed: the device is lost")
+        return opens(*arguments, **options)
+
+    monkeypatch.setattr(server.replica._streams, "open", fails_at_first)
+    with RemoteSession(server.url, reference=face(), warn=told.append) as robot:
+        assert next(robot.frames()).index == 0
+    assert "the device is lost" in told[0]
+
+
 def test_a_replica_whose_engine_fails_is_unwell() -> None:
     failing = False
 
@@ -147,7 +163,7 @@ def test_a_replica_whose_engine_fails_is_unwell() -> None:
         if failing:
             raise RuntimeError("the device is lost")
 
-    server = FleetServer(free_port(), hook=hook)
+    server = FleetServer(hook=hook)
     try:
         server.replica.check()
         with RemoteSession(server.url, reference=face()) as robot:
