@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="the extra fleet is not installed")
 
 import rclpy  # noqa: E402
 from fakes import face  # noqa: E402
-from fleet_server import FleetServer, free_port  # noqa: E402
+from fleet_server import FleetServer  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -37,7 +37,7 @@ TOKEN = "0123456789abcdef"
 def robot(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Watcher, RemoteAvatar, FleetServer]]:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("FLOWACT_FLEET_TOKEN", TOKEN)
     (tmp_path / "face.png").write_bytes(encode_png(face(100)))
-    server = FleetServer(free_port(), token=TOKEN)
+    server = FleetServer(token=TOKEN)
     context = rclpy.Context()
     rclpy.init(args=[], context=context)
     values = {"url": server.url, "reference_image": str(tmp_path / "face.png")}
