@@ -193,9 +193,11 @@ class LookAtServer:
         """Of the goal that is looking, if there is one; what it changed is changed back."""
         now, self._now = self._now, None
         if now is not None:
-            self._finish(now.handle, code, reason)
-            if now.held:
-                self._set_gaze(VIEWER)
+            try:
+                if now.held:
+                    self._set_gaze(VIEWER)  # first: whoever is told of the end finds the gaze that was before
+            finally:
+                self._finish(now.handle, code, reason)
 
     def _finish(self, handle: ServerGoalHandle, code: str, reason: str = "") -> None:
         if code in (FAILED, NOT_SUPPORTED):

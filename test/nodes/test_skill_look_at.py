@@ -128,11 +128,14 @@ def test_a_target_is_followed_until_the_goal_is_cancelled(caller: Caller) -> Non
 
 def test_a_glance_ends_by_itself_and_changes_nothing(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     head = caller.mouth
-    monkeypatch.setattr(skill_look_at, "GLANCE_S", 0.3)
+    monkeypatch.setattr(skill_look_at, "GLANCE_S", 600.0)  # until it was seen
     assert ask(caller, "reset")() == (SUCCEEDED, "ROS_ENOERR")
     assert head.params[GAZE] == VIEWER
     glance = ask(caller, "Glance")
     assert head.params[GAZE] == FOLLOW  # what looks at the viewer alone looks at no point
+    caller.until(lambda: head.looks)
+    assert head.look_at._now.until > time.monotonic()
+    head.look_at._now.until = time.monotonic() + 0.2
     assert glance() == (SUCCEEDED, "ROS_ENOERR")
     assert head.looks and head.params[GAZE] == VIEWER and head.away == 2
 
