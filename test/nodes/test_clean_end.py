@@ -47,12 +47,16 @@ def test_nothing_is_left_in_shared_memory(tmp_path: Path, python_path: str) -> N
     command = [sys.executable, start_node.__file__, "sender"]
     environ = {"PYTHONPATH": f"{tmp_path}:{python_path}"}
     process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "up\n"
-    maps = Path(f"/proc/{process.pid}/maps").read_text()
-    segments = {Path(path) for path in re.findall(r"/dev/shm/fastrtps_[0-9a-f]{16}\b", maps)}
-    assert segments and all(path.exists() for path in segments)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        segments = {Path(path) for path in re.findall(r"/dev/shm/fastrtps_[0-9a-f]{16}\b", maps)}
+        assert segments and all(path.exists() for path in segments)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    finally:
+        process.kill()  # without effect on one that has ended
+        process.communicate()
     assert not any(path.exists() for path in segments)
 
 
@@ -60,7 +64,7 @@ HANGING = """
 import time
 from flowact_ros.nodes import base, process
 
-base.STUCK_S, process.BEAT_S = 1.0, 0.1
+base.STUCK_S, process.BEAT_S = 4.0, 0.1  # longer than a busy machine needs from its start to its first callback
 
 class Sleeper(base.FlowactNode):
     def __init__(self):
@@ -81,5 +85,5 @@ def test_a_node_that_hangs_ends_itself(tmp_path: Path, python_path: str) -> None
     command = [sys.executable, start_node.__file__, "sleeper"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == EXIT_HUNG
-    assert "error: sleeper hangs: its executor did nothing for 1 s; the process ends" in done.stderr
+    assert re.search(r"error: sleeper hangs: its executor did nothing for \d+ s; the process ends", done.stderr)
     assert "in wait_for_ever" in done.stderr  # where it stands

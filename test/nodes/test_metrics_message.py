@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import math
-import time
+from types import SimpleNamespace
 
 import pytest
 
 from flowact_ros.engine.metrics import StreamMetrics
 from flowact_ros.engine.watch import MotionFigures
+from flowact_ros.nodes import frame_publisher
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.motion_health import motion_health
@@ -77,7 +78,9 @@ def test_an_alarm_is_a_warning_and_an_error_once_it_lasts() -> None:
         assert "lip_sound" not in found[2]
 
 
-def test_frames_a_second_are_those_of_the_last_second() -> None:
+def test_frames_a_second_are_those_of_the_last_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(frame_publisher, "time", SimpleNamespace(monotonic=lambda: now))
     publisher = FramePublisher.__new__(FramePublisher)
-    publisher._recent = [time.monotonic() - ago for ago in (9.0, 5.0, 2.5, 1.5, 0.9, 0.5, 0.01)]
+    publisher._recent = [now - ago for ago in (9.0, 5.0, 2.5, 1.5, 0.9, 0.5, 0.01)]
     assert publisher.fps == 3.0

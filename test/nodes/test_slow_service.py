@@ -14,7 +14,7 @@ from std_srvs.srv import Trigger
 from flowact_ros.nodes.base import FlowactNode
 from flowact_ros.nodes.params import Param
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Busy(FlowactNode):
