@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules for all tests: few threads, a ROS domain of their own, and in CI nothing is left out for a missing program."""
+"""Rules for all tests: few threads, a ROS domain of their own, no limits on the time that an example takes, and in CI
+nothing is left out for a missing program."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 from domains import own_domain
@@ -15,6 +17,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # it has inherited the domain of who st
     os.environ["ROS_DOMAIN_ID"] = own_domain()
 os.environ.setdefault("ROS_DOMAIN_ID", own_domain())
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+with suppress(ImportError):
+    from hypothesis import HealthCheck, settings
+
+    # Its limits are times, 0.2 s for an example: on a busy machine they would be lost by tests that are right.
+    settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
 
 NOT_EVERYWHERE = ("GPU", "gpu", "CUDA", "cuda")  # a reason to skip that holds in CI, too
 

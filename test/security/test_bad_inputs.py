@@ -226,7 +226,7 @@ REQUESTS = st.builds(
 @of(0.1)
 def test_what_is_sent_to_the_pages_port(tally: Any, page: KioskServer, raw: bytes) -> None:
     """Answered or cut off, and never with a file that is no part of the page; then the next one is served."""
-    with socket.create_connection(("127.0.0.1", page.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -234,7 +234,7 @@ def test_what_is_sent_to_the_pages_port(tally: Any, page: KioskServer, raw: byte
             answer += block
     assert b"root:" not in answer and b" 500 " not in answer.split(b"\r\n", 1)[0], answer[:200]
     tally("the page: HTTP").understood()
-    with socket.create_connection(("127.0.0.1", page.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", page.port), timeout=60) as connection:
         connection.sendall(_request("GET", "/healthz", "Host", f"127.0.0.1:{page.port}", "\r\n"))
         assert connection.recv(64).startswith(b"HTTP/1.1 200")
 
