@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 pytest.importorskip("openvino", reason="openvino has no wheel for this machine; make setup installs it where it has")
 
+import openvino  # noqa: E402
+
+from flowact_ros.engine.runtime import openvino_cache  # noqa: E402
 from flowact_ros.engine.runtime.base import choose  # noqa: E402
 from flowact_ros.engine.runtime.openvino import convert  # noqa: E402
 
@@ -51,6 +54,43 @@ def test_a_converted_graph_is_kept_until_its_weights_change(cache: Path, monkeyp
     assert len(list(cache.glob("twice-*.xml"))) == 2
     monkeypatch.setattr(torch.jit, "trace", lambda *a, **k: pytest.fail("converted again"))
     assert convert(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
+
+
+def test_what_was_compiled_is_kept_for_this_processor(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = convert(Twice(), (torch.ones(3),))(torch.tensor([0.0, 1.0, 1.0001]))()
+    assert len(list(cache.glob("twice-*.blob"))) == 1
+    monkeypatch.setattr(openvino.Core, "compile_model", lambda *a, **k: pytest.fail("compiled again"))
+    again = convert(Twice(), (torch.ones(3),))(torch.tensor([0.0, 1.0, 1.0001]))()
+    for before, after in zip(first, again):
+        np.testing.assert_array_equal(before, after)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    monkeypatch.setattr(openvino_cache, "_processor_lines", lambda: ["flags : another processor's"])
+    openvino_cache._compiler.cache_clear()
+    try:
+        convert(Twice(), (torch.ones(3),))
+    finally:
+        openvino_cache._compiler.cache_clear()
+    assert len(list(cache.glob("twice-*.blob"))) == 2 and len(list(cache.glob("twice-*.xml"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["xml", "bin", "blob"])
+@pytest.mark.parametrize("rest", [0.0, 0.5])
+def test_a_kept_file_that_is_damaged_is_made_anew(
+    cache: Path, kind: str, rest: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert(Twice(), (torch.ones(3),))
+    for path in cache.glob("twice-*"):
+        data = path.read_bytes()
+        if path.suffix == f".{kind}":
+            path.write_bytes(data[: int(rest * len(data))])  # the power failed while it was written
+        elif path.suffix == ".blob":
+            path.unlink()
+    assert convert(Twice(), (torch.ones(3),))(torch.ones(3))()[0].tolist() == [2.0] * 3
+    assert "is damaged" in caplog.text
+    caplog.clear()
+    convert(Twice(), (torch.ones(3),))
+    assert caplog.text == ""
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(

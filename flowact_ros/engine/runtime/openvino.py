@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.engine.runtime.base import Runtime
-from flowact_ros.engine.runtime.cache import cache_folder
+from flowact_ros.engine.runtime.openvino_cache import KeptGraph
 from flowact_ros.models import codec
 from flowact_ros.models.codec.live import Graph
 from flowact_ros.models.precision import has_int8
 
-_LOG = logging.getLogger(__name__)
 _CONVERTING = threading.Lock()  # OpenVINO's converter takes one module at a time
 
 
@@ -49,36 +46,36 @@ def convert(module: nn.Module, example: tuple[Tensor, ...], most: Callable[[], i
     """`module` compiled for inputs of these shapes, as it is written (a flow must not be rounded), for one thread:
     graphs of the same latent run beside each other. most: calls that are computed beside each other; another one waits.
 
-    Converting takes seconds, so the graph is kept in the user's cache folder by a hash of weights, sources, versions.
+    What was converted and compiled is kept in the user's cache folder by a hash of weights, sources and versions.
     """
     import openvino as ov
 
-    core = ov.Core()
-    path = cache_folder() / f"{type(module).__name__.lower()}-{_fingerprint(module, example, ov.__version__)}.xml"
-    if path.exists():
-        graph = core.read_model(path)
-    else:
+    def converted() -> Any:
         with _CONVERTING, torch.inference_mode():
             traced = torch.jit.trace(module.eval(), example, check_trace=False)
             graph = ov.convert_model(traced, example_input=example)
         graph.reshape({i: tuple(x.shape) for i, x in enumerate(example)})  # without, twice as slow
-        _keep(graph, path)
+        return graph
+
     options = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # else all graphs would share the first core
     }
+    name = f"{type(module).__name__.lower()}-{_fingerprint(module, example, ov.__version__)}"
+    kept = KeptGraph(ov.Core(), name, options, converted)
     free: SimpleQueue[Any] = SimpleQueue()  # a request serves one call at a time; references are checked beside streams
-    free.put(core.compile_model(graph, "CPU", options).create_infer_request())
-    outputs, source = range(len(graph.outputs)), str(path) if path.exists() else graph
+    own = kept.compiled()
+    free.put(own.create_infer_request())
+    outputs = range(len(own.outputs))
     made, making = [1], threading.Lock()
 
     def taken() -> Any:
         with making:
             if free.empty() and made[0] < most():
                 made[0] += 1
-                return core.compile_model(source, "CPU", options).create_infer_request()
+                return kept.compiled().create_infer_request()
         return free.get()
 
     def begin(*inputs: Tensor) -> Callable[[], tuple[np.ndarray, ...]]:
@@ -108,16 +105,3 @@ def _fingerprint(module: nn.Module, example: tuple[Tensor, ...], version: str) -
     for source in sorted(Path(codec.__file__).parent.glob("*.py")):  # what the weights are used for
         digest.update(source.read_bytes())
     return digest.hexdigest()[:20]
-
-
-def _keep(graph: Any, path: Path) -> None:
-    import openvino as ov
-
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.xml")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ov.save_model(graph, partial, compress_to_fp16=False)
-        partial.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        _LOG.warning("the converted renderer is not kept (%s): each start converts it anew", error)
