@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import ModuleType
 from typing import Any, Literal
 
@@ -29,8 +30,12 @@ def portaudio(rescan: bool = False) -> ModuleType:
         ) from None
     if rescan:
         # PortAudio lists devices once, at its start; sounddevice has no public call for a second look.
-        sounddevice._terminate()
-        sounddevice._initialize()
+        with contextlib.suppress(sounddevice.PortAudioError):  # the start before this one may have failed
+            sounddevice._terminate()
+        try:
+            sounddevice._initialize()
+        except sounddevice.PortAudioError as error:  # a card is just being plugged in or out, say
+            raise DeviceError(f"sound devices cannot be listed: {error}; see `flowact doctor`") from None
     return sounddevice
 
 
