@@ -16,6 +16,8 @@ import pytest
 
 from flowact_ros.kiosk import browser
 
+PATIENCE_S = 60.0  # for things that must happen; nothing is asserted about speed
+
 
 def need_chromium() -> str:
     """The browser's path; without one the test is skipped, or fails where FLOWACT_CI=1 promises one."""
@@ -55,7 +57,7 @@ class Page:
         self._waiting: dict[int, asyncio.Future] = {}
         self._next = 0
         try:
-            self._call(self._connect(self._browser.devtools_port()))
+            self._call(self._connect(self._browser.devtools_port(PATIENCE_S)))
             for domain in ("Page", "Runtime", "Log"):
                 self.send(f"{domain}.enable")
             self.open(url, width=width, height=height)
@@ -92,11 +94,11 @@ class Page:
         """`window.flowact.stats()`."""
         return self.evaluate("window.flowact.stats()")
 
-    def wait_for(self, expression: str, timeout: float = 20.0) -> object:
+    def wait_for(self, expression: str, timeout: float = PATIENCE_S) -> object:
         """Polls until the expression is truthy and returns it; fails with the page's last stats otherwise."""
         return self.wait_until(lambda: self.evaluate(expression), expression, timeout)
 
-    def wait_until(self, condition: Callable[[], object], what: str, timeout: float = 20.0) -> object:
+    def wait_until(self, condition: Callable[[], object], what: str, timeout: float = PATIENCE_S) -> object:
         end = time.monotonic() + timeout
         value: object = None
         while time.monotonic() < end:
@@ -118,9 +120,8 @@ class Page:
 
     def hold(self, x: float, y: float, seconds: float) -> None:
         """A real press of the mouse that lasts."""
-        self.send("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
-        time.sleep(seconds)
-        self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+        at = {"x": x, "y": y, "button": "left", "clickCount": 1}
+        self._press("Input.dispatchMouseEvent", ("mousePressed", "mouseReleased"), at, seconds)
 
     def middle(self, selector: str) -> tuple[float, float]:
         """Where to touch an element; fails for one that something else covers."""
@@ -136,8 +137,20 @@ class Page:
         """A real key press of a letter, of Space (" ") or of Escape."""
         code = {" ": "Space", "Escape": "Escape"}.get(key, f"Key{key.upper()}")
         number = 27 if key == "Escape" else ord(key.upper())
-        for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number)
+        given = {"key": key, "code": code, "windowsVirtualKeyCode": number}
+        self._press("Input.dispatchKeyEvent", ("keyDown", "keyUp"), given, 0.0)
+
+    def _press(self, method: str, kinds: tuple[str, str], given: dict[str, object], seconds: float) -> None:
+        """Its end is sent without waiting for the answer to its beginning: a busy page does not make it longer."""
+
+        async def send(kind: str, after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            await self._send(method, {"type": kind, **given})
+
+        async def both() -> None:
+            await asyncio.gather(send(kinds[0], 0.0), send(kinds[1], seconds))
+
+        self._call(both())
 
     def screenshot(self, path: str | Path) -> Path:
         """Saves what the page looks like as a PNG."""
@@ -165,12 +178,12 @@ class Page:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _call(self, coroutine: object, timeout: float = 30.0) -> dict:
+    def _call(self, coroutine: object, timeout: float = 90.0) -> dict:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout)
 
     async def _connect(self, port: int) -> None:
         self._session = aiohttp.ClientSession()
-        end = time.monotonic() + 15
+        end = time.monotonic() + PATIENCE_S
         while True:
             async with self._session.get(f"http://127.0.0.1:{port}/json/list") as answer:
                 targets = [
@@ -204,7 +217,7 @@ class Page:
         future: asyncio.Future = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        data = await asyncio.wait_for(future, 25)
+        data = await asyncio.wait_for(future, 80)
         if "error" in data:
             raise PageError(f"{method}: {data['error'].get('message')}")
         return data["result"]

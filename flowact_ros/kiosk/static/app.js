@@ -286,9 +286,9 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const act = KEYS[event.key.toLowerCase()];
   if (act && event.target.tagName !== "SELECT") act();
-  if (event.key === " " && event.target === body && touch.press()) event.preventDefault();
+  if (event.key === " " && event.target === body && touch.press(event)) event.preventDefault();
 });
-addEventListener("keyup", (event) => { if (event.key === " ") touch.release(); });
+addEventListener("keyup", (event) => { if (event.key === " ") touch.release(event); });
 
 let idleTimer = 0;
 function pointerMoved() {

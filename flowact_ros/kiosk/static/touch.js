@@ -36,10 +36,12 @@ export class Touch {
     this.canTalk = false;
     this.problemUntil = 0;
     this.pressed = null;      // {action, since}: by the button or by Space
-    button.addEventListener("pointerdown", (event) => { if (event.button === 0) this.press(); });
-    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => this.release());
+    // How long it was held is the time between the touches, not between their handlers: a busy page would take a tap
+    // for a hold, and end the turn that it began.
+    button.addEventListener("pointerdown", (event) => { if (event.button === 0) this.press(event); });
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, (event) => this.release(event));
     // A click without a pointer is one by keyboard or by a screen reader.
-    button.addEventListener("click", (event) => { if (event.detail === 0) this.press(); this.pressed = null; });
+    button.addEventListener("click", (event) => { if (event.detail === 0) this.press(event); this.pressed = null; });
     this.watchSurface(surface);
   }
 
@@ -63,20 +65,20 @@ export class Touch {
     this.problemUntil = performance.now() + PROBLEM_MS;
   }
 
-  press() {
+  press(event) {
     const { action } = this;
     if (this.button.disabled) return false;
-    this.pressed = { action, since: performance.now() };
+    this.pressed = { action, since: event.timeStamp };
     if (action === "stop") this.stop();
     else if (action === "mine") this.talk(false);
     else this.talk(true);
     return true;
   }
 
-  release() {
+  release(event) {
     const { pressed } = this;
     this.pressed = null;
-    if (!pressed || performance.now() - pressed.since < HOLD_MS) return;
+    if (!pressed || event.timeStamp - pressed.since < HOLD_MS) return;
     if (pressed.action === "talk" || pressed.action === "yours") this.talk(false);
   }
 
@@ -91,7 +93,7 @@ export class Touch {
     surface.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       end();
-      start = { x: event.clientX, y: event.clientY, at: performance.now() };
+      start = { x: event.clientX, y: event.clientY, at: event.timeStamp };
       if (!this.allowed()) return;
       start.ringTimer = setTimeout(() => {
         this.ring.style.left = `${start.x}px`;
@@ -103,10 +105,10 @@ export class Touch {
     surface.addEventListener("pointermove", (event) => {
       if (start && Math.hypot(event.clientX - start.x, event.clientY - start.y) > MOVED_PX) end();
     });
-    surface.addEventListener("pointerup", () => {
-      const tap = start && performance.now() - start.at < HOLD_MS;
+    surface.addEventListener("pointerup", (event) => {
+      const tap = start && event.timeStamp - start.at < HOLD_MS;
       end();
-      if (tap && !this.silent() && this.press()) this.pressed = null;
+      if (tap && !this.silent() && this.press(event)) this.pressed = null;
     });
     for (const name of ["pointercancel", "pointerleave"]) surface.addEventListener(name, end);
     surface.addEventListener("contextmenu", (event) => event.preventDefault());   // what a long touch opens elsewhere
