@@ -6,8 +6,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from flowact_ros.models.codec.moving import STRAIGHT, bends, move
+from flowact_ros.models.codec import blocks
+from flowact_ros.models.codec.moving import STRAIGHT, bends, median_flow, move
 
 SIDE = 96
 
@@ -73,3 +75,18 @@ def test_a_picture_that_bends_everywhere_is_moved_with_cubic_weights() -> None:
     cubic = cv2.remap(picture, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     same = move(picture, there)[..., :3] == cubic[..., :3]
     assert same.all(2).mean() > 0.97
+
+
+def test_single_cells_follow_their_neighbours_and_edges_stay() -> None:
+    flow = np.zeros((SIDE, SIDE, 2), np.float32)
+    flow[:, 40:] = (0.3, -0.1)
+    torn = flow.copy()
+    torn[10:90:7, 39], torn[13:90:7, 40] = (0.3, -0.1), 0.0  # teeth on either side of the edge
+    torn[50:52, 70:72] = 0.0  # an island
+    assert np.array_equal(median_flow(torn), flow) and np.array_equal(median_flow(flow), flow)
+
+
+def test_networks_and_the_live_codec_take_the_same_median() -> None:
+    flow = torch.randn(2, 2, 21, 34, generator=torch.Generator().manual_seed(0))
+    wanted = np.stack([median_flow(frame.permute(1, 2, 0).numpy()) for frame in flow])
+    assert np.array_equal(blocks.median_flow(flow).permute(0, 2, 3, 1).numpy(), wanted)

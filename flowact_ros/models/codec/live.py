@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks
 from flowact_ros.models.codec.blocks import positions
 from flowact_ros.models.codec.hands import Layer, lay
-from flowact_ros.models.codec.moving import bends, move
+from flowact_ros.models.codec.moving import bends, median_flow, move
 from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
@@ -197,7 +197,7 @@ class LiveCodec:
         """
         whole = still.copy()
         self._paste(whole, reference, who, added)
-        places = cv2.resize(flow * np.float32(self.size / 2), (self.size, self.size))
+        places = cv2.resize(median_flow(flow) * np.float32(self.size / 2), (self.size, self.size))
         cv2.add(places, self._places, dst=places)
         cv2.cvtColor(move(whole, places), cv2.COLOR_RGBA2RGB, dst=frame)
         lay_paint(frame, plan, cover, *self._colours)

@@ -43,5 +43,10 @@ def move(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
     return moved
 
 
+def median_flow(flow: np.ndarray) -> np.ndarray:
+    """`blocks.median_flow` of a flow float32 `[h, w, 2]`, by OpenCV."""
+    return cv2.merge([cv2.medianBlur(plane, 5) for plane in cv2.split(flow)])
+
+
 def _sampled(picture: np.ndarray, places: np.ndarray, weights: int) -> np.ndarray:
     return cv2.remap(picture, places, None, weights, borderMode=cv2.BORDER_REPLICATE)

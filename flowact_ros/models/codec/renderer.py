@@ -18,6 +18,7 @@ from flowact_ros.models.codec.blocks import (
     Up,
     bounded,
     interpolating,
+    median_flow,
     mlp,
     positions,
     spread,
@@ -72,6 +73,8 @@ class Warp(nn.Module):
         and the cover of what is painted over it.
         """
         flow, plan = self.plan(who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion)
+        if not self.training:  # losses teach the flow itself, all of it
+            flow = median_flow(flow)
         colour, mask = spread(self.paint(plan), PAINT_STRIDE).split([3, 1], 1)
         # Cubic: between pixels, linear interpolation is a blur that takes a tenth of all edges in a face.
         moved = warp(picture, F.interpolate(flow, picture.shape[2:], mode="bilinear"), mode="bicubic")
