@@ -15,20 +15,21 @@ from flowact_ros.media.jpeg import encode_jpeg
 
 JPEG = encode_jpeg(np.zeros((16, 16, 3), np.uint8))
 PCM = bytes(1920)
+PATIENCE_S = 60.0  # for things that must happen; nothing is asserted about speed
 
 
 def get(server, path, **headers):
     """(status, headers, body) of a GET; a foreign Host goes in as a header."""
     request = urllib.request.Request(server.origin + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers, error.read()
 
 
-def wait_for(condition, seconds=5.0):
+def wait_for(condition, seconds=PATIENCE_S):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not happen in time"
@@ -41,8 +42,8 @@ async def open_socket(session, server, origin=None, path="/ws"):
 
 
 async def receive(page, count):
-    return [protocol.unpack((await page.receive(timeout=5)).data) for _ in range(count)]
+    return [protocol.unpack((await page.receive(timeout=PATIENCE_S)).data) for _ in range(count)]
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 30))
+    return asyncio.run(asyncio.wait_for(coroutine, 150))

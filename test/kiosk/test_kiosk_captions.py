@@ -40,14 +40,13 @@ def test_captions_and_the_turn(server, width: int, height: int) -> None:
         now = float(page.evaluate("window.flowact.stats().contentTime"))  # type: ignore[arg-type]
         speaking = {"behaviour": "SPEAKING", "speaking": True, "listens": True}
         server.set_state({**speaking, "said": {"text": "We", "pts": now}})
-        page.wait_for(f"{TEXT.format('said')} === 'We'")
+        # Seen where it belongs, at one and the same time: some seconds after its last word it goes.
+        inside = "(r => r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight && r.top > innerHeight / 2)"
+        box = "document.getElementById('said').getBoundingClientRect()"
+        page.wait_for(f"{TEXT.format('said')} === 'We' && {SHOWN.format('said')} && {inside}({box})")
         server.set_state({**speaking, "said": {"text": "We open", "pts": now + 1e6}})
         page.wait_for("window.flowact.stats().state.said.text === 'We open'")
         assert text(page, "said") == "We" and page.evaluate(f"!({SHOWN.format('turn')})")
-        box = page.evaluate("JSON.stringify(document.getElementById('said').getBoundingClientRect())")
-        assert isinstance(box, str) and '"bottom"' in box
-        inside = "(r => r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight && r.top > innerHeight / 2)"
-        assert page.evaluate(f"{inside}(document.getElementById('said').getBoundingClientRect())")
         page.wait_for(f"!({SHOWN.format('said')})")  # some seconds after its last word
         # Switched off, no text is to be seen; whose turn it is remains.
         page.key("c")

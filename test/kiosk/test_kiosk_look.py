@@ -59,6 +59,15 @@ CONTRAST = """(() => {
 })()"""
 
 
+# Notes that the invitation has left, however soon it comes back.
+WATCH_ATTRACT = """(() => {
+  const invitation = document.getElementById('attract');
+  new MutationObserver(() => {
+    if (invitation.hidden && !document.body.classList.contains('attract')) window.left = true;
+  }).observe(document.body, { attributes: true, subtree: true });
+})()"""
+
+
 @pytest.fixture(scope="module")
 def browser():
     """One for all tests of this module; what a page stores belongs to its port, which every server has anew."""
@@ -211,9 +220,12 @@ def test_nobody_here_the_page_invites_people(browser):
         server.set_state(IDLE)
         page.wait_for("window.flowact.stats().drawn > 10")
         page.wait_for("document.getElementById('attract').textContent === 'Hello!'")
+        page.evaluate(WATCH_ATTRACT)  # a second later it invites again
         page.click(480, 200)
-        page.wait_for("document.getElementById('attract').hidden && !document.body.classList.contains('attract')")
+        page.wait_for("window.left")
         server.set_state({**IDLE, "behaviour": "LISTENING"})
+        page.wait_for("window.flowact.stats().state.behaviour === 'LISTENING'")
+        page.wait_for("document.getElementById('attract').hidden")
         time.sleep(1.6)
         assert page.evaluate("document.getElementById('attract').hidden") is True
         server.set_state(IDLE)
