@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recogniser at work in a thread of its own, behind a queue that knows what may be dropped.
 
-A recogniser that cannot keep up drops the oldest partial requests; a final one is always answered, exactly once.
+A recogniser that cannot keep up drops the oldest partial requests; a final one is always answered, exactly once, though
+without a text where so much waits behind it that nobody waits for this one any more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from flowact_ros.dialogue.hearing import Request
 from flowact_ros.dialogue.recognizer import Hypothesis, Recognizer, RecognizerError
 
 CAPACITY = 4  # requests that wait; final ones may be more, as many as are spoken
+MOST_BEHIND_S = 30.0  # [s] of sound that waits behind a final request: it is left out then
 REST = 2.0  # after a recognition nothing partial is begun for so many times as long as it took
 
 
@@ -133,9 +135,11 @@ class Recognition:
                 self._work.wait_for(lambda: self._closing or len(self._backlog))
                 request = None if self._closing else self._backlog.take()
                 self._busy = request is not None
+                behind_s = self._backlog.seconds
             if request is None:
                 return
-            self._answer(self._recognize(request))
+            late = request.final and behind_s > MOST_BEHIND_S
+            self._answer(_too_late(request, behind_s) if late else self._recognize(request))
 
     def _recognize(self, request: Request) -> Answer:
         if self._ahead is not None and same_sound(self._ahead[0], request):
@@ -148,9 +152,8 @@ class Recognition:
         except (
             Exception
         ) as error:  # whatever a backend's library raises: the thread has to live, and somebody waits
-            lost = Hypothesis("", 0.0, "", request.start_s, request.end_s, request.final)
             kind = "" if isinstance(error, RecognizerError) else f"{type(error).__name__}: "
-            return Answer(request, lost, kind + " ".join(str(error).split()))
+            return Answer(request, _nothing(request), kind + " ".join(str(error).split()))
         if request.whole:
             self._ahead = request, found
         return Answer(request, self._timed(found, request))
@@ -159,3 +162,14 @@ class Recognition:
     def _timed(found: Hypothesis, request: Request) -> Hypothesis:
         """With the times of the sound that the request was cut from."""
         return replace(found, start_s=request.start_s, end_s=request.end_s, final=request.final)
+
+
+def _nothing(request: Request) -> Hypothesis:
+    """No text."""
+    return Hypothesis("", 0.0, "", request.start_s, request.end_s, request.final)
+
+
+def _too_late(request: Request, behind_s: float) -> Answer:
+    """A room that is never silent would fill the memory, and be answered minutes after it has spoken."""
+    reason = f"not recognised, since {behind_s:.0f} s of speech wait behind it: take a smaller model"
+    return Answer(request, _nothing(request), reason)

@@ -169,6 +169,20 @@ def test_a_failure_is_an_answer_and_not_the_end(counting) -> None:
     assert answers[1].error == "" and answers[1].hypothesis.text == "call 2"
 
 
+def test_a_recogniser_that_falls_behind_answers_the_newest(counting) -> None:
+    """Every utterance still gets one answer, in order, and what waits is bounded however long the room speaks."""
+    recognizer, recognition, answers = counting
+    recognition.put(request("a", 21.0, final=True))
+    assert recognizer.entered.wait(10.0)
+    for name in "bcdef":
+        recognition.put(request(name, 21.0, final=True))  # 20 s each
+    recognizer.go.set()
+    assert recognition.wait_idle(10.0)
+    assert names(answers) == [(name, True) for name in "abcdef"]
+    assert [answer.hypothesis.text for answer in answers] == ["call 1", "", "", "", "call 2", "call 3"]
+    assert "80 s of speech wait behind it" in answers[1].error and not answers[4].error
+
+
 def test_closing_leaves_out_what_waits(counting) -> None:
     recognizer, recognition, answers = counting
     recognition.put(request("a", 2.0, final=True))
