@@ -20,6 +20,7 @@ from flowact_ros.nodes import topics
 from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.convert import audio_message, to_duration, to_time
 from flowact_ros.nodes.params import Param
+from flowact_ros.nodes.yielding import yielding
 from flowact_ros.timebase import SAMPLE_RATE
 
 MAX_TEXT = 2000  # characters of a request: a paragraph; `say` sends sentences
@@ -50,8 +51,8 @@ class SpeechSynthesizer(FlowactNode):
 
     def load(self) -> None:
         self._backend, self._voice = self.params["backend"], self.params["voice"]
-        self._synthesizer = self._load(self._voice)
-        self._synthesizer.synthesize(WARM_UP)
+        # A second or two of computing: started again while a face is on the screen, it would take frames from that.
+        self._synthesizer = yielding(self._warmed_up)
         # Served in the inactive state as well: it then says that it is not active.
         self.add_slow_service(Synthesize, topics.SYNTHESIZE, self._answer)
         self.get_logger().info(f"speaks by {self._backend}, voices: {', '.join(self._synthesizer.voices)}")
@@ -119,6 +120,11 @@ class SpeechSynthesizer(FlowactNode):
         self._spoken_s += speech.seconds
         self._worked_s += time.monotonic() - began
         return speech
+
+    def _warmed_up(self) -> Synthesizer:
+        synthesizer = self._load(self._voice)
+        synthesizer.synthesize(WARM_UP)
+        return synthesizer
 
     def _load(self, voice: str) -> Synthesizer:
         return load_synthesizer(f"{self._backend}:{voice}" if voice else self._backend)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +16,11 @@ from say_harness import Caller, say_program
 
 from flowact_msgs.action import Say
 from flowact_msgs.srv import Synthesize
-from flowact_ros.nodes import topics
+from flowact_ros.dialogue.speech import Speech
+from flowact_ros.nodes import speech_synthesizer, topics
 from flowact_ros.nodes.convert import audio_array, from_time
 from flowact_ros.nodes.speech_synthesizer import MAX_TEXT, SpeechSynthesizer
+from flowact_ros.nodes.yielding import LOWER
 
 pytest.importorskip("hibari", reason="the voice of the package hibari-tts is not installed")
 pytestmark = pytest.mark.usefixtures("within")
@@ -45,6 +49,26 @@ def test_sound_with_the_times_of_its_words(caller: Caller) -> None:
     times = [(w.start.sec + w.start.nanosec / 1e9, w.end.sec + w.end.nanosec / 1e9) for w in answer.words]
     assert all(a < b for a, b in times) and times == sorted(times) and times[-1][1] <= len(pcm) / rate
     assert from_time(answer.audio.header.stamp) > 0
+
+
+def test_it_loads_with_a_low_priority_and_speaks_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again while a face is on the screen, it would take frames from that."""
+    spoken: list[tuple[str, int]] = []
+
+    class Voice:
+        voices = ("heart",)
+
+        def synthesize(self, text: str, **options: float) -> Speech:
+            spoken.append((text, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+            return Speech(np.zeros(2400, np.float32), [], [])
+
+    monkeypatch.setattr(speech_synthesizer, "load_synthesizer", lambda name: Voice())
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with say_program(lambda context: SpeechSynthesizer(context=context)) as caller:
+        caller.synthesizer = caller.node.create_client(Synthesize, topics.SYNTHESIZE)
+        caller.until(caller.synthesizer.service_is_ready)
+        assert ask(caller, text="Hello.").error_code == 0
+    assert spoken == [(speech_synthesizer.WARM_UP, min(19, own + LOWER)), ("Hello.", own)]
 
 
 REFUSED = {
