@@ -54,6 +54,7 @@ TRIM_S = 60.0  # how often what hands, other characters and floods of messages t
 ENGINE_STUCK_S = 6.0  # a dozen steps: a stream that is so late shows nothing that anybody would wait for
 RESTART_S = 0.5  # before a stream that failed is started again; doubled each time
 LONGEST_RESTART_S = 30.0
+HEALTHY_S = 60.0  # a stream that ran for so long starts the doubling anew
 
 
 class AvatarGenerator(FlowactNode):
@@ -76,7 +77,8 @@ class AvatarGenerator(FlowactNode):
         self._ended = threading.Event()
         self._failures = 0
         self._lost = ""  # what was said of a GPU that is lost; the stream ended by it
-        self._revive_at = 0.0
+        self._revive_at = self._began = 0.0
+        self._down = False  # a stream that failed could not be started again yet
         self.create_timer(0.5, self.guard(self._revive), clock=self._steady)
 
     # ------------------------------------------------------------ lifecycle
@@ -185,7 +187,8 @@ class AvatarGenerator(FlowactNode):
         self.add_timer(TRIM_S, give_memory_back)
         session.start()
         self._publisher.start()
-        self._stepped = time.monotonic()
+        self._stepped = self._began = time.monotonic()
+        self._down = False
         self._keep()
 
     def _forward_engine_log(self) -> None:
@@ -225,6 +228,7 @@ class AvatarGenerator(FlowactNode):
             self._publisher = None
 
     def unload(self) -> None:
+        self._down = False
         self._pipeline = self._reference = self._records = self._interface = None
         self._free()
 
@@ -299,21 +303,35 @@ class AvatarGenerator(FlowactNode):
     def _on_stream_end(self, error: BaseException | None) -> None:
         """Pacing thread: the frames ended, by `end` or because the engine failed."""
         if error is not None:
-            self._failures += 1
+            if time.monotonic() - self._began > HEALTHY_S:
+                self._failures = 0
             self._lost = lost_gpu(error)
-            self._revive_at = time.monotonic() + min(RESTART_S * 2**self._failures, LONGEST_RESTART_S)
+            self._wait_to_revive()
             self.report(error, "engine")
             self._ended.set()
 
+    def _wait_to_revive(self) -> None:
+        pause_s = RESTART_S
+        for _ in range(self._failures + 1):
+            pause_s = min(2 * pause_s, LONGEST_RESTART_S)
+        self._failures += 1
+        self._revive_at = time.monotonic() + pause_s
+
     def _revive(self) -> None:
-        """A stream that failed is started again: the screen must not stay frozen."""
-        if self._ended.is_set() and self.state == "active" and time.monotonic() >= self._revive_at:
-            if self._lost:
-                self._leave_gpu()
-                return
-            self.get_logger().warning("the stream is started again")
+        """A stream that failed is started again: the screen must not stay frozen. What a start lacks, such as memory,
+        may be there later: it is tried until it succeeds, or somebody else cleans up or activates."""
+        ended = self._ended.is_set() and self.state == "active"
+        if not (ended or (self._down and self.state == "inactive")) or time.monotonic() < self._revive_at:
+            return
+        if ended and self._lost:
+            self._leave_gpu()
+            return
+        self.get_logger().warning("the stream is started again")
+        if ended:
             self.trigger_deactivate()
-            self.trigger_activate()
+        self._down = True
+        if self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+            self._wait_to_revive()
 
     def _leave_gpu(self) -> None:
         """Nothing runs on a lost GPU until the process starts anew: the face goes on from the CPU."""

@@ -62,6 +62,44 @@ def test_a_failed_step_restarts_the_stream(node: AvatarGenerator, monkeypatch: p
     assert len(calls) > 4
 
 
+def test_a_start_that_fails_as_well_is_tried_again(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that the engine lacked is lacking for a while: the screen must not stay black for good."""
+    works, opens, failing, tries = node._pipeline.denoise, node._open, [True], []
+
+    def denoise(*arguments: Any) -> Any:
+        if failing:
+            raise RuntimeError("no memory left")
+        return works(*arguments)
+
+    def open_session(**options: Any) -> Any:
+        tries.append(None)
+        if 2 <= len(tries) <= 3:
+            raise RuntimeError("no memory left for a start")
+        return opens(**options)
+
+    monkeypatch.setattr(node._pipeline, "denoise", denoise)
+    monkeypatch.setattr(node, "_open", open_session)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    until(lambda: len(tries) >= 2, "a start after the failure")
+    failing.clear()
+    until(lambda: node.health()[2].get("frames", 0) > 10, "frames again")
+    assert node.state == "active" and len(tries) == 4
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    node._revive()
+    assert node.state == "inactive"  # what somebody else deactivates stays so
+
+
+def test_failures_far_apart_do_not_lengthen_the_pause(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+    for ran_s in (0.0, 0.0, 0.0, 1e6, *[0.0] * 1200):
+        node._began = time.monotonic() - ran_s
+        node._on_stream_end(RuntimeError("the device is lost"))
+        pauses.append(node._revive_at - time.monotonic())
+    first = 2 * avatar_generator.RESTART_S
+    assert pauses[:5] == pytest.approx([first, 2 * first, 4 * first, first, 2 * first], abs=0.04)
+    assert max(pauses) <= avatar_generator.LONGEST_RESTART_S
+
+
 def test_a_gpu_lost_in_mid_stream_is_left_for_the_cpu(node: AvatarGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     works, calls, said = node._pipeline.denoise, [], []
 
