@@ -37,6 +37,7 @@ from flowact_ros.models.precision import set_precision
 from flowact_ros.timebase import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 
 TEXT_CACHE = 256  # instructions whose embedding is kept
+FIRST_STEPS = (1, 3)  # latents of the first steps of a live stream: with an empty memory, and with a filled one
 P = TypeVar("P", bound="LatentPipeline")
 
 
@@ -143,6 +144,20 @@ class LatentPipeline(ABC):
         """Do all that is slow the first time, so that the first frame has not to wait for it; tell: after each part."""
         self.prepare_codec()
         self.runtime.prepare(self.denoiser, tell)
+
+    def warm_up(self, reference: Reference) -> None:
+        """What the first steps of a stream compute, of silence and thrown away: the first time costs more.
+
+        On a CPU nothing is drawn: `prepare` has drawn a latent, and another one costs as much as the first.
+        """
+        state = self.start(reference, seed=0)
+        for n in FIRST_STEPS:
+            silence = np.zeros(self.context_samples + n * SAMPLES_PER_LATENT + self.lookahead_samples, np.float32)
+            chunk = self.denoise(state, silence, n, "")
+            assert chunk is not None  # nobody stops it
+            if self.device.type != "cpu":
+                self.render(reference, chunk)
+            state = self.advance(state, chunk)
 
     # ---- the stream
 

@@ -68,6 +68,7 @@ class AvatarPipeline(LatentPipeline):
         self.height = self.width = config.renderer.size
         self.check_references = check_references
         self.training_motion = training_motion
+        self._drew = False
 
     @torch.inference_mode()
     def load_reference(self, rgb: np.ndarray) -> Reference:
@@ -79,10 +80,13 @@ class AvatarPipeline(LatentPipeline):
         who, landmarks = self.codec.encode(picture)
         if self.check_references:
             check_drawn(self.codec, who, landmarks)
+            self._drew = True
         return Reference(rgb=rgb, appearance=who)
 
     @torch.inference_mode()
     def prepare_codec(self) -> None:
+        if self._drew:  # a reference was checked: all that draws is compiled
+            return
         who, _ = self.codec.encode(torch.zeros(1, 3, self.height, self.width))
         self.codec.render(who, rig.normalise(rig.neutral(FRAMES_PER_LATENT)))
 

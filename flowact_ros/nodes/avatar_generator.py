@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from flowact_ros.engine.session import Session
     from flowact_ros.engine.session_config import SessionConfig
 
-WARM_UP_FRAMES = 2 * 12  # two chunks: with an empty and with a filled memory
 TEND_S = 0.1  # how often what is not urgent is looked at
 TRIM_S = 60.0  # how often what hands, other characters and floods of messages took goes back: malloc keeps it
 ENGINE_STUCK_S = 6.0  # a dozen steps: a stream that is so late shows nothing that anybody would wait for
@@ -107,19 +106,15 @@ class AvatarGenerator(FlowactNode):
         import torch
 
         torch.set_num_threads(self.params["threads"] or best_threads())
-        config, pipeline = build(self.params)
-        pipeline.prepare(self.get_logger().info)
-        return config, pipeline
+        return build(self.params)
 
     def _warm_up(self) -> None:
-        """One step of every size, thrown away: the first one costs much more, and would be late on the screen."""
-        from flowact_ros.engine.session import Session
-
-        session = Session(self._pipeline, self._reference, config=self._config)
-        frames = session.frames(realtime=False)
-        for _ in range(WARM_UP_FRAMES):
-            next(frames)
-        session.close()
+        """What costs much more the first time would be late on the screen. After a reference was drawn: what that has
+        compiled is not to be prepared again.
+        """
+        assert self._pipeline is not None  # `_build` made it
+        self._pipeline.prepare(self.get_logger().info)
+        self._pipeline.warm_up(self._reference)
 
     def _first_reference(self) -> tuple[Any, str]:
         """(uint8 [H, W, 3], its name if it is a shipped one) of the character to begin with. Raises ValueError."""

@@ -213,3 +213,34 @@ def test_weights_of_version_1_are_refused_by_name(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(CheckpointError, match="version 1"):
         build_pipeline("avatar_cpu", weights=tmp_path)
+
+
+def test_warming_up_hears_and_remembers_but_draws_nothing(
+    pipeline: AvatarPipeline, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, steps = pipeline.load_reference(picture), []
+    monkeypatch.setattr(pipeline.codec, "render", lambda *_: pytest.fail("a frame was drawn"))
+    denoise = pipeline.order.denoise
+
+    def counted(state, condition, n, stop):  # type: ignore[no-untyped-def]
+        steps.append((n, len(state.memory.entries)))
+        return denoise(state, condition, n, stop)
+
+    monkeypatch.setattr(pipeline.order, "denoise", counted)
+    pipeline.warm_up(reference)
+    assert steps == [(1, 0), (3, 1)]
+
+
+def test_what_a_checked_reference_has_compiled_is_not_prepared_again(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, encoded = stirred(), []
+    encode = built.codec.encode
+    monkeypatch.setattr(built.codec, "encode", lambda x: (encoded.append(x), encode(x))[1])
+    built.prepare()
+    assert len(encoded) == 1  # no reference was there yet
+    monkeypatch.setattr("flowact_ros.engine.pipeline.check_drawn", lambda *_: None)
+    built.check_references = True
+    built.load_reference(picture)
+    built.prepare()
+    assert len(encoded) == 2
