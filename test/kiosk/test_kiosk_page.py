@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import numpy as np
@@ -163,6 +164,35 @@ def test_it_comes_back_after_the_server(server):
                 stats["connection"] == "live" and stats["connections"] == 2 and stats["run"] != first["run"]
             )
             in_step(page)
+
+
+def asks_for_socket(connection: socket.socket) -> bool:
+    """Browsers open connections beforehand as well, on which nothing comes."""
+    connection.settimeout(1.0)
+    try:
+        return b"/ws" in connection.recv(16, socket.MSG_PEEK)
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_connection_that_nobody_answers_is_made_anew(server):
+    """The server stands still while the page opens its connection, or the network takes it away just then."""
+    port = server.port
+    with Page(server.url) as page:
+        page.wait_for("window.flowact?.stats().connection === 'live'")
+        server.close()
+        asked = []
+        with socket.create_server(("127.0.0.1", port)) as silent:
+            silent.settimeout(60.0)
+            while not any(map(asks_for_socket, asked)):
+                asked.append(silent.accept()[0])
+        try:
+            with KioskServer(port=port):
+                page.wait_for("window.flowact.stats().connection === 'live'", 60)
+        finally:
+            for connection in asked:
+                connection.close()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 export const FRAME = 1, AUDIO = 2, STATE = 3, HELLO = 4, VOICE = 5;
 const VERSION = 1, HEADER = 16;
 const FIRST_RETRY_MS = 250, LONGEST_RETRY_MS = 5000, SILENT_MS = 25000, ANSWER_MS = 400;
+const OPENING_MS = 8000, LOOK_MS = 2000;
 
 export function unpack(buffer) {
   if (buffer.byteLength < HEADER) return null;
@@ -42,10 +43,13 @@ export class Connection {
     this.answered = -Infinity;
     this.answering = null;       // the timer of an answer
     // A peer that vanished without a word (power, network) never closes the socket: silence closes it. While nothing
-    // is published the server is silent too, and a fresh connection then costs nothing.
+    // is published the server is silent too, and a fresh connection then costs nothing. One that is not answered while it
+    // opens (the network was away, or the server stood still) a browser gives up after minutes only.
     setInterval(() => {
-      if (this.socket?.readyState === WebSocket.OPEN && performance.now() - this.heard > SILENT_MS) this.socket.close();
-    }, 5000);
+      const now = performance.now(), ready = this.socket?.readyState;
+      if (ready === WebSocket.OPEN && now - this.heard > SILENT_MS) this.socket.close();
+      if (ready === WebSocket.CONNECTING && now - this.opening > OPENING_MS) this.socket.close();
+    }, LOOK_MS);
     addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => { if (!document.hidden) this.retryNow(); });
     this.open();
@@ -63,6 +67,7 @@ export class Connection {
       return;
     }
     this.socket = socket;
+    this.opening = performance.now();
     socket.binaryType = "arraybuffer";
     socket.onmessage = (event) => {
       this.heard = performance.now();
