@@ -27,7 +27,7 @@ from flowact_ros.nodes.base import FlowactNode
 from flowact_ros.nodes.convert import audio_message, to_duration, to_time
 from flowact_ros.nodes.say_server import SayServer
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0  # for things that must happen; nothing is asserted about speed
 
 
 class Engine:

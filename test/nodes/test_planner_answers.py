@@ -348,13 +348,14 @@ def test_two_robots_do_not_mix(stage: Any) -> None:
 
 def test_who_comes_and_says_nothing_is_greeted(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     talk = stage(proactive=True)
+    now = time.monotonic()
+    monkeypatch.setattr(talk.planner, "_now_s", lambda: now)  # a visitor is greeted some seconds after his last word
     talk.avatar.user_speaks(True)
     talk.instructed(Instruction.LISTENING)
     talk.avatar.user_speaks(False)
     talk.instructed(Instruction.THINKING)
     assert talk.avatar.goals == []
-    later = time.monotonic() + 4.0
-    monkeypatch.setattr(talk.planner, "_now_s", lambda: later)
+    now += 4.0
     assert talk.goal(1).text == "Welcome!"
     talk.avatar.end("reply-1-1", "Welcome!")
 

@@ -48,7 +48,7 @@ def follow(caller: Caller, sent: Say.Goal, speed: float = 0.4) -> tuple[int, Any
         return asked.done()
 
     caller.until(done)
-    for _ in range(10):
+    for _ in range(30):
         caller.executor.spin_once(timeout_sec=0.01)  # feedback that came with it
     return asked.result().status, asked.result().result, feedback
 
