@@ -75,14 +75,14 @@ def test_no_check_takes_the_others_along() -> None:
     checks = [("first", lambda: well("first"))]
     for name, check in parts:
         checks += [(name, check), (f"after {name}", lambda name=name: well(f"after {name}"))]
-    found = list(isolated(checks, patience_s=1.0))
+    found = list(isolated(checks, patience_s=4.0))  # a busy machine answers late, too
     assert [check.name for check in found] == [name for name, _ in checks]
     assert all(check.level == OK for check in found if check.name.startswith(("first", "after")))
     by_name = {check.name: check for check in found}
     assert by_name["ros"].found == "the check ended the process with status 102: [ERROR] expected another middleware"
     assert "RMW_IMPLEMENTATION" in by_name["ros"].remedy
     assert by_name["torch"].found == "the check was ended by SIGKILL"
-    assert by_name["device"].found == "the check did not answer within 1 s" and "unplug" in by_name["device"].remedy
+    assert by_name["device"].found == "the check did not answer within 4 s" and "unplug" in by_name["device"].remedy
     assert by_name["av"].found == "cannot be looked at: AttributeError: a library of another version"
     assert all(check.remedy for check in found if check.level == ERROR)
 

@@ -111,7 +111,7 @@ def test_every_verb_that_uses_ros_looks_first(
 def child(code: str, redirect: str = "") -> subprocess.CompletedProcess[str]:
     """A Python under a shell, which can close its streams or take its reader away."""
     command = ["bash", "-c", f'set -o pipefail; "{sys.executable}" -c "$0" {redirect}', code]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
 
 
 LINES = (
@@ -152,7 +152,7 @@ def test_a_terminal_without_our_characters() -> None:
     code = "from flowact_ros.launcher.streams import lasting_streams\nwith lasting_streams(): print('0 … 232')"
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=150)
     assert (done.stdout, done.returncode) == ("0 ? 232\n", 0)
 
 
@@ -162,7 +162,7 @@ def test_a_terminal_without_our_characters() -> None:
 def start(module: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, start_node.__file__, module, "--ros-args"]
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False, timeout=150
     )
 
 
@@ -188,7 +188,7 @@ def test_an_empty_part_of_pythonpath_does_not_mean_the_current_folder(tmp_path: 
     environ = {**os.environ, "PYTHONPATH": ":/nowhere:"}
     command = [str(flowact), "--help"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=150
     )
     assert (done.returncode, done.stderr) == (0, "")
 

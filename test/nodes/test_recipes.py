@@ -64,7 +64,7 @@ def start(python_path: str) -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 def ended(process: subprocess.Popen, given: str = "") -> None:
-    _, errors = process.communicate(given, timeout=60)
+    _, errors = process.communicate(given, timeout=150)
     assert process.returncode == 0, errors
 
 

@@ -23,8 +23,8 @@ from flowact_ros.launcher.resources import use_image_profile
 use_image_profile()
 rclpy.init()
 node = rclpy.create_node("sender")
-publisher = node.create_publisher(Image, "image", 5)
-end = time.monotonic() + 20
+publisher = node.create_publisher(Image, "image", 25)  # all: whoever is late gets what was sent meanwhile
+end = time.monotonic() + 60
 while not publisher.get_subscription_count() and time.monotonic() < end:
     time.sleep(0.05)
 for number in range(25):
@@ -47,7 +47,7 @@ def keep(message):
     seen.append(message.data[0])
 node.create_subscription(Image, "image", keep, 25)
 print("ready", flush=True)
-end = time.monotonic() + 30
+end = time.monotonic() + 90
 while len(seen) < 25 and time.monotonic() < end:
     rclpy.spin_once(node, timeout_sec=0.1)
 print(*seen)
@@ -84,7 +84,7 @@ def test_images_pass_between_processes() -> None:
     try:
         assert receiver.stdout.readline() == "ready\n"
         sender = subprocess.Popen([sys.executable, "-c", SENDER], **pipes)
-        out, _ = receiver.communicate(timeout=60)
+        out, _ = receiver.communicate(timeout=150)
         assert [int(word) for word in out.split()] == list(range(25))
     finally:
         for process in filter(None, (sender, receiver)):

@@ -136,7 +136,7 @@ def test_flowact_runs_from_any_shell() -> None:
     )
     command = [str(ROOT / ".venv" / "bin" / "python"), "-c", code]
     done = subprocess.run(
-        command, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60
+        command, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=150
     )
     assert done.returncode == 0, done.stderr
     module, policy, prefix = done.stdout.split()
@@ -146,7 +146,7 @@ def test_flowact_runs_from_any_shell() -> None:
     assert policy == "passive" and prefix == str(ROOT / "install" / "flowact_ros")
     command = [str(ROOT / ".venv" / "bin" / "flowact"), "--help"]
     done = subprocess.run(
-        command, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60
+        command, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=150
     )
     assert done.returncode == 0 and "doctor" in done.stdout
 
@@ -159,7 +159,7 @@ def test_colcon_finds_both_packages() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
     )
     assert done.stdout.split() == ["flowact_msgs", "flowact_ros"], done.stderr
 
