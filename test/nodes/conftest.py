@@ -140,7 +140,7 @@ def avatar(domain: None, reference: Path, python_path: str) -> Iterator[tuple[Su
 
     lines: list[str] = []
     with supervise([generator_spec(reference)], python_path, lines) as supervisor:
-        supervisor.wait_active(120)
+        supervisor.wait_active(180)
         yield supervisor, lines
 
 

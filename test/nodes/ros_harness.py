@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
@@ -41,8 +43,18 @@ if TYPE_CHECKING:
     from flowact_ros.nodes.avatar_generator import AvatarGenerator
 
 PATIENCE_S = 90.0  # for things that must happen; nothing is asserted about speed
+BOTH_ENDS_S = 0.3  # this one has found the other; until the other has found this one, too
+LONG_S = 60.0  # of speech that is to be cut short: a busy machine may need half of it
 FRAME_NS = 40_000_000
 SUCCEEDED, CANCELED, ABORTED = 4, 5, 6  # action_msgs/GoalStatus
+# Of what is latched with a depth of one, a watcher that is late would see the last change only.
+EVERY_CHANGE_QOS = QoSProfile(depth=200, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+WATCH_QOS = {
+    topics.IMAGE: topics.IMAGE_WATCH_QOS,
+    topics.AUDIO: topics.AUDIO_DEEP_QOS,
+    topics.STATE: EVERY_CHANGE_QOS,
+    topics.ROBOT_SPEAKING: EVERY_CHANGE_QOS,
+}
 OUTPUTS = {
     topics.IMAGE: Image,
     topics.AUDIO: AudioChunk,
@@ -66,8 +78,7 @@ class Watcher:
         self.node = rclpy.create_node("watcher", namespace=namespace, context=self._context)
         self.seen: dict[str, list[Any]] = {name: [] for name in names}
         for name in names:
-            watch = {topics.IMAGE: topics.IMAGE_WATCH_QOS, topics.AUDIO: topics.AUDIO_DEEP_QOS}
-            qos = watch.get(name, topics.QOS[name])
+            qos = WATCH_QOS.get(name, topics.QOS[name])
             self.node.create_subscription(OUTPUTS[name], name, self.seen[name].append, qos)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
@@ -104,27 +115,49 @@ class Watcher:
         qos = topics.AUDIO_DEEP_QOS if kind is AudioChunk else topics.QOS[name]
         publisher = self.node.create_publisher(kind, name, qos)
         self.until(publisher.get_subscription_count, f"a listener on {name}")
-        time.sleep(0.3)  # both ends
+        time.sleep(BOTH_ENDS_S)
         return publisher
 
-    def call(self, kind: type, name: str, request: Any) -> Any:
+    def call(self, kind: type, name: str, request: Any, again_s: float = 15.0) -> Any:
+        """The answer. Without one for `again_s` it is asked again, unless that is 0: where it matters how often.
+
+        rmw_fastrtps drops an answer when its server has not found the client within 0.1 s.
+        """
         client = self.node.create_client(kind, name)
         assert client.wait_for_service(PATIENCE_S), f"no service {name}"
-        future = self.do(lambda: client.call_async(request))
-        self.until(future.done, f"an answer of {name}")
+        time.sleep(BOTH_ENDS_S)
+        asked = [self.do(lambda: client.call_async(request))]
+        since = time.monotonic()
+
+        def answer() -> Any:
+            nonlocal since
+            if again_s and time.monotonic() - since > again_s:
+                asked.append(self.do(lambda: client.call_async(request)))
+                since = time.monotonic()
+            return next((future for future in asked if future.done()), None)
+
+        future = self.until(answer, f"an answer of {name}")
         self.node.destroy_client(client)
         return future.result()
 
     def transition(self, node: str, number: int) -> bool:
         request = ChangeState.Request()
         request.transition.id = number
-        return self.call(ChangeState, f"{node}/change_state", request).success
+        return self.call(ChangeState, f"{node}/change_state", request, again_s=0.0).success
 
     def state(self, node: str) -> str:
         return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
 
     def say(self, goal: Say.Goal) -> Goal:
         return Goal(self, goal)
+
+    @cached_property
+    def say_client(self) -> ActionClient:
+        """One for all goals: the server finds it once. Each word is a message, and those of a sentence wait here."""
+        client = ActionClient(self.node, Say, topics.SAY, feedback_sub_qos_profile=QoSProfile(depth=200))
+        assert client.wait_for_server(PATIENCE_S), "no action server"
+        time.sleep(BOTH_ENDS_S)
+        return client
 
     def close(self) -> None:
         self._stop.set()
@@ -140,9 +173,9 @@ class Goal:
     def __init__(self, watcher: Watcher, goal: Say.Goal) -> None:
         self._watcher = watcher
         self.feedback: list[Any] = []
-        self.client = ActionClient(watcher.node, Say, topics.SAY)
-        assert self.client.wait_for_server(PATIENCE_S), "no action server"
-        sent = watcher.do(lambda: self.client.send_goal_async(goal, self._on_feedback))
+        client = watcher.say_client
+        assert client.wait_for_server(PATIENCE_S), "no action server"
+        sent = watcher.do(lambda: client.send_goal_async(goal, self._on_feedback))
         watcher.until(sent.done, "an answer to the goal")
         self.handle = sent.result()
         assert self.handle.accepted
@@ -216,8 +249,8 @@ def loud(seconds: float, rate: int = 24000, seed: int = 0) -> np.ndarray:
     return (rng.integers(1, 12000, size) * rng.choice([-1, 1], size) / 32768).astype(np.float32)
 
 
-def speech_messages(pcm: np.ndarray, utterance_id: str, rate: int = 24000) -> list[AudioChunk]:
-    step = rate // 25
+def speech_messages(pcm: np.ndarray, utterance_id: str, rate: int = 24000, each_s: float = 0.04) -> list[AudioChunk]:
+    step = round(rate * each_s)
     starts = range(0, len(pcm), step)
     return [
         audio_message(
@@ -249,7 +282,9 @@ def speak(watcher: Watcher, pcm: np.ndarray, name: str, rate: int = 24000) -> No
     for message in speech_messages(pcm, name, rate):
         publisher.publish(message)
         time.sleep(0.002)
-    watcher.until(lambda: over(watcher, name), f"the end of {name}")
+    # Converted, it may lack what a resampler's edges are.
+    samples = len(pcm) if rate == 24000 else len(pcm) * 24000 // rate - 400
+    watcher.until(lambda: whole(watcher, name, samples), f"the end of {name}")
     watcher.node.destroy_publisher(publisher)
 
 
@@ -257,6 +292,11 @@ def over(watcher: Watcher, name: str) -> bool:
     audio = watcher.seen[topics.AUDIO]
     heard = [i for i, message in enumerate(audio) if message.utterance_id == name]
     return bool(heard) and len(audio) > heard[-1] + 30
+
+
+def whole(watcher: Watcher, name: str, samples: int) -> bool:
+    """It is over, and so much of it was heard: a generator that is kept from its messages makes a pause before."""
+    return over(watcher, name) and len(spoken(list(watcher.seen[topics.AUDIO]), name)) >= samples
 
 
 def goal(pcm: np.ndarray, **fields: Any) -> Say.Goal:

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from ros_harness import (
     ABORTED,
+    LONG_S,
     Watcher,
     generator_spec,
     goal,
     loud,
-    over,
     speech_messages,
     spoken,
     supervise,
+    whole,
 )
 
 from flowact_msgs.action import Say
@@ -49,7 +50,7 @@ def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
         "instruction_planner", "flowact_ros.nodes.instruction_planner", namespace="robot3/avatar"
     )
     with supervise([planner], python_path, []) as supervisor:
-        supervisor.wait_active(90)
+        supervisor.wait_active(180)
         watcher = Watcher("/robot3/avatar", (topics.INSTRUCTION, topics.DIAGNOSTICS))
         late = None
         try:
@@ -60,19 +61,24 @@ def test_the_planner_hears_and_tells_newcomers(python_path: str) -> None:
             for message in speech_messages(np.concatenate([buzz(0.6, 0), buzz(1.0, 0.2)]), "", 16000):
                 publisher.publish(message)
                 time.sleep(0.02)  # as a microphone
-            watcher.until(lambda: told[-1].behaviour == Instruction.LISTENING, "listening")
-            assert told[-1].priority == Instruction.PRIORITY_URGENT and told[-1].text
+
+            def shown(behaviour: int) -> Instruction | None:
+                """The first one with it: each stands for some seconds only."""
+                return next((m for m in list(told) if m.behaviour == behaviour), None)
+
+            listening = watcher.until(lambda: shown(Instruction.LISTENING), "listening")
+            assert listening.priority == Instruction.PRIORITY_URGENT and listening.text
             late = Watcher("/robot3/avatar", (topics.INSTRUCTION,))
             late.until(lambda: late.seen[topics.INSTRUCTION], "what stands, for the newcomer")
             assert late.seen[topics.INSTRUCTION][0].priority == 0
             # The microphone falls silent without a word: nobody is waited for.
-            watcher.until(lambda: told[-1].behaviour == Instruction.THINKING, "thinking")
+            watcher.until(lambda: shown(Instruction.THINKING), "thinking")
             watcher.until(lambda: told[-1].behaviour == Instruction.IDLE, "idle")
             # What is being said: a greeting waves.
             text = Transcript(utterance_id="hello", text="Hello!", final=True)
             watcher.publisher(Transcript, topics.SPEECH_TEXT).publish(text)
-            watcher.until(lambda: told[-1].behaviour == Instruction.SPEAKING, "speaking")
-            assert told[-1].text in MANNERS["greeting"] and told[-1].utterance_id == "hello"
+            speaking = watcher.until(lambda: shown(Instruction.SPEAKING), "speaking")
+            assert speaking.text in MANNERS["greeting"] and speaking.utterance_id == "hello"
         finally:
             watcher.close()
             if late is not None:
@@ -93,7 +99,7 @@ def test_a_node_that_cannot_start_says_why(
     spec = generator_spec(reference, **parameters)
     with supervise([spec], python_path, lines) as supervisor:
         with pytest.raises(SupervisorError, match=says):
-            supervisor.wait_active(90)
+            supervisor.wait_active(180)
         assert supervisor.restarts(spec.name) == 0
     log = "\n".join(lines)
     assert says in log and "Traceback" not in log
@@ -121,7 +127,7 @@ def test_the_whole_chain_into_a_file(reference: Path, python_path: str, tmp_path
         with supervise(specs[:3], python_path, lines) as supervisor:
             watcher.until(lambda: supervisor.fact("recorder", "first_frame"), "a recorded frame")
             with supervise(specs[3:], python_path, lines):
-                watcher.until(lambda: over(watcher, "in"), "the sentence")
+                watcher.until(lambda: whole(watcher, "in", len(pcm)), "the sentence")
             assert supervisor.finish("recorder", 60) == 0
             assert supervisor.fact("recorder", "missing_pictures") == 0
         np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "in"), pcm)
@@ -143,7 +149,7 @@ def test_the_page_gets_frames_and_sound_only_while_somebody_looks(watcher: Watch
     """kiosk_bridge: no page, no JPEG; a page gets frames, sound and state."""
     bridge = NodeSpec("kiosk_bridge", "flowact_ros.nodes.kiosk_bridge", parameters={"port": 0})
     with supervise([bridge], python_path, []) as supervisor:
-        supervisor.wait_active(90)
+        supervisor.wait_active(180)
         url = watcher.until(lambda: supervisor.fact("kiosk_bridge", "url"), "the page's address")
         time.sleep(1.0)
         assert watcher.node.count_subscribers(topics.COMPRESSED) == 0
@@ -159,17 +165,25 @@ def test_the_page_gets_frames_and_sound_only_while_somebody_looks(watcher: Watch
 
 
 async def look(url: str, watcher: Watcher) -> dict[int, list[tuple[float, bytes]]]:
-    """What a page gets, as (pts, payload) by kind, until there is enough of it."""
+    """What a page gets, as (pts, payload) by kind, until there is enough of it.
+
+    Ten pictures that follow each other with at most one left out between two: a page that gets no processor time for
+    a while loses some, one that is sent too few never gets there.
+    """
     seen: dict[int, list[tuple[float, bytes]]] = {FRAME: [], AUDIO: [], STATE: []}
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(url + "ws", origin=url.rstrip("/")) as socket,
     ):
         deadline = time.monotonic() + 60
-        while (len(seen[FRAME]) < 10 or len(seen[AUDIO]) < 10) and time.monotonic() < deadline:
+        while (
+            len(seen[FRAME]) < 10 or len(seen[AUDIO]) < 10 or not seen[STATE] or b"behaviour" not in seen[STATE][-1][1]
+        ) and time.monotonic() < deadline:
             message = await socket.receive(timeout=60)
             if message.type is aiohttp.WSMsgType.BINARY:
                 got = unpack(message.data)
+                if got.kind == FRAME and seen[FRAME] and round((got.pts - seen[FRAME][-1][0]) * 25) > 2:
+                    seen[FRAME].clear()
                 if got.kind in seen:
                     seen[got.kind].append((got.pts, got.payload))
     return seen
@@ -191,18 +205,18 @@ def test_a_voice_breaks_into_speech(watcher: Watcher, python_path: str) -> None:
     parameters = {"barge_in": True}
     planner = NodeSpec("instruction_planner", "flowact_ros.nodes.instruction_planner", parameters=parameters)
     with supervise([planner], python_path, []) as supervisor:
-        supervisor.wait_active(90)
+        supervisor.wait_active(180)
         watcher.until(lambda: has_found_the_avatar(watcher), "a planner that knows its avatar")
-        said = watcher.say(goal(loud(20.0, seed=50), utterance_id="a long story"))
-        watcher.until(lambda: watcher.seen[topics.STATE][-1].robot_speaking, "speech")
         publisher = watcher.publisher(AudioChunk, topics.MIC)
+        said = watcher.say(goal(loud(LONG_S, seed=50), utterance_id="a long story"))
+        watcher.until(lambda: watcher.seen[topics.STATE][-1].robot_speaking, "speech")
         for message in speech_messages(np.concatenate([buzz(0.6, 0), buzz(1.0, 0.2)]), "", 16000):
             publisher.publish(message)
             time.sleep(0.02)  # as a microphone
         status, result = said.result()
         assert (status, result.error_code) == (ABORTED, Say.Result.INTERRUPTED)
         watcher.until(lambda: not watcher.seen[topics.STATE][-1].robot_speaking, "rest")
-        assert len(spoken(watcher.seen[topics.AUDIO], "a long story")) < 24000 * 15
+        assert len(spoken(watcher.seen[topics.AUDIO], "a long story")) < 24000 * LONG_S * 3 / 4
         watcher.until(
             lambda: AvatarState.LISTENING in [m.behaviour for m in watcher.seen[topics.STATE]], "listening"
         )

@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from ros_harness import (
     ABORTED,
     FRAME_NS,
+    LONG_S,
     Watcher,
     goal,
     loud,
@@ -25,6 +26,7 @@ from ros_harness import (
     speech_messages,
     spoken,
     stamps,
+    whole,
 )
 from std_srvs.srv import Trigger
 
@@ -98,9 +100,15 @@ def test_sixteen_kilohertz_stereo_floats_are_converted(watcher: Watcher) -> None
 
 
 def test_records_and_metrics(watcher: Watcher) -> None:
-    speak(watcher, loud(1.0, seed=3), "recorded")
+    names = [f"recorded {number}" for number in range(20)]
+
+    def recorded() -> bool:
+        """A machine that is late leaves out steps, and with them perhaps all of so short a sentence."""
+        speak(watcher, loud(1.0, seed=3), names.pop())
+        return any(m.utterance_id.startswith("recorded") for m in list(watcher.seen[topics.CHUNKS]))
+
+    watcher.until(recorded, "its record")
     records = list(watcher.seen[topics.CHUNKS])
-    assert any(m.utterance_id == "recorded" for m in records)
     assert all(1 <= m.latents <= 3 and m.first_frame % 4 == 0 for m in records)
     # A record holds the sound since the record before it, up to the end of its own frames.
     assert all(m.first_sample < (m.first_frame + 4 * m.latents) * 960 for m in records)
@@ -175,7 +183,6 @@ def test_malformed_messages_do_not_stop_the_stream(
     count = len(watcher.seen[topics.IMAGE])
     watcher.until(lambda: len(watcher.seen[topics.IMAGE]) > count + 25, "frames after them")
     _, lines = avatar
-    log = "\n".join(lines)
     for text in (
         "sample_rate is 0 Hz",
         "'OPUS'",
@@ -185,8 +192,8 @@ def test_malformed_messages_do_not_stop_the_stream(
         "NaN",
         "behaviour is 77",
     ):
-        assert text in log
-    assert "Traceback" not in log
+        watcher.until(lambda text=text: any(text in line for line in list(lines)), f"{text} in the log")
+    assert not any("Traceback" in line for line in list(lines))
     watcher.until(lambda: "20000 characters" in last_error(watcher), "the last one in diagnostics")
     assert good.sample_rate == 24000
     speak(watcher, loud(0.8, seed=11), "good one")
@@ -206,18 +213,18 @@ def test_lost_and_repeated_chunks(watcher: Watcher) -> None:
     messages = speech_messages(pcm, "torn")
     order = [0, 1, 2, 2, 3, 5, 4, 6, 7, *range(9, len(messages))]  # 2 twice, 4 and 5 swapped, 8 lost
     publisher = watcher.publisher(AudioChunk, topics.SPEECH)
+    # All at once: what is early waits 100 ms for the one before it, which may be less than a pause of this process.
     for index in order:
         publisher.publish(messages[index])
-        time.sleep(0.002)
-    watcher.until(lambda: over(watcher, "torn"), "the end")
     expected = np.concatenate([pcm[: 8 * 960], pcm[9 * 960 :]])
+    watcher.until(lambda: whole(watcher, "torn", len(expected)), "the end")
     np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "torn"), expected)
 
 
 def test_lifecycle(watcher: Watcher) -> None:
     node = "avatar_generator"
     assert watcher.state(node) == "active"
-    running = watcher.say(goal(loud(20.0, seed=13), utterance_id="when it stops"))
+    running = watcher.say(goal(loud(LONG_S, seed=13), utterance_id="when it stops"))
     watcher.until(lambda: watcher.seen[topics.STATE][-1].utterance_id == "when it stops", "speech")
     for _ in range(2):
         assert watcher.transition(node, Transition.TRANSITION_DEACTIVATE)
@@ -259,7 +266,7 @@ def test_a_long_text_at_once(watcher: Watcher) -> None:
     publisher = watcher.publisher(AudioChunk, topics.SPEECH)
     for message in speech_messages(pcm, "burst"):
         publisher.publish(message)
-    watcher.until(lambda: over(watcher, "burst"), "its end")
+    watcher.until(lambda: whole(watcher, "burst", len(pcm)), "its end")
     np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "burst"), pcm)
 
 
@@ -273,9 +280,11 @@ def test_a_synthesizer_that_numbers_every_sentence_from_zero(watcher: Watcher) -
             publisher.publish(message)
             time.sleep(0.002)
     publisher.publish(AudioChunk(sample_rate=4000, channels=1, encoding="S16LE", data=bytes(200)))  # refused
-    watcher.until(lambda: over(watcher, "tts"), "the end")
+    watcher.until(lambda: whole(watcher, "tts", 3 * 14400), "the end")
     np.testing.assert_array_equal(spoken(watcher.seen[topics.AUDIO], "tts"), np.concatenate(sentences))
-    after = watcher.seen[topics.METRICS][-1]
+    metrics = watcher.seen[topics.METRICS]
+    watcher.until(lambda: metrics[-1].heard_samples - before.heard_samples >= 3 * 14400, "metrics of all of it")
+    after = metrics[-1]
     assert after.heard_samples - before.heard_samples == 3 * 14400
     assert after.received_samples - before.received_samples == 3 * 14400 + 100
     dropped = [dict(zip(m.dropped_reasons, m.dropped_samples)).get("refused", 0) for m in (before, after)]

@@ -225,7 +225,7 @@ def test_published_records_give_the_published_frames_again(node: AvatarGenerator
         assert watcher.transition("avatar_generator", Transition.TRANSITION_ACTIVATE)
         watcher.until(lambda: watcher.seen[topics.CHUNKS], "records")
         hold(watcher, 1.5)  # the sound that the encoder hears before the cut
-        assert watcher.call(Trigger, topics.RESET_MEMORY, Trigger.Request()).success
+        assert watcher.call(Trigger, topics.RESET_MEMORY, Trigger.Request(), again_s=0.0).success
         watcher.until(lambda: watcher.seen[topics.CHUNKS][-1].resets == 1, "the cut")
         publisher = watcher.publisher(AudioChunk, topics.SPEECH)
         for message in speech_messages(0.5 * loud(20.0, seed=60), "a story"):
@@ -238,7 +238,7 @@ def test_published_records_give_the_published_frames_again(node: AvatarGenerator
         assert watcher.call(Trigger, topics.INTERRUPT, Trigger.Request()).success
         watcher.until(lambda: over(watcher, "a story"), "silence")
         request = SetReference.Request(source=0, image=image_message(sent_picture(1), to_time(0), ""))
-        answer = watcher.call(SetReference, topics.SET_REFERENCE, request)
+        answer = watcher.call(SetReference, topics.SET_REFERENCE, request, again_s=0.0)
         assert answer.reference_id == picture_id(sent_picture(1))
         watcher.until(lambda: watcher.seen[topics.CHUNKS][-1].resets == 2, "the other picture")
         hold(watcher, 1.0)

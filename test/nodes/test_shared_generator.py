@@ -13,7 +13,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from ros_harness import PATIENCE_S, Watcher, loud, over, speech_messages, spoken, spun_generator, supervise
+from ros_harness import PATIENCE_S, Watcher, loud, speech_messages, spoken, spun_generator, supervise, whole
 
 from flowact_msgs.msg import AudioChunk
 from flowact_ros.launcher.supervisor import NodeSpec
@@ -54,7 +54,7 @@ def test_avatars_share_a_process_and_nothing_else(
             for message in speech_messages(pcm[name], name):
                 speech.publish(message)
         for watcher, own, other in ((first, "for-1", "for-2"), (second, "for-2", "for-1")):
-            watcher.until(lambda w=watcher, name=own: over(w, name), f"the end of {own}")
+            watcher.until(lambda w=watcher, name=own: whole(w, name, len(pcm[name])), f"the end of {own}")
             assert len(spoken(watcher.seen[topics.AUDIO], own)) == len(pcm[own])
             assert not len(spoken(watcher.seen[topics.AUDIO], other))
         # The third gets its picture, and finds that two are the most; it comes when one of them has left.
