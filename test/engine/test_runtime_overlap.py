@@ -120,7 +120,11 @@ def test_a_live_stream_denoises_its_next_step_while_frames_come(monkeypatch: pyt
         session.start()
         assert second.wait(60)  # and no frame was there yet
         lanes.there.set()
-        frames = list(islice(session.frames(), 20))
+        frames = []
+        for frame in session.frames():
+            frames.append(frame)  # on a busy machine many are the one before again: as many as it takes
+            if len(frames) >= 20 and len(records) > 2 and sum(not one.repeated for one in frames) >= 4:
+                break
     assert len(records) > 2 and all(isinstance(record, ChunkRecord) for record in records)
     again = replay(made(monkeypatch, InOrder), {"one": reference}, records)
     shown = [(one, other) for one, other in zip(frames, again) if not one.repeated]

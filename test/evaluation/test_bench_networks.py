@@ -27,7 +27,8 @@ from flowact_ros.models.dit import DiT
 from flowact_ros.presets_cli import size_of
 
 CPU = torch.device("cpu")
-QUICK = ["--seconds", "0", "--streams", "1", "2"]
+# What is chosen without a precision is another one on each processor.
+QUICK = ["--seconds", "0", "--streams", "1", "2", "--precision", "float32"]
 
 
 def run(folder: Path, *argv: str) -> dict:
