@@ -98,12 +98,14 @@ class StepCost:
     """Expected seconds of a step by its size, from the latest ones: medians, which one slow step does not spoil.
 
     initial: of a latent, before any step was seen. Where pictures are drawn beside the next step, that one begins when
-    this one is denoised, or when the pictures before it were drawn.
+    this one is denoised, or when the pictures before it were drawn. No size is expected to take longer than newer steps
+    of other sizes allow: one that seems too slow is not made, and after a busy moment would seem so for ever.
     """
 
     def __init__(self, initial: float) -> None:
         self._initial = initial
-        self._denoised: dict[int, deque[float]] = {}  # by latents: what does not grow with the pictures
+        # By latents: what does not grow with the pictures. The size that was made last comes last.
+        self._denoised: dict[int, deque[float]] = {}
         self._rendered: deque[float] = deque(maxlen=_COSTS_KEPT)  # a latent
         self._beside = False
 
@@ -114,11 +116,11 @@ class StepCost:
         A first one of its size that took long has set things up, and does not count.
         """
         self._beside = beside
-        seen = self._denoised.get(latents)
-        if seen is None:
-            seen = self._denoised[latents] = deque(maxlen=_COSTS_KEPT)
-            if seconds + latents * (render or 0.0) > _SET_UP * self._initial * latents:
-                return
+        first = latents not in self._denoised
+        seen = self._denoised.pop(latents, deque(maxlen=_COSTS_KEPT))
+        self._denoised[latents] = seen
+        if first and seconds + latents * (render or 0.0) > _SET_UP * self._initial * latents:
+            return
         seen.append(seconds)
         if render is not None:
             self._rendered.append(render)
@@ -141,11 +143,12 @@ class StepCost:
         sizes = [n for n, seen in self._denoised.items() if seen]
         if not sizes:
             return self._initial * latents
-        near = min(sizes, key=lambda n: abs(n - latents))
-        seen = statistics.median(self._denoised[near])
-        if latents >= near:
-            return seen * latents / near
-        return seen * (_FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near)
+        near = min(sorted(sizes), key=lambda n: abs(n - latents))
+        medians = {n: statistics.median(self._denoised[n]) for n in sizes}
+        share = latents / near if latents >= near else _FIXED_SHARE + (1.0 - _FIXED_SHARE) * latents / near
+        newer = sizes[sizes.index(near) + 1 :]
+        # A smaller step takes no longer than a larger one, and a larger one no longer for each latent.
+        return min([medians[near] * share, *(medians[n] * max(1.0, latents / n) for n in newer)])
 
 
 class Reactions:

@@ -134,6 +134,24 @@ def test_cost_of_a_smaller_step_is_a_guess_until_it_is_seen():
     assert c(1) == pytest.approx(0.05) and 0.1 - 1e-9 <= c(2) < 0.3
 
 
+def test_what_a_size_took_on_a_busy_machine_is_not_believed_once_other_sizes_are_quick():
+    c = StepCost(0.1)
+    for n, seconds in ((1, 0.04), (3, 0.08), (1, 0.5), (3, 1.0)):
+        for _ in range(9):
+            c.add(n, seconds, 0.0)
+    assert c(1) == pytest.approx(0.5) and c(3) == pytest.approx(1.0)  # busy: a newer, slower step says nothing
+    for _ in range(9):
+        c.add(3, 0.08, 0.0)  # idle; no step of another size is made
+    assert c(1) == pytest.approx(0.08)
+    for _ in range(9):
+        c.add(3, 1.0, 0.0)
+    for _ in range(9):
+        c.add(2, 0.06, 0.0)
+    assert c(3) == pytest.approx(0.09) and c(1) == pytest.approx(0.06)
+    c.add(3, 1.0, 0.0)
+    assert c(3) == pytest.approx(1.0)  # it was made again, and is still slow
+
+
 def test_pictures_come_one_by_one():
     c = StepCost(0.1)
     c.add(3, 0.1, 0.05)

@@ -432,6 +432,26 @@ def test_one_slow_step_is_not_held_against_all_that_follow():
     assert not any(f.repeated for f in sim.frames[-100:])
 
 
+@pytest.mark.parametrize("kind", ["interrupted", "spoken"])
+def test_a_machine_that_was_busy_answers_soon_again(kind):
+    """Steps of some sizes are made now and then only: what they took meanwhile must not count for ever."""
+    sim = Simulation()
+    sim.at(3, lambda: setattr(sim, "costs", {k: (12 * a, 12 * b) for k, (a, b) in simulation.COSTS.items()}))
+    sim.at(13, lambda: setattr(sim, "costs", simulation.COSTS))
+    for i in range(7):
+        if kind == "interrupted":
+            sim.at(4.0 + 1.2 * i, lambda: sim.session.set_instruction("look up", priority=255))
+        else:
+            sim.at(4.0 + 1.2 * i, lambda i=i: sim.session.push_audio(ramp(0.5), 24_000, utterance_id=str(i), last=True))
+    sim.run(20)
+    before = Simulation().run(20)
+    assert sim.stream.lead < before.stream.lead + 0.1
+    sim.at(20, lambda: sim.session.push_audio(ramp(1), 24_000, utterance_id="after", last=True))
+    sim.run(3)
+    assert sim.session.metrics().ttff_s[-1] < 0.4
+    assert not any(f.repeated for f in sim.frames[-100:])
+
+
 def test_what_was_a_picture_keeps_its_motion():
     """Motion leaves with its own picture, also when that is shown for longer than its frame."""
     sim = Simulation().run(2)
