@@ -34,12 +34,12 @@ def main() -> int:
     latched = rclpy.qos.QoSProfile(depth=1, durability=rclpy.qos.DurabilityPolicy.TRANSIENT_LOCAL)
     node.create_subscription(AvatarState, "state", lambda state: shown.append(state.behaviour), latched)
     instructions = node.create_publisher(Instruction, "instruction", 10)
-    deadline = node.get_clock().now() + Duration(seconds=10)
+    deadline = node.get_clock().now() + Duration(seconds=30)
     sent = False
     while not (sent and shown and shown[-1] == wanted):
         if node.get_clock().now() > deadline:
             here = f"it shows {BEHAVIOURS[shown[-1]]}" if shown else "is an avatar running?"
-            print(f"instruct: not followed on {instructions.topic_name} within 10 s: {here}", file=sys.stderr)
+            print(f"instruct: not followed on {instructions.topic_name} within 30 s: {here}", file=sys.stderr)
             return 1
         if shown and not sent and instructions.get_subscription_count():
             urgency = Instruction.PRIORITY_URGENT if options.urgent else Instruction.PRIORITY_NORMAL

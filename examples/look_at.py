@@ -24,7 +24,7 @@ def main() -> int:
     rclpy.init(args=sys.argv)
     node = rclpy.create_node("look_at", namespace="avatar")
     points = node.create_publisher(PointStamped, "look_at", 10)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 30.0
     while not points.get_subscription_count():
         if time.monotonic() > deadline:
             print(f"look_at: nobody listens on {points.topic_name}: is an avatar running?", file=sys.stderr)

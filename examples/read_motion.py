@@ -19,7 +19,7 @@ from rclpy.utilities import remove_ros_args
 
 from flowact_msgs.msg import Motion
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     while not 0 < options.frames <= written:
         rclpy.spin_once(node, timeout_sec=0.5)
         if time.monotonic() - heard > PATIENCE_S:
-            print(f"read_motion: nothing on {node.resolve_topic_name('motion')} for 10 s", file=sys.stderr)
+            print(f"read_motion: nothing on {node.resolve_topic_name('motion')} for {PATIENCE_S:g} s", file=sys.stderr)
             return 1
         for motion in received:
             value = dict(zip(motion.names, motion.values))

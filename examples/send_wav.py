@@ -36,7 +36,7 @@ def main() -> int:
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("send_wav", namespace="avatar")
     client = ActionClient(node, Say, "say")
-    if not client.wait_for_server(timeout_sec=10.0):
+    if not client.wait_for_server(timeout_sec=30.0):
         print(f"send_wav: no avatar answers at {node.resolve_service_name('say')}", file=sys.stderr)
         return 1
     sent = client.send_goal_async(goal)

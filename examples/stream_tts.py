@@ -34,8 +34,9 @@ def main() -> int:
     node = rclpy.create_node("stream_tts", namespace="avatar")
     speech = node.create_publisher(AudioChunk, "speech", 1000)  # reliable, and deep: a whole text may wait in it
     texts = node.create_publisher(Transcript, "speech/text", 10)
-    deadline = time.monotonic() + 10.0
-    while not speech.get_subscription_count():  # what is published before somebody listens is lost
+    deadline = time.monotonic() + 30.0
+    # What is published before somebody listens is lost, on either topic.
+    while not (speech.get_subscription_count() and texts.get_subscription_count()):
         if time.monotonic() > deadline:
             print(f"stream_tts: nobody listens on {speech.topic_name}: is an avatar running?", file=sys.stderr)
             return 1

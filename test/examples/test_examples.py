@@ -46,7 +46,7 @@ def avatar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         patch.setenv("PYTHONPATH", python_path)
         with supervise([generator_spec(reference)], python_path, []) as supervisor:
-            supervisor.wait_active(120)
+            supervisor.wait_active(180)
             watcher = Watcher("/avatar", HEARD)
             watcher.until(lambda: watcher.seen[topics.MOTION], "the first frame")
             yield watcher
@@ -57,7 +57,7 @@ def avatar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
 def run(avatar: Watcher) -> Run:
     def run(name: str, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess:
         command = [sys.executable, str(EXAMPLES / name), *arguments]
-        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=90, check=False)
+        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=150, check=False)
 
     return run
 
