@@ -102,10 +102,10 @@ class Demo:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
-            status = self._process.wait(30)
+            status = self._process.wait(PATIENCE_S)
         finally:
             self._process.kill()  # without effect on one that has ended
-            self._reader.join(5)
+            self._reader.join(PATIENCE_S)
         log = self._log.read_text() if self._log.exists() else ""
         assert "Traceback" not in log and "started again" not in log, log[-3000:]
         return status
@@ -118,7 +118,7 @@ class Demo:
             assert self.close() == 0
         elif self._process.poll() is None:  # the test has failed: its own error is the one to read
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(PATIENCE_S)
 
 
 class Shown:

@@ -25,7 +25,12 @@ from flowact_ros.launcher.supervisor import NodeSpec, Supervisor
 from flowact_ros.nodes import topics
 from flowact_ros.nodes.captions import AVATAR, USER
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.usefixtures("domain")]
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # ten processes start, of which four load networks
+    pytest.mark.usefixtures("domain"),
+]
 
 MODEL = "tiny.en"
 WATCHED = (topics.AUDIO, topics.STATE, topics.INSTRUCTION, topics.CAPTIONS, topics.DIAGNOSTICS)
@@ -129,14 +134,14 @@ def robots(
             ):
                 # Whoever talks waits for those who answer; a page that starts later has missed what was said.
                 for nodes in (first, second):
-                    nodes.wait_active(120)
+                    nodes.wait_active(300)
                 with (
                     supervise(users["one"], python_path, []) as one,
                     supervise(users["two"], python_path, []) as two,
                 ):
                     both = Robot(watchers["one"], first, one), Robot(watchers["two"], second, two)
                     for each in both:
-                        assert each.user.wait_exit("scripted_user", 180) == 0
+                        assert each.user.wait_exit("scripted_user", 300) == 0
                     yield both
         finally:
             for watcher in watchers.values():
@@ -150,7 +155,7 @@ def test_a_question_is_heard_thought_about_and_answered(robots: tuple[Robot, Rob
         robot.user.fact("scripted_user", "answered"),
     ) == (1, 1)
     assert robot.captions(USER) == [QUESTION]
-    assert robot.captions(AVATAR)[-1] == "At noon."
+    robot.watcher.until(lambda: robot.captions(AVATAR)[-1:] == ["At noon."], "the caption of the answer")
     told = [message.behaviour for message in robot.seen[topics.INSTRUCTION]]
     begin = told.index(Instruction.LISTENING)
     assert Instruction.THINKING in told[begin:] and Instruction.SPEAKING in told[begin:]

@@ -28,7 +28,7 @@ def test_a_text_is_seen_and_heard_in_the_video(tmp_path: Path) -> None:
         "Good morning. Yes, yes!",
         "--headless",
     ]
-    command += ["--preset", "debug", "--port", "0", "--seconds", "8", "--record", str(video)]
+    command += ["--preset", "debug", "--port", "0", "--seconds", "20", "--record", str(video)]
     command += ["--log-file", str(tmp_path / "log")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
