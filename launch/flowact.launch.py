@@ -176,7 +176,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "file": ParameterValue(given("speech_file"), value_type=str),
     }
 
-    namespaces = given("namespace").split()
+    namespaces = given("namespace").split() or ["/"]
 
     def node(
         name: str, executable: str, parameters: dict | None = None, when: str = "true", namespace: str = namespaces[0]
@@ -188,7 +188,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=namespace,
             parameters=[given("params_file"), {**common, **(parameters or {})}],
             arguments=["--ros-args", "--log-level", given("log_level")],
-            ros_arguments=["--enclave", f"/{namespace.strip('/')}/{name}"],  # its keys, where SROS 2 is on
+            ros_arguments=["--enclave", "/" + f"{namespace}/{name}".strip("/")],  # its keys, where SROS 2 is on
             respawn=given("respawn") == "true",
             respawn_delay=0.5,
             output="screen",

@@ -184,6 +184,15 @@ def test_nodes_and_their_parameters(launch_file: Any) -> None:
     assert not {"preset", "device", "schedule"} & set(generator)  # empty ones must not override the file
 
 
+@pytest.mark.parametrize(
+    ("namespace", "enclave"), [("r2/avatar", "/r2/avatar/"), ("/r2", "/r2/"), ("/", "/"), ("", "/")]
+)
+def test_any_namespace_gives_a_valid_enclave(launch_file: Any, namespace: str, enclave: str) -> None:
+    for name, node in started(launch_file, namespace=namespace).items():
+        assert node.options["namespace"] == (namespace or "/")
+        assert node.options["ros_arguments"] == ["--enclave", enclave + name]
+
+
 def test_parts_can_be_left_out_and_added(launch_file: Any) -> None:
     nodes = started(
         launch_file, launch_microphone="false", launch_page="false", launch_synthesizer="false",
