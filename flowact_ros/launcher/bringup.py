@@ -21,6 +21,7 @@ from typing import Any
 from flowact_ros.kiosk.browser import open_page
 from flowact_ros.launcher.claim import Claim
 from flowact_ros.launcher.environment import log_folder
+from flowact_ros.launcher.log_file import file_log, sweep
 from flowact_ros.launcher.resources import FIRST_PORT, config_file
 from flowact_ros.launcher.supervisor import (
     EXIT_BAD_SETUP,
@@ -28,7 +29,6 @@ from flowact_ros.launcher.supervisor import (
     NodeSpec,
     Supervisor,
     SupervisorError,
-    file_log,
 )
 from flowact_ros.launcher.talk import SCRIPT, TalkProblem, echo_mode, parameters, with_conversation
 
@@ -384,6 +384,8 @@ def _log(options: Options) -> tuple[Callable[[str], None], Path]:
     else:
         path = log_folder(os.environ) / f"flowact-{time.strftime('%Y%m%d-%H%M%S')}.log"
     try:
+        if not options.log_file:
+            sweep(path.parent)
         return file_log(path, show)[0], path
     except OSError:
         path = Path(tempfile.gettempdir()) / f"flowact-{os.getpid()}.log"

@@ -17,8 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flowact_ros.launcher.child import (
     STATE_FOLDER_VARIABLE,
@@ -40,7 +39,6 @@ __all__ = [
     "NodeSpec",
     "Supervisor",
     "SupervisorError",
-    "file_log",
 ]
 
 BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0)  # before the 1st, 2nd, … restart in a row
@@ -272,21 +270,3 @@ class Supervisor:
         else:
             return
         self._lock.notify_all()
-
-
-def file_log(path: Path, also: Callable[[str], None] | None) -> tuple[Callable[[str], None], IO[str]]:
-    """A log function that appends to `path`, and to `also`; with the open file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("a", encoding="utf-8", buffering=1)
-    lock = threading.Lock()
-
-    def log(line: str) -> None:
-        try:
-            with lock:
-                handle.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-        except OSError:
-            pass  # a full disk must not stop the nodes; what is notable is still shown
-        if also is not None:
-            also(line)
-
-    return log, handle

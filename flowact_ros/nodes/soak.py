@@ -20,7 +20,8 @@ from flowact_ros.evaluation.load import resident_mb
 from flowact_ros.evaluation.soak_plan import BY_NAME, SETTLE_S
 from flowact_ros.kiosk.listener import listen
 from flowact_ros.launcher.environment import log_folder
-from flowact_ros.launcher.supervisor import Supervisor, SupervisorError, file_log
+from flowact_ros.launcher.log_file import file_log
+from flowact_ros.launcher.supervisor import Supervisor, SupervisorError
 from flowact_ros.nodes.benchmark import FIRST_S, NAMESPACE, START_S, specs, speech, spin
 from flowact_ros.nodes.benchmark_program import run_order, tell
 from flowact_ros.nodes.soak_faults import MAKERS, Scene

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flowact_ros.launcher.supervisor import file_log
+from flowact_ros.launcher.log_file import file_log
 
 RECORDER = """
 import resource, sys, threading
@@ -44,7 +44,7 @@ def test_a_recording_ends_with_one_line_and_leaves_no_rest(tmp_path: Path, pytho
 
 def test_a_log_that_cannot_be_written_is_still_shown() -> None:
     shown: list[str] = []
-    log, file = file_log(Path("/dev/full"), shown.append)
+    log, _ = file_log(Path("/dev/full"), shown.append)
     for line in ("one", "two"):
         log(line)
     assert shown == ["one", "two"]
