@@ -172,6 +172,30 @@ def test_the_live_codec_draws_what_the_network_draws(renderer: Renderer, who: Ap
         live.LiveCodec(renderer).render(who, motion[:3])
 
 
+def test_a_graph_that_fails_leaves_the_others_free(renderer: Renderer, who: Appearance) -> None:
+    waited: list[str] = []
+
+    def compile(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> live.Graph:
+        name, graph = type(module).__name__, live.eager(module, example)
+
+        def begin(*inputs: torch.Tensor):
+            wait = graph(*inputs)
+
+            def counted() -> tuple[np.ndarray, ...]:
+                waited.append(name)
+                if name == "Mouth":
+                    raise RuntimeError("no memory")
+                return wait()
+
+            return counted
+
+        return begin
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        live.LiveCodec(renderer, compile).render(who, moved().repeat(4, 1))
+    assert waited == ["Mouth", "Eyes", "Body"]
+
+
 def test_a_reference_is_read_without_its_neighbours(renderer: Renderer) -> None:
     pictures = 2 * torch.rand(2, 3, 128, 128) - 1
     both, one = renderer.appearance(pictures), renderer.appearance(pictures[1:])

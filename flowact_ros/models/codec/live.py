@@ -9,7 +9,7 @@ blending) is done on bytes by OpenCV, which takes a third of the time that graph
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -41,6 +41,21 @@ FAINTEST = (
 def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
     """The module itself, computed when it is waited for."""
     return lambda *inputs: lambda: tuple(x.numpy() for x in module(*inputs))
+
+
+def outputs_of(begun: Sequence[Callable[[], tuple[np.ndarray, ...]]]) -> list[tuple[np.ndarray, ...]]:
+    """Of graphs that were begun. Where one fails the others are waited for all the same: who waits gives back what a
+    graph computes with, and the next frame would wait for that for ever.
+    """
+    outputs, failed = [], None
+    for wait in begun:
+        try:
+            outputs.append(wait())
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+    return outputs
 
 
 def painted(painter: nn.Module, controls: Tensor, weight: Tensor, *reference: Tensor) -> Tensor:
@@ -168,7 +183,7 @@ class LiveCodec:
         ):
             begun = self._begin(who, latent)
             hands = self._pool.submit(self._hands, who, latent)  # beside the graphs
-            mouths, eyes, (flow, plan, cover) = [wait() for wait in begun]
+            mouths, eyes, (flow, plan, cover) = outputs_of(begun)
             draw = partial(self._draw, who, reference, still)
             for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
                 pass
