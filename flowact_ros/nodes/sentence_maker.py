@@ -8,6 +8,7 @@ is interrupted was not made for nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowact_msgs.action import Say
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 PREFETCH_S = 6.0  # sound that waits to be said while more is made: the next sentence, nearly always
 SERVICE_WAIT_S = 3.0  # for a synthesizer that is just being found
 ANSWER_WAIT_S = 20.0  # for one sentence
+# A synthesizer that was killed in mid-sentence has been started again by then, and a middleware may lose an answer. One
+# that is only slow makes the sentence twice; what comes first is said.
+ASK_AGAIN_S = 6.0
+
+
+@dataclass
+class _Asked:
+    """A sentence that is made, since when, and the requests for it."""
+
+    goal: SayGoal
+    sentence: str
+    since: float
+    requests: list[Any] = field(default_factory=list)
 
 
 class SentenceMaker:
@@ -38,14 +52,13 @@ class SentenceMaker:
         self._name = node.resolve_service_name(topics.SYNTHESIZE)
         self._client = node.create_client(Synthesize, topics.SYNTHESIZE)
         node.add_entity(lambda: node.destroy_client(self._client))
-        self._pending: tuple[SayGoal, Any, float] | None = (
-            None  # whose sentence is made, its future, since when
-        )
+        self._pending: _Asked | None = None
         self._missing_since: float | None = None
 
     def tend(self, goals: Sequence[SayGoal], queued_s: float, now: float) -> None:
         """Asks for the next sentence when it is time. queued_s: speech that waits in the engine."""
         self._drop_if_useless(now)
+        self._ask_again(now)
         goal = next((g for g in goals if g.sentences), None)
         if goal is None:
             self._missing_since = None
@@ -62,34 +75,49 @@ class SentenceMaker:
             return
         self._missing_since = None
         goal.asked = True  # first, since the pacing thread asks whether the goal is complete
-        sentence = goal.sentences.popleft()
-        future = self._client.call_async(Synthesize.Request(text=sentence))
-        self._pending = (goal, future, now)
-        future.add_done_callback(
-            self._node.guard(lambda done: self._answered(goal, sentence, done), topics.SYNTHESIZE)
-        )
+        self._pending = _Asked(goal, goal.sentences.popleft(), now)
+        self._ask(self._pending)
+
+    def _ask(self, asked: _Asked) -> None:
+        future = self._client.call_async(Synthesize.Request(text=asked.sentence))
+        asked.requests.append(future)
+        future.add_done_callback(self._node.guard(lambda done: self._answered(asked, done), topics.SYNTHESIZE))
+
+    def _ask_again(self, now: float) -> None:
+        """Once, when no answer came and somebody is there to ask."""
+        asked = self._pending
+        if asked is None or len(asked.requests) > 1 or now - asked.since < ASK_AGAIN_S:
+            return
+        if self._client.service_is_ready():
+            self._ask(asked)
+
+    def _forget(self, asked: _Asked) -> None:
+        for request in asked.requests:
+            if not request.done():
+                self._client.remove_pending_request(request)
+                request.cancel()
+        self._pending = None
 
     def _drop_if_useless(self, now: float) -> None:
         """Stops waiting: for a goal that was cut meanwhile, or for ever."""
         if self._pending is None:
             return
-        goal, future, since = self._pending
-        late = now - since > ANSWER_WAIT_S
+        goal = self._pending.goal
+        late = now - self._pending.since > ANSWER_WAIT_S
         if late and goal.cut is None:
             goal.fail(Say.Result.SYNTHESIZER_ERROR, f"no answer of {self._name} within {ANSWER_WAIT_S:g} s")
             goal.asked = False
         if late or goal.cut is not None:
-            self._client.remove_pending_request(future)
-            future.cancel()
-            self._pending = None
+            self._forget(self._pending)
 
-    def _answered(self, goal: SayGoal, sentence: str, future: Any) -> None:
-        if self._pending is None or self._pending[1] is not future or future.cancelled():
+    def _answered(self, asked: _Asked, future: Any) -> None:
+        if self._pending is not asked or future.cancelled():
             return
-        self._pending = None
+        self._forget(asked)
+        goal = asked.goal
         try:
             if goal.cut is None:
-                self._take(goal, sentence, future.result())
+                self._take(goal, asked.sentence, future.result())
         except Exception as error:  # the goal must get its result, whatever it was
             if not isinstance(error, ConversionError):
                 self._node.report(error, topics.SYNTHESIZE)

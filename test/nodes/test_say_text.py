@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.task import Future
 from ros_harness import ABORTED, CANCELED, SUCCEEDED, goal, loud
 from say_harness import Caller, Voice, say_program
 
@@ -200,6 +201,26 @@ def test_an_answer_that_does_not_come(
     # The stand-in blocks the executor that the mouth shares with it: time passes for both.
     status, result, _ = follow(caller, Say.Goal(text="Hello."))
     assert (status, result.error_code) == (ABORTED, Say.Result.SYNTHESIZER_ERROR)
+
+
+def test_a_request_that_is_lost_is_made_again(
+    caller: Caller, voice: list[Voice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the synthesizer is killed in mid-sentence and started again: the text is said, all of it and once."""
+    monkeypatch.setattr(sentence_maker, "ASK_AGAIN_S", 0.3)
+    client = caller.mouth.say._maker._client
+    ask, lost = client.call_async, []
+
+    def losing(request: Synthesize.Request) -> Future:
+        if request.text == "Three four." and not lost:
+            lost.append(request.text)
+            return Future()
+        return ask(request)
+
+    monkeypatch.setattr(client, "call_async", losing)
+    status, result, _ = follow(caller, Say.Goal(text="One two. Three four. Five."))
+    assert (status, result.spoken_text) == (SUCCEEDED, "One two. Three four. Five.")
+    assert lost == ["Three four."] and voice[0].asked == ["One two.", "Three four.", "Five."]
 
 
 def test_without_a_synthesizer() -> None:
