@@ -156,8 +156,8 @@ class RendererConfig:
     finest_width: int = 24  # of the features that are warped at stride 4
     fine_width: int = 48  # at stride 8
     coarse_width: int = 96  # at stride 16
-    mouth_size: tuple[int, int] = (144, 192)  # height and width of the crop; a jaw that falls moves all of its outline
-    mouth_drop: int = 18  # the crop's middle lies so far below the mouth's
+    mouth_size: tuple[int, int] = (128, 192)  # height and width of the crop; a jaw that falls moves all of its outline
+    mouth_drop: int = 12  # the crop's middle lies so far below the mouth's
     mouth_widths: tuple[int, int] = (64, 112)  # at strides 4 and 8
     eye_size: tuple[int, int] = (96, 96)
     eye_lift: int = 12  # the crop's middle lies so far above the eye's: brows are painted too
