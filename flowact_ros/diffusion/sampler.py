@@ -31,9 +31,11 @@ def flow_step(
 ) -> tuple[Tensor, Slope]:
     """One step of the flow ODE from `sigma` to `following`, given the predicted clean latents.
 
-    Adams and Bashforth's second order: x + span (v + span / (2 span_before) (v - v_before)) with v = (x - clean) /
-    sigma; the first step of a chunk is Euler's. A few of Euler's steps end near the mean of all that might follow: lids
-    that close half, eyes that hardly leave the viewer. The second order costs no evaluation.
+    Euler's, or, where the step before is given, Adams and Bashforth's of second order: x + span (v + span / (2
+    span_before) (v - v_before)) with v = (x - clean) / sigma. A few of Euler's steps end near the mean of all that
+    might follow: lids that close half, eyes that hardly leave the viewer. The second order costs no evaluation, but of
+    three steps the last passes on twice the error of its prediction, which is seen as trembling; so that weights which
+    were distilled for few steps are distilled for Euler's.
     """
     span, velocity = following - sigma, (noisy - clean) / sigma
     moved = clean + (following / sigma) * (noisy - clean)  # Euler's, exact where following = 0
@@ -57,20 +59,22 @@ def stoppable(predict: Predict, stop: Callable[[], bool]) -> Predict:
     return asking
 
 
-def implied_clean(start: Tensor, end: Tensor, sigma: float, following: float, before: Slope | None) -> Tensor:
-    """The clean latents by which `flow_step` goes from `start` to `end`: what a student of that step is to predict."""
-    velocity = (end - start) / (following - sigma)
-    if before is not None:
-        extrapolated = (following - sigma) / (2 * before.span)
-        velocity = (velocity + extrapolated * before.velocity) / (1 + extrapolated)
-    return start - sigma * velocity
+def implied_clean(start: Tensor, end: Tensor, sigma: float, following: float) -> Tensor:
+    """The clean latents by which Euler's step goes from `start` to `end`: what a student of it is to predict."""
+    return start - sigma * (end - start) / (following - sigma)
+
+
+def next_slope(solver: str, slope: Slope) -> Slope | None:
+    """What a step hands to the next one of its chunk, by `SchedulerConfig.solver`."""
+    return slope if solver == "adams_bashforth" else None
 
 
 def denoise_chunk(
-    predict: Predict, noise: Tensor, sigmas: Sequence[float], *, exit_at: int | None = None
+    predict: Predict, noise: Tensor, sigmas: Sequence[float], solver: str, *, exit_at: int | None = None
 ) -> Tensor:
     """Denoise one chunk `noise` `[B, S, P, C]` along `sigmas` (from `schedule.step_sigmas`, ends with 0).
 
+    solver: of `SchedulerConfig`
     exit_at: return the clean prediction of this step (0-based), or of the last step the chunk itself, and stop; earlier
     steps then run without gradient (self-forcing trains the exit step only). None runs them all, with len(sigmas) - 1
     network evaluations.
@@ -83,7 +87,8 @@ def denoise_chunk(
             clean = predict(x, level)
         if last and following > 0:
             return clean
-        x, slope = flow_step(x, clean, sigma, following, slope)
+        x, made = flow_step(x, clean, sigma, following, slope)
+        slope = next_slope(solver, made)
     return x
 
 
@@ -120,8 +125,9 @@ def rollout(
     for condition in conditions:
         first, count = bank.latents, condition.audio.shape[1]
         latents = denoise_chunk(
-            bank.predictor(model, condition, guidance), noise(first, count), sigmas, exit_at=exit_at
-        )
+            bank.predictor(model, condition, guidance), noise(first, count), sigmas, model.config.schedule.solver,
+            exit_at=exit_at,
+        )  # fmt: skip
         bank = bank.commit(model, latents.detach(), condition)
         yield latents, bank
 
@@ -131,7 +137,7 @@ class ChunkInFlight:
     noisy: Tensor  # [B, S, P, C]
     condition: Condition
     level: int  # steps already taken
-    slope: Slope | None  # of the last of them
+    slope: Slope | None  # that the last of them handed on
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +192,7 @@ class DiagonalWindow:
         for chunk, x0 in zip(self.flight, clean.split(counts, 1)):
             here, following = self.sigmas[chunk.level], self.sigmas[chunk.level + 1]
             noisy, slope = flow_step(chunk.noisy, x0, here, following, chunk.slope)
+            slope = next_slope(model.config.schedule.solver, slope)
             moved.append(ChunkInFlight(noisy, chunk.condition, chunk.level + 1, slope))
         oldest = moved[0]
         if oldest.level < len(self.sigmas) - 1:

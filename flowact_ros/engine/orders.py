@@ -128,7 +128,9 @@ class Sequential:
         noise = noise_of(self.config, state, state.latent_index, n, condition.audio.device)
         predict = state.memory.predictor(self.model, condition)
         try:
-            latents = denoise_chunk(predict if stop is None else stoppable(predict, stop), noise, self.sigmas)
+            latents = denoise_chunk(
+                predict if stop is None else stoppable(predict, stop), noise, self.sigmas, self.config.schedule.solver
+            )
         except Stopped:
             return None
         return Chunk(self.finish(latents), condition)

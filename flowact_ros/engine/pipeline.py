@@ -28,7 +28,7 @@ from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.models.codec.motion_statistics import MotionStatistics
 from flowact_ros.models.codec.renderer import Renderer
-from flowact_ros.models.config import ModelConfig, preset
+from flowact_ros.models.config import ModelConfig, preset, sampled_as
 from flowact_ros.models.dit import DiT
 from flowact_ros.models.ports import check_ports
 from flowact_ros.models.precision import check_device, has_int8
@@ -162,7 +162,8 @@ def build_pipeline(
         statistics = None
     else:
         folder = Path(weights).expanduser() if weights else weights_dir() / config.name
-        ranges, statistics = _load_motion(folder, config, renderer, denoiser)
+        ranges, statistics, card = _load_motion(folder, config, renderer, denoiser)
+        config = denoiser.config = sampled_as(config, card, overrides)
     ranges = ranges if computes.rounds and has_int8() else None
     parts = load_audio_encoder(audio_backend, audio_path), load_text_encoder(text_backend, text_path)
     check_ports(config, *parts, audio_backend, text_backend)
@@ -185,14 +186,15 @@ def build_pipeline(
 
 def _load_motion(
     folder: Path, config: ModelConfig, renderer: Renderer, denoiser: DiT
-) -> tuple[Any, MotionStatistics | None]:
-    """The renderer's ranges of activations, and what the live watch compares with, if it is there."""
+) -> tuple[Any, MotionStatistics | None, dict[str, Any]]:
+    """The renderer's ranges of activations, what the live watch compares with, if it is there, the denoiser's card."""
     if (folder / "mmdit.safetensors").exists() and not (folder / "denoiser.safetensors").exists():
         raise CheckpointError(f"{folder} holds weights of version 1, which denoised pictures; restore or train new")
     card = load_weights(folder / "renderer.safetensors", renderer, kind="renderer", config=config.renderer)
-    load_weights(folder / "denoiser.safetensors", denoiser, kind="denoiser", config=config.denoiser_contract())
+    contract = config.denoiser_contract()
+    sampled = load_weights(folder / "denoiser.safetensors", denoiser, kind="denoiser", config=contract)
     statistics = folder / TRAINING_MOTION
-    return card["activations"], MotionStatistics.load(statistics) if statistics.exists() else None
+    return card["activations"], MotionStatistics.load(statistics) if statistics.exists() else None, sampled
 
 
 def motion_pipeline(pipeline: LatentPipeline) -> AvatarPipeline:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -29,9 +30,16 @@ from flowact_ros.engine.provenance import Provenance, weights_hash
 from flowact_ros.engine.runtime.base import Runtime
 from flowact_ros.engine.spatial import SpatialPipeline
 from flowact_ros.models.audio_encoder import load_audio_encoder
-from flowact_ros.models.checkpoint import RANDOM, CheckpointError, fill_random, load_onto, weights_dir
+from flowact_ros.models.checkpoint import (
+    RANDOM,
+    CheckpointError,
+    fill_random,
+    load_onto,
+    read_card,
+    weights_dir,
+)
 from flowact_ros.models.codec.video_vae import VideoVAE
-from flowact_ros.models.config import ModelConfig, video_of
+from flowact_ros.models.config import ModelConfig, sampled_as, video_of
 from flowact_ros.models.dit import KIND, DiT
 from flowact_ros.models.ports import (
     RandomText,
@@ -71,6 +79,7 @@ def build_spatial(
     folder = Path(weights).expanduser() if weights and not random else weights_dir() / config.name
     if not random:
         _check_there(config, folder, given=weights is not None)
+        config = sampled_as(config, read_card(folder / DENOISER_FILE), json.loads(settings))
     encoders = ENCODER_BYTES.get((config.dit.audio_dim, config.dit.text_dim), 0)
     need = need_of(config, precision, device, encoders=encoders).total(device)
     check_fits(config, need, device)

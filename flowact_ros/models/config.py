@@ -119,12 +119,17 @@ class DiTConfig:
         _require(self.single_blocks >= 1, f"dit.single_blocks is {self.single_blocks}; use at least 1")
 
 
+#: How weights are sampled that were not distilled: a few of Euler's steps would give the mean of all that may follow.
+UNDISTILLED: dict[str, Any] = {"steps": 6, "solver": "adams_bashforth"}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulerConfig:
     """How the evaluations of a chunk are spent (paper, section 2.1; Flow Matching time shift as in SD3)."""
 
-    steps: int = 6
+    steps: int = 3
     shift: float = 3.0
+    solver: str = "euler"  # or "adams_bashforth" (`diffusion.sampler.flow_step`)
     chunk_latents: int = 3
     order: str = "sequential"  # or "diagonal"
     in_flight: int = 3  # chunks that the diagonal order denoises side by side
@@ -135,6 +140,10 @@ class SchedulerConfig:
         _require(self.shift > 0, f"schedule.shift is {self.shift}; it must be positive")
         _require(1 <= self.chunk_latents <= 3, f"schedule.chunk_latents is {self.chunk_latents}; the range is 1 to 3")
         _require(2 <= self.in_flight <= 3, f"schedule.in_flight is {self.in_flight}; use 2 or 3")
+        _require(
+            self.solver in ("euler", "adams_bashforth"),
+            f"schedule.solver is {self.solver!r}; use 'euler' or 'adams_bashforth'",
+        )
         _require(
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
@@ -244,7 +253,6 @@ def debug() -> ModelConfig:
             arm_widths=(8, 8),
         ),
         dit=DiTConfig(width=32, heads=2, double_blocks=1, single_blocks=2, rope_axes=(16,)),
-        schedule=SchedulerConfig(steps=3),
     )
 
 
@@ -270,7 +278,7 @@ def _gpu(name: str, **sizes: int) -> ModelConfig:
     video = VideoConfig()
     port = {"channels": video.vae.latent_channels, "grid": video.grid, "audio_dim": 1280}
     dit = DiTConfig(**port, rope_axes=(32, 48, 48), rope_theta=256.0, **sizes)
-    return ModelConfig(name=name, video=video, dit=dit, schedule=SchedulerConfig(steps=3))
+    return ModelConfig(name=name, video=video, dit=dit)
 
 
 def avatar_spatial_debug() -> ModelConfig:
@@ -309,6 +317,16 @@ def preset(name: str, overrides: dict[str, Any] | None = None) -> ModelConfig:
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} does not exist; the presets are {', '.join(sorted(PRESETS))}")
     return with_overrides(PRESETS[name](), overrides or {})
+
+
+def sampled_as(config: ModelConfig, card: dict[str, Any], overrides: dict[str, Any] | None = None) -> ModelConfig:
+    """The config with the evaluations and the solver that weights were made for, as their card tells.
+
+    overrides: what was asked for; a number of evaluations or a solver among them stays. Raises ConfigError.
+    """
+    asked = (overrides or {}).get("schedule", {})
+    made_for = {key: value for key, value in card.get("schedule", {}).items() if key not in asked}
+    return with_overrides(config, {"schedule": made_for})
 
 
 def with_overrides(config: Any, overrides: dict[str, Any], path: str = "") -> Any:

@@ -20,7 +20,7 @@ from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.codec.video_vae import VideoVAE
 from flowact_ros.models.config import ModelConfig, video_of
 from flowact_ros.models.dit import KIND, DiT
-from flowact_ros.training.lineage import FIRST, FOOTAGE, commit_id, run_stages, run_state
+from flowact_ros.training.lineage import FIRST, FOOTAGE, commit_id, run_stages, run_state, sampled
 from flowact_ros.training.stages.renderer import take_painters
 from flowact_ros.training.stages.vae import normalised
 
@@ -63,7 +63,7 @@ def export_denoiser(config: ModelConfig, run: Path, out: Path | None = None) -> 
         card["command"] = "flowact train adapt --init INIT --codec CODEC --data FOOTAGE --run RUN"
     elif names[-1] != FIRST:
         card["command"] = f"flowact train distill --phase {names[-1]} --data DATA --heldout HELDOUT --run RUN"
-        card["evaluations"] = card["slices"][-1]["evaluations"]  # a chunk, of the student
+    card["schedule"] = sampled(names[-1], card["slices"][-1])
     module = DiT(config)
     module.load_state_dict(ema)
     path = (out or weights_dir() / config.name) / "denoiser.safetensors"

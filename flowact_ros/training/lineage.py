@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from flowact_ros.models.checkpoint import load_weights, weights_dir
-from flowact_ros.models.config import ModelConfig
+from flowact_ros.models.config import UNDISTILLED, ModelConfig
 from flowact_ros.models.dit import KIND, DiT
 from flowact_ros.training.trainer import CHOSEN, read_state
 
 SHIPPED = "shipped"  # the weights in the package, where a run folder could stand
 FIRST = "adaptation"  # the denoiser's first stage; runs and cards that tell no stage are of it
+DISTILLED = ("steps", "matching")  # stages whose weights need few evaluations
 FOOTAGE = "footage"  # the denoiser on somebody's own footage: `flowact train adapt`
 
 
@@ -61,6 +62,16 @@ def run_state(run: Path) -> dict[str, Any]:
     if (run / CHOSEN).exists():
         state |= read_state(run / CHOSEN, {"ema", "iteration"})
     return state
+
+
+def sampled(stage: str, last: dict[str, Any]) -> dict[str, Any]:
+    """The schedule (of `models.config.SchedulerConfig`) that weights are made for; last: slice of a run of `stage`."""
+    return {"steps": last["evaluations"], "solver": "euler"} if stage in DISTILLED else UNDISTILLED
+
+
+def run_schedule(state: dict[str, Any]) -> dict[str, Any]:
+    """`sampled` of a run of the denoiser."""
+    return sampled(state.get("stage") or FIRST, state["slices"][-1] if state["slices"] else {})
 
 
 def denoiser_weights(source: str, config: ModelConfig) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -21,14 +21,14 @@ import torch
 
 from flowact_ros.data.characters import STYLES
 from flowact_ros.models.checkpoint import load_weights, weights_dir
-from flowact_ros.models.config import ModelConfig, preset, video_of
+from flowact_ros.models.config import UNDISTILLED, ModelConfig, preset, video_of
 from flowact_ros.models.precision import best_dtype, check_device
 from flowact_ros.models.settings import settings_of
 from flowact_ros.training import encoders, footage
 from flowact_ros.training.config_file import with_file
 from flowact_ros.training.distill_options import RANGES as DISTILL_RANGES
 from flowact_ros.training.distill_options import RATES, add_options
-from flowact_ros.training.lineage import FIRST, commit_id
+from flowact_ros.training.lineage import FIRST, commit_id, sampled
 from flowact_ros.training.trainer import OPTIMIZERS, Trainer, TrainerConfig
 from flowact_ros.training.world import World, leave, whole
 
@@ -216,11 +216,12 @@ def main(argv: list[str] | None = None) -> int:
         leave()
 
 
-def model(args: argparse.Namespace) -> ModelConfig:
-    """The preset with its changes. Raises ConfigError, ValueError."""
+def model(args: argparse.Namespace, schedule: dict[str, Any] | None = None) -> ModelConfig:
+    """The preset with its changes. schedule: a stage's, where --set says no other. Raises ConfigError, ValueError."""
     if args.set and getattr(args, "out", args.run) is None:
         raise ValueError("--set changes the network, so its weights are not the package's; --out says where to")
-    return preset(args.preset, settings_of(args.set))
+    asked = settings_of(args.set)
+    return preset(args.preset, {**asked, "schedule": {**(schedule or {}), **asked.get("schedule", {})}})
 
 
 def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def _motion(args: argparse.Namespace) -> int:
         clips=args.self_forcing_clips,
     )
     method = Adaptation(
-        model(args), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
+        model(args, UNDISTILLED), args.data, args.heldout, batch=args.batch, self_forcing=self_forcing
     )
     about = {
         "data": description(method.config, args.data), **method.data.facts, "batch": args.batch, "commit": commit_id()
@@ -282,7 +283,8 @@ def _distill(args: argparse.Namespace) -> int:
 
     if args.lr is None:
         args.lr = RATES[args.phase]
-    return distill(args, model(args), _trainer_options(args))
+    schedule = sampled(args.phase, {"evaluations": args.evaluations})
+    return distill(args, model(args, schedule), _trainer_options(args))
 
 
 def _export_motion(args: argparse.Namespace) -> int:
@@ -345,7 +347,7 @@ def _export_vae(args: argparse.Namespace) -> int:
 
 def _footage(args: argparse.Namespace) -> int:
     options = _trainer_options(args) if "lr" in args else {}
-    return footage.STAGES[args.stage](args, model(args), options)
+    return footage.STAGES[args.stage](args, model(args, UNDISTILLED), options)
 
 
 STAGES = {

@@ -14,20 +14,20 @@ from motions import performances
 from torch import Tensor
 
 from flowact_ros.diffusion.memory import MemoryBank
-from flowact_ros.diffusion.sampler import denoise_chunk
+from flowact_ros.diffusion.sampler import denoise_chunk, implied_clean
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.models.config import ConfigError, SchedulerConfig, debug
 from flowact_ros.models.dit import DiT
 from flowact_ros.training.export import export_denoiser
 from flowact_ros.training.main import main as train
 from flowact_ros.training.motion_figures import SPREADS
-from flowact_ros.training.stages.few_steps import StepDistillation, segment_targets, trajectory
+from flowact_ros.training.stages.few_steps import StepDistillation, own_way, trajectory
 from flowact_ros.training.stages.guidance import GuidanceDistillation
 from flowact_ros.training.stages.matching import DistributionMatching
 from flowact_ros.training.trainer import CHOSEN, Trainer, TrainerConfig
 
 CONFIG = debug()
-SHAPE = (2, 3, *CONFIG.dit.latent_shape)
+SHAPE = CONFIG.dit.latent_shape
 
 
 def weights(seed: int = 3) -> dict[str, Tensor]:
@@ -143,7 +143,7 @@ def test_the_student_is_trained_on_what_it_makes_live(data: Path) -> None:
         stop += chunk
     condition = batch.condition.slots(first, first + size)
     with torch.no_grad():
-        live = denoise_chunk(bank.predictor(method.module, condition), online.starts[0], method.sigmas)
+        live = denoise_chunk(bank.predictor(method.module, condition), online.starts[0], method.sigmas, "euler")
     torch.testing.assert_close(made.motion[:, first : first + size], live)
 
 
@@ -164,22 +164,34 @@ def test_an_early_exit_carries_a_gradient_in_bfloat16(data: Path) -> None:
     )  # whose result is not read on
 
 
-def test_a_student_that_predicts_the_targets_keeps_to_the_teachers_way() -> None:
+def test_the_teachers_way_is_of_second_order_and_its_points_are_the_students_levels() -> None:
     sigmas = step_sigmas(SchedulerConfig(steps=24))
-    noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def teacher(x: Tensor, sigma: Tensor) -> Tensor:
         return torch.tanh(2 * x) * (1 - sigma[..., None, None] / 2)
 
+    path = trajectory(teacher, noise, sigmas)
+    torch.testing.assert_close(path[-1], denoise_chunk(teacher, noise, sigmas, "adams_bashforth"))
     for segments in (12, 6, 3):
-        path = trajectory(teacher, noise, sigmas)[:: 24 // segments]
-        coarse = sigmas[:: 24 // segments]
-        torch.testing.assert_close(
-            torch.tensor(coarse), torch.tensor(step_sigmas(SchedulerConfig(steps=segments)))
-        )
-        targets = dict(zip(coarse, segment_targets(path, coarse)))
-        end = denoise_chunk(lambda x, level, at=targets: at[float(level[0, 0])], noise, coarse)
-        torch.testing.assert_close(end, denoise_chunk(teacher, noise, sigmas), atol=1e-4, rtol=1e-4)
+        levels = step_sigmas(SchedulerConfig(steps=segments))
+        torch.testing.assert_close(torch.tensor(sigmas[:: 24 // segments]), torch.tensor(levels))
+
+
+def test_each_step_of_a_student_makes_up_for_what_those_before_missed() -> None:
+    sigmas = step_sigmas(SchedulerConfig(steps=3))
+    path = [torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    following, ends = dict(zip(sigmas, sigmas[1:])), dict(zip(sigmas, path[1:]))
+
+    def misses_the_first(noisy: Tensor, level: Tensor) -> Tensor:
+        at = min(sigmas[:3], key=lambda sigma: abs(sigma - float(level[0, 0])))
+        return implied_clean(noisy, ends[at], at, following[at]) + 0.3 * (at == 1.0)
+
+    steps = list(own_way(misses_the_first, path, sigmas))
+    assert [sigma for _, _, sigma in steps] == list(sigmas[:3])
+    missed = [float((clean - target).abs().max()) for clean, target, _ in steps]
+    assert missed == pytest.approx([0.3, 0.0, 0.0], abs=1e-5)
+    torch.testing.assert_close(steps[-1][1], path[-1])  # the last of Euler's steps gives the prediction itself
 
 
 def test_segments_fall_and_must_divide_the_teachers_steps(data: Path) -> None:
@@ -245,7 +257,7 @@ def test_phases_follow_one_another_and_the_card_tells_them(
     card = json.loads(path.with_suffix(".json").read_text())
     assert [s["name"] for s in card["stages"]] == ["adaptation", "guidance", "steps", "matching"]
     assert all(set(s) == {"name", "steps", "commit", "core_hours"} for s in card["stages"])
-    assert "--phase matching" in card["command"] and card["evaluations"] == 3
+    assert "--phase matching" in card["command"] and card["schedule"] == {"steps": 3, "solver": "euler"}
 
 
 def test_bad_options_give_one_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

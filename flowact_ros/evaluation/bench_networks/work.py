@@ -88,7 +88,8 @@ class Work:
     @torch.inference_mode()
     def denoise(self) -> Tensor:
         """All evaluations of a chunk."""
-        return denoise_chunk(self.bank.predictor(self.model, self.condition), self.noise, self.sigmas)
+        predict, solver = self.bank.predictor(self.model, self.condition), self.model.config.schedule.solver
+        return denoise_chunk(predict, self.noise, self.sigmas, solver)
 
     @torch.inference_mode()
     def commit(self) -> None:

@@ -75,17 +75,21 @@ def add_parsers(verbs: Any) -> None:
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
         parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of the figures; a plot beside it")
     made["horizon"].add_argument("--clips", type=int, default=4, metavar="N", help="a seed (default: 4)")
+    kinds = "a run folder, a folder of exported weights, or a .safetensors file"
     made["distillation"].add_argument(
-        "--student", metavar="RUN|FOLDER|FILE",
-        help="distilled denoiser: a run folder, a folder of exported weights, or a .safetensors file",
-    )
+        "--teacher", metavar="RUN|FOLDER|FILE",
+        help=f"denoiser that was not distilled, beside that of --weights: {kinds}",
+    )  # fmt: skip
+    made["distillation"].add_argument(
+        "--student", metavar="RUN|FOLDER|FILE", help=f"distilled denoiser, beside that of --weights: {kinds}"
+    )  # fmt: skip
     made["temperature"].add_argument(
         "--temperatures", type=float, nargs="+", default=[1.0, 1.05, 1.1, 1.15, 1.2], metavar="N",
         help="values of schedule.gaze_temperature (default: 1.0 1.05 1.1 1.15 1.2)",
     )  # fmt: skip
     made["temperature"].add_argument(
         "--denoiser", metavar="RUN|FOLDER|FILE",
-        help="a run folder, a folder of exported weights, or a .safetensors file (default: that of --weights)",
+        help=f"{kinds} (default: that of --weights)",
     )  # fmt: skip
     made["lipsync"].add_argument(
         "--wav", action="append", default=[], metavar="FILE", help="recorded speech (repeatable)"
@@ -205,9 +209,11 @@ def _distillation(args: argparse.Namespace, pipeline: Any, tell: Tell) -> Any:
     from flowact_ros.evaluation.recognition import Recogniser
     from flowact_ros.evaluation.rig_readout import load_readout
 
-    models = [("teacher", pipeline.denoiser)]
-    if args.student is not None:
-        models.append(("student", load_denoiser(args.student, pipeline.config).to(pipeline.device)))
+    distilled = pipeline.config.schedule.solver == "euler"
+    models = [("student" if distilled else "teacher", pipeline.denoiser)]
+    for at, name, source in ((0, "teacher", args.teacher), (2, "another student", args.student)):
+        if source is not None:
+            models.insert(at, (name, load_denoiser(source, pipeline.config).to(pipeline.device)))
     speech = _speech(args, pipeline, tell)
     tell("a recogniser of behaviours", 0.2)
     acted = material(pipeline, behaviour_clips(args.seeds, SIZE), list(range(args.seeds)))

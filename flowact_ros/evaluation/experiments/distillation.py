@@ -28,8 +28,9 @@ def compare(
     evaluations: Sequence[int] = EVALUATIONS,
     reference: int | None = None,
 ) -> Table:
-    """The experiment. models: (name, network), the teacher first; behaviours: a clip with all nine a seed; reference:
-    the evaluations that are shipped, which differences are taken from.
+    """The experiment. models: (name, network), the teacher first where there is one, each with the solver that it is
+    made for; behaviours: a clip with all nine a seed; reference: the first one's evaluations that differences are taken
+    from, by default those that it is made for.
     """
     shipped = reference or models[0][1].config.schedule.steps
     counts = sorted({*evaluations, shipped})

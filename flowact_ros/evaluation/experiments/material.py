@@ -26,12 +26,12 @@ from flowact_ros.engine.pipeline import AvatarPipeline
 from flowact_ros.evaluation.clips import Clip, speech_clips
 from flowact_ros.evaluation.generate import STEP, text_at
 from flowact_ros.evaluation.rig_metrics import Take
-from flowact_ros.models.checkpoint import load_weights
+from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.codec.motion import denormalise, limited
-from flowact_ros.models.config import ModelConfig, with_overrides
+from flowact_ros.models.config import ModelConfig, sampled_as, with_overrides
 from flowact_ros.models.dit import KIND, Condition, DiT
 from flowact_ros.timebase import FRAMES_PER_LATENT
-from flowact_ros.training.lineage import denoiser_weights
+from flowact_ros.training.lineage import SHIPPED, run_schedule, run_state
 from flowact_ros.training.state_files import STATE
 
 FIRST = 2000  # number of the first clip: no other evaluation hears it
@@ -245,15 +245,20 @@ def load_state(module: nn.Module, weights: dict[str, Tensor], source: str) -> No
 
 
 def load_denoiser(source: str, config: ModelConfig) -> DiT:
-    """A denoiser of `config` from a run folder, a folder of exported weights, a file of them, or "shipped".
+    """A denoiser of `config`, sampled as it is made for: of a run, a folder or file of exported weights, or "shipped".
 
     Raises ValueError, CheckpointError.
     """
     model, path = DiT(config), Path(source)
-    if (path / DENOISER).is_file() and not (path / STATE).is_file():
+    if source == SHIPPED:
+        path = weights_dir() / config.name / DENOISER
+    elif (path / DENOISER).is_file() and not (path / STATE).is_file():
         path = path / DENOISER
     if path.suffix == ".safetensors":
-        load_weights(path, model, kind=KIND, config=config.denoiser_contract())
+        card = load_weights(path, model, kind=KIND, config=config.denoiser_contract())
     else:
-        load_state(model, denoiser_weights(source, config)[0], source)
+        state = run_state(path)
+        load_state(model, state["ema"], source)
+        card = {"schedule": run_schedule(state)}
+    model.config = sampled_as(config, card)
     return model.eval().requires_grad_(False)

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Second phase of distillation: the teacher's long way from noise to motion in a few steps, in segments.
 
-The teacher follows the flow in `teacher_steps`. Its way is cut into as many segments as the student has steps, and from
-the start of each segment one step of the student is to reach its end. The step is the live one (`sampler.flow_step`,
-second order), so that what the student is to predict follows from the ends of this segment and the one before. The
-number of segments falls during the run: 12, 6, 3 of a teacher's 24 (progressive distillation, Salimans and Ho 2022; but
-each target is the first teacher's, so that no error is handed on).
+The teacher follows the flow in `teacher_steps` of second order. Its way is cut into as many segments as the student has
+steps. A step of the student is to reach the segment's end, from where its own steps before have led it, as they will
+live: what they missed is still to be made up for. Its steps are Euler's, whose last one gives the prediction itself. Of
+the second order's the last would add to it a multiple of what it differs by from the prediction before, and that
+multiple of its error: motion trembles. The number of segments falls during the run: 12, 6, 3 of a teacher's 24
+(progressive distillation, Salimans and Ho 2022; but each target is the first teacher's, so that no error is handed on).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from flowact_ros.diffusion.memory import Predict
-from flowact_ros.diffusion.sampler import Slope, flow_step, implied_clean
+from flowact_ros.diffusion.sampler import flow_step, implied_clean
 from flowact_ros.diffusion.schedule import step_sigmas
 from flowact_ros.models.config import ConfigError, with_overrides
 from flowact_ros.training.stages.distillation import Distillation, draw_scales, predictor
@@ -75,12 +76,9 @@ class StepDistillation(Distillation):
             scale = batch.scale[own.row]
             with torch.no_grad():
                 path = trajectory(predictor(self.teacher, teachers, scale), own.noise, self.sigmas)[::stride]
-                targets = segment_targets(path, sigmas)
-            predict = predictor(self.module, own, scale)
-            for noisy, target, sigma in zip(path, targets, sigmas):
-                level = torch.full_like(own.sigma, sigma)
-                loss = loss + self.data.cost(predict(noisy, level) - target, level)
-                number += target.numel()
+            for clean, target, sigma in own_way(predictor(self.module, own, scale), path, sigmas):
+                loss = loss + self.data.cost(clean - target, torch.full_like(own.sigma, sigma))
+                number += clean.numel()
         return {"loss": loss / number, "segments": torch.tensor(float(count))}
 
 
@@ -94,10 +92,15 @@ def trajectory(predict: Predict, noise: Tensor, sigmas: Sequence[float]) -> list
     return path
 
 
-def segment_targets(path: Sequence[Tensor], sigmas: Sequence[float]) -> list[Tensor]:
-    """What a student should predict at each point but the last of `path` to go from point to point."""
-    targets, slope = [], None
-    for (start, end), (sigma, following) in zip(pairwise(path), pairwise(sigmas)):
-        targets.append(implied_clean(start, end, sigma, following, slope))
-        slope = Slope((start - targets[-1]) / sigma, following - sigma)
-    return targets
+def own_way(
+    predict: Predict, path: Sequence[Tensor], sigmas: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """What a student predicts at each step, what would take it to the teacher's next point, and the noise level.
+
+    path: the teacher's points, at `sigmas`. No gradient goes from a step to those before it.
+    """
+    noisy = path[0]
+    for end, (sigma, following) in zip(path[1:], pairwise(sigmas)):
+        clean = predict(noisy, torch.full(noisy.shape[:2], sigma, device=noisy.device, dtype=noisy.dtype))
+        yield clean, implied_clean(noisy, end, sigma, following), sigma
+        noisy, _ = flow_step(noisy, clean.detach(), sigma, following, None)

@@ -15,12 +15,21 @@ from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS, crop, shares
 from flowact_ros.models.codec.hands import LOWEST
 from flowact_ros.models.codec.motion import control_index, indices, neutral, normalise
 from flowact_ros.models.config import RendererConfig
-from flowact_ros.training.stages.renderer_data import Cast, Motions, levels, places_of, reference_motion
+from flowact_ros.training.stages.renderer_data import (
+    Cast,
+    Motions,
+    far_from_rest,
+    levels,
+    places_of,
+    reference_motion,
+    teeth_nearly_shut,
+)
 
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 _PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
-AMONG = 6  # moments of a performance from which every second frame of a face is the most expressive one
+AMONG = (1, 6, 1, 12)  # of so many moments of a performance a face in turn shows the one that is hardest to paint,
+HARD = (far_from_rest, far_from_rest, far_from_rest, teeth_nearly_shut)  # by this
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it
@@ -80,7 +89,7 @@ def draw_faces(
         who = cast.draw(rng)
         own = reference_motion(rng, motions)[None]
         drawn = own.repeat(1 + frames, 1)
-        moments = [motions.draw(rng, 1, among=AMONG if i % 2 else 1) for i in range(frames)]
+        moments = [motions.draw(rng, 1, among=AMONG[i % 4], score=HARD[i % 4]) for i in range(frames)]
         drawn[1:, FACE] = torch.cat(moments)[:, FACE]
         drawn = clamp_controls(drawn)
         off = torch.from_numpy(rng.normal(0, MISPLACED, (len(PARTS), 2))).float()

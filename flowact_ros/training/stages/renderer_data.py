@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +24,10 @@ from flowact_ros.data.characters.anchors import anchors
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.codec.appearance import MOUTH, PARTS
-from flowact_ros.models.codec.motion import CONTROL_NAMES, neutral, normalise
+from flowact_ros.models.codec.motion import CONTROL_NAMES, indices, neutral, normalise
 
 _MOUTH = sorted(MOUTH)
+_ROWS = indices("jaw", "lip_press", "smile", "lip_upper", "lip_lower", "teeth")  # what `teeth_nearly_shut` looks at
 HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
 WEIGHTS = (
     ("face", 2.0),
@@ -78,8 +80,19 @@ class Batch:
     anchors: Tensor
 
 
+def far_from_rest(raw: Tensor) -> Tensor:
+    """How far mouths `[N, K]` are from rest, `[N]`: laughs and wide vowels."""
+    return normalise(raw)[:, _MOUTH].square().sum(1)
+
+
+def teeth_nearly_shut(raw: Tensor) -> Tensor:
+    """How much both rows of teeth show while they nearly touch, `[N]`: the seam between them is a pixel or two high."""
+    jaw, press, smile, upper, lower, teeth = raw[:, _ROWS].unbind(1)
+    return (1 - press) * (teeth + lower + 0.3 * upper + 0.3 * smile.clamp_min(0)) - 3 * jaw
+
+
 class Motions:
-    """Single frames of motion: half of them wide random poses, half from a pool of performances, which is renewed."""
+    """Single frames of motion: wide random poses, and moments from a pool of performances, which is renewed."""
 
     def __init__(self, split: str, pool: int, seconds: float = 12.0) -> None:
         self.split, self.size, self.seconds = split, pool, seconds
@@ -99,19 +112,26 @@ class Motions:
             )
             self.pool = self.pool[-self.size :]
 
-    def draw(self, rng: np.random.Generator, frames: int, *, among: int = 1) -> Tensor:
+    def draw(
+        self,
+        rng: np.random.Generator,
+        frames: int,
+        *,
+        among: int = 1,
+        score: Callable[[Tensor], Tensor] = far_from_rest,
+    ) -> Tensor:
         """Raw motion `[frames, K]` of unrelated moments.
 
-        among: of so many moments of performances the one whose mouth is farthest from rest is taken: laughs and wide
-        vowels are a hundredth of all moments, and the hardest to paint.
+        among: 1: every second one is a random pose; else the one with the highest score of so many moments of a
+        performance: what is hardest to paint is a hundredth of all moments.
         """
         self._renew(rng)
         rows = []
         for _ in range(frames):
-            if rng.random() < 0.5:
+            if among > 1 or rng.random() < 0.5:
                 clip = self.pool[rng.integers(len(self.pool))]
                 found = torch.from_numpy(clip[rng.integers(len(clip), size=among)])
-                rows.append(found[normalise(found)[:, _MOUTH].square().sum(1).argmax()])
+                rows.append(found[score(found).argmax()])
             else:
                 rows.append(random_movement(rng, 8)[rng.integers(8)])
         return clamp_controls(torch.stack(rows))
