@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from flowact_ros.models.codec.motion import CONTROLS, control_index
+from flowact_ros.models.codec.motion import CONTROLS, GAZE, LIPS
 from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
 
 
@@ -134,6 +134,7 @@ class SchedulerConfig:
     order: str = "sequential"  # or "diagonal"
     in_flight: int = 3  # chunks that the diagonal order denoises side by side
     gaze_temperature: float = 1.0  # deviation of the noise that the gaze is denoised from
+    lips_temperature: float = 1.0  # the same of the lips, jaw, teeth and tongue
 
     def __post_init__(self) -> None:
         _require(1 <= self.steps <= 50, f"schedule.steps is {self.steps}; the range is 1 to 50")
@@ -148,8 +149,9 @@ class SchedulerConfig:
             self.order in ("sequential", "diagonal"),
             f"schedule.order is {self.order!r}; use 'sequential' or 'diagonal'",
         )
-        ok = 0 < self.gaze_temperature <= 2
-        _require(ok, f"schedule.gaze_temperature is {self.gaze_temperature}; the range is above 0, to 2")
+        for name in ("gaze_temperature", "lips_temperature"):
+            value = getattr(self, name)
+            _require(0 < value <= 2, f"schedule.{name} is {value}; the range is above 0, to 2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +210,12 @@ class ModelConfig:
         """Deviation of the noise that each channel of a latent is denoised from."""
         wide = [1.0] * self.dit.channels
         if self.video is None:
-            wide[control_index("gaze_x")] = wide[control_index("gaze_y")] = self.schedule.gaze_temperature
+            for controls, temperature in (
+                (GAZE, self.schedule.gaze_temperature),
+                (LIPS, self.schedule.lips_temperature),
+            ):
+                for i in controls:
+                    wide[i] = temperature
         return tuple(wide)
 
     def denoiser_contract(self) -> dict[str, Any]:
@@ -258,7 +265,7 @@ def debug() -> ModelConfig:
 
 def avatar_cpu() -> ModelConfig:
     """The embedded default for two CPU cores: motion, drawn on a 480 x 480 canvas."""
-    return ModelConfig(name="avatar_cpu", schedule=SchedulerConfig(gaze_temperature=1.15))
+    return ModelConfig(name="avatar_cpu", schedule=SchedulerConfig(gaze_temperature=1.15, lips_temperature=0.3))
 
 
 def avatar_1b() -> ModelConfig:

@@ -21,7 +21,7 @@ from flowact_ros.diffusion.sampler import (
     stoppable,
 )
 from flowact_ros.diffusion.schedule import add_noise, step_sigmas
-from flowact_ros.models.codec.motion import control_index
+from flowact_ros.models.codec.motion import LIPS, control_index
 from flowact_ros.models.config import SchedulerConfig, preset
 
 REFERENCE = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(4))
@@ -179,9 +179,12 @@ def test_a_chunk_can_be_given_up_between_evaluations() -> None:
 
 
 def test_noise_of_streams_is_each_ones_own_and_wider_where_the_preset_says_so() -> None:
-    config = preset("debug", {"schedule": {"gaze_temperature": 1.5}})
+    config = preset("debug", {"schedule": {"gaze_temperature": 1.5, "lips_temperature": 0.5}})
     made, gaze = initial_noise(config, [5, 9], 3, 2), control_index("gaze_x")
     plain = torch.cat([noise_for(9, 3, config.dit.latent_shape), noise_for(9, 4, config.dit.latent_shape)])
     assert torch.equal(made[1, ..., 0], plain[..., 0]) and not torch.equal(made[0], made[1])
     assert torch.allclose(made[1, ..., gaze], 1.5 * plain[..., gaze])
+    assert torch.allclose(made[1, ..., LIPS], 0.5 * plain[..., LIPS])
+    smile = control_index("smile")
+    assert torch.equal(made[1, ..., smile], plain[..., smile])
     assert preset("avatar_spatial_debug").temperatures == (1.0,) * 32  # a picture has no gaze

@@ -244,6 +244,23 @@ def test_a_wider_noise_moves_the_gaze_alone_and_the_nearest_to_the_truth_is_name
     assert table.record("")["notes"] == table.notes
 
 
+def test_the_lips_of_each_temperature_stand_beside_those_of_the_preset(pipeline, silent, monkeypatch):
+    def as_told(model, clips, *, tell) -> np.ndarray:
+        """In place of a network: the truth, whose jaw opens as far as the temperature says."""
+        motion = np.stack([clip.controls.numpy() for clip in clips.clips])
+        motion[:, :, column("jaw")] = 0.3 * model.config.schedule.lips_temperature * np.sin(np.arange(motion.shape[1])).clip(0)
+        tell(1.0)
+        return motion
+
+    monkeypatch.setattr(temperature, "run", as_told)
+    seen: list[float] = []
+    table = temperature.compare_lips(pipeline.denoiser, silent, [0.5], lambda text, done: seen.append(done))
+    assert [row.name for row in table.rows] == ["0.5", "1", "truth performed again"] and seen == sorted(seen)
+    assert table.reference == "1" and table.facts["preset_has"] == 1.0
+    moved = [row.values["acceleration_ratio"][0] for row in table.rows[:2]]
+    assert moved[0] < moved[1]
+
+
 def test_the_truth_of_the_temperatures_is_performed_anew_and_comes_from_validation(silent):
     takes = temperature.performed(silent)
     assert [len(of_seed) for of_seed in takes] == [2 * temperature.PERFORMED, temperature.PERFORMED]

@@ -33,11 +33,12 @@ VERBS: dict[str, Verb] = {
     "horizon": Verb("gestures in several phases that last longer than the memory"),
     "lipsync": Verb("classes of phonemes, confusion, lag, recorded speech", minutes=3.2),
     "schedule": Verb("the diagonal against the sequential schedule at equal evaluations", minutes=2.8),
-    "temperature": Verb("saccades and gaze by the width of the gaze's noise, on the validation split", minutes=2.0),
+    "temperature": Verb("gaze or lips by the width of the noise they begin as, on the validation split", minutes=2.0),
     "sigma": Verb("the renderer under motion noise: edges, flicker, fidelity", frames=24),
     "resolution": Verb("speed at 480, 720 and 1080 lines, and which part limits it", seeds=5),
     "styles": Verb("true motion through renderers, style by style", seeds=3, frames=16),
 }
+TEMPERATURES = {"gaze": (1.0, 1.05, 1.1, 1.15, 1.2), "lips": (0.1, 0.3, 0.6, 1.0)}
 DRAWS = ("sigma", "resolution", "styles")  # a renderer is needed
 PICTURED = ("memory", "self-forcing")  # also of spatial presets, where identity can be lost
 LEAST_SEEDS = 3  # an interval over fewer says nothing
@@ -84,8 +85,12 @@ def add_parsers(verbs: Any) -> None:
         "--student", metavar="RUN|FOLDER|FILE", help=f"distilled denoiser, beside that of --weights: {kinds}"
     )  # fmt: skip
     made["temperature"].add_argument(
-        "--temperatures", type=float, nargs="+", default=[1.0, 1.05, 1.1, 1.15, 1.2], metavar="N",
-        help="values of schedule.gaze_temperature (default: 1.0 1.05 1.1 1.15 1.2)",
+        "--of", choices=tuple(TEMPERATURES), default="gaze", help="of the gaze (default) or the lips"
+    )
+    made["temperature"].add_argument(
+        "--temperatures", type=float, nargs="+", metavar="N",
+        help="values of schedule.gaze_temperature (default: 1.0 1.05 1.1 1.15 1.2) or schedule.lips_temperature (0.1 "
+        "0.3 0.6 1.0)",
     )  # fmt: skip
     made["temperature"].add_argument(
         "--denoiser", metavar="RUN|FOLDER|FILE",
@@ -255,7 +260,8 @@ def _temperature(args: argparse.Namespace, pipeline: Any, tell: Tell) -> Any:
     if args.denoiser is not None:
         model = load_denoiser(args.denoiser, pipeline.config).to(pipeline.device)
     clips = temperature.dialogues(pipeline, args.seeds, args.minutes, tell)
-    return temperature.compare(model, clips, list(dict.fromkeys(args.temperatures)), tell)
+    compare = {"gaze": temperature.compare, "lips": temperature.compare_lips}[args.of]
+    return compare(model, clips, list(dict.fromkeys(args.temperatures or TEMPERATURES[args.of])), tell)
 
 
 def _sigma(args: argparse.Namespace, pipeline: Any, tell: Tell) -> Any:

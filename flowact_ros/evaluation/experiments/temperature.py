@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How wide must the noise be that the gaze is denoised from (`schedule.gaze_temperature`)?
+"""How wide must the noise be that the gaze and the lips are denoised from (`schedule.gaze_temperature`,
+`schedule.lips_temperature`)?
 
 A setting is chosen on the validation split: what is chosen on held-out clips says nothing on them any more. All values
-get the same dialogues and the same noise, of which the gaze alone has more or less. They are compared with the truth,
-which is performed several times: in ten minutes of one performance there are so few saccades that chance decides.
+get the same dialogues and the same noise, of which gaze or lips alone have more or less. The gaze is compared with the
+truth performed several times: in ten minutes of one performance there are so few saccades that chance decides.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from flowact_ros.evaluation.experiments.material import (
     run,
     within,
 )
+from flowact_ros.evaluation.experiments.motion_figures import LIPS, SMOOTH, columns, row, truth_again
 from flowact_ros.evaluation.experiments.table import Figure, Row, Table
 from flowact_ros.evaluation.rig_metrics import Take, Takes
 from flowact_ros.models.dit import DiT
@@ -77,7 +79,7 @@ def values(made: Sequence[Takes], true: Sequence[Takes]) -> dict[str, list[float
 
 
 def compare(model: DiT, material: Material, temperatures: Sequence[float], tell: Tell) -> Table:
-    """The experiment. Raises ValueError where the truth has no saccade."""
+    """The experiment, of the gaze. Raises ValueError where the truth has no saccade."""
     tell(f"the truth, {PERFORMED} times", 0.3)
     true = performed(material)
     every = [take for takes in true for take in takes]
@@ -104,6 +106,25 @@ def compare(model: DiT, material: Material, temperatures: Sequence[float], tell:
     return Table(
         "temperature", f"how wide must the gaze's noise be? ({SPLIT} split)", FIGURES, rows, material.count, TRUTH,
         {"split": SPLIT, "nearest": nearest, "preset_has": shipped}, notes,
+    )  # fmt: skip
+
+
+def compare_lips(model: DiT, material: Material, temperatures: Sequence[float], tell: Tell) -> Table:
+    """The same of the lips: how like the truth's they are, and whether they move as far and as smoothly.
+
+    The preset's value is the row that others are compared with, and one of the rows whatever `temperatures` are.
+    """
+    shipped = model.config.schedule.lips_temperature
+    rows, every = [], sorted({*temperatures, shipped})
+    for k, wide in enumerate(every):
+        setting = configured(model, {"schedule": {"lips_temperature": wide}})
+        begun, share = 0.3 + 0.7 * k / len(every), 0.7 / len(every)
+        motion = run(setting, material, tell=within(tell, f"temperature {wide:g}", begun, begun + share))
+        rows.append(row(f"{wide:g}", material, motion, (*LIPS, *SMOOTH)))
+    rows.append(truth_again(material, (*LIPS, *SMOOTH)))
+    return Table(
+        "lips_temperature", f"how wide must the lips' noise be? ({SPLIT} split)", columns((*LIPS, *SMOOTH)), rows,
+        material.count, f"{shipped:g}", {"split": SPLIT, "preset_has": shipped},
     )  # fmt: skip
 
 

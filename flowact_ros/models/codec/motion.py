@@ -105,6 +105,13 @@ def indices(*names: str) -> list[int]:
     return [control_index(name) for name in names]
 
 
+GAZE = indices("gaze_x", "gaze_y")
+#: What shapes sounds; expressions such as the smile are no part of it.
+LIPS = indices(
+    "jaw", "jaw_x", "mouth_width", "mouth_round", "lip_upper", "lip_lower", "lip_press", "teeth", "tongue"
+)
+
+
 def neutral(frames: int) -> Tensor:
     """Neutral raw motion, float32 `[frames, K]`: looking ahead, mouth closed, hands out of the picture."""
     return _NEUTRAL.expand(frames, -1).clone()
