@@ -248,7 +248,8 @@ def test_the_lips_of_each_temperature_stand_beside_those_of_the_preset(pipeline,
     def as_told(model, clips, *, tell) -> np.ndarray:
         """In place of a network: the truth, whose jaw opens as far as the temperature says."""
         motion = np.stack([clip.controls.numpy() for clip in clips.clips])
-        motion[:, :, column("jaw")] = 0.3 * model.config.schedule.lips_temperature * np.sin(np.arange(motion.shape[1])).clip(0)
+        wide = 0.3 * model.config.schedule.lips_temperature
+        motion[:, :, column("jaw")] = wide * np.sin(np.arange(motion.shape[1])).clip(0)
         tell(1.0)
         return motion
 
