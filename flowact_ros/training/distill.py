@@ -18,7 +18,7 @@ import torch
 from flowact_ros.models.config import ModelConfig
 from flowact_ros.training.distill_options import BETAS, GUIDANCE
 from flowact_ros.training.free_running import evaluate, frozen
-from flowact_ros.training.lineage import commit_id, denoiser_weights, run_state
+from flowact_ros.training.lineage import DISTILLED, commit_id, denoiser_weights, run_state
 from flowact_ros.training.sequences import description, sequences
 from flowact_ros.training.stages.distillation import Distillation
 from flowact_ros.training.stages.few_steps import StepDistillation
@@ -42,6 +42,11 @@ def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, An
     if args.teacher is None:
         raise ValueError("--teacher is missing; give `shipped` or the run folder whose weights teach")
     teacher, taught = denoiser_weights(args.teacher, config)
+    if taught[-1]["name"] in DISTILLED:
+        raise ValueError(
+            f"--teacher {args.teacher} was distilled for few evaluations, and a teacher makes more: train it on some "
+            "hundred steps first (`flowact train motion --from-shipped`)"
+        )
     student, stages = denoiser_weights(args.student, config) if args.student else (teacher, taught)
     guidance = _guidance(args, [stage["name"] for stage in taught])
     method = _method(args, config, guidance, teacher=teacher, student=student)

@@ -16,6 +16,7 @@ from flowact_ros.training.trainer import CHOSEN, read_state
 
 SHIPPED = "shipped"  # the weights in the package, where a run folder could stand
 FIRST = "adaptation"  # the denoiser's first stage; runs and cards that tell no stage are of it
+GUIDED = "guidance"  # taught to guide itself, in as many evaluations as before
 DISTILLED = ("steps", "matching")  # stages whose weights need few evaluations
 FOOTAGE = "footage"  # the denoiser on somebody's own footage: `flowact train adapt`
 

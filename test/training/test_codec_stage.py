@@ -200,7 +200,7 @@ def test_adapt_resumed_is_adapt_unbroken(folder: Path, tmp_path: Path, capsys: p
     assert "holds a run of footage, not of codec" in refused(
         capsys, "codec", tmp_path / "new", "--data", folder, "--init", tmp_path / "whole"
     )
-    assert "went through codec last" in refused(
+    assert "holds weights of the stage codec, which is none of a denoiser" in refused(
         capsys, "adapt", tmp_path / "new", "--data", folder, "--codec", tmp_path / "codec", "--init", tmp_path / "codec"
     )
     other = ("--set", "renderer.parts=6")

@@ -253,6 +253,9 @@ def test_phases_follow_one_another_and_the_card_tells_them(
     run("distill", "--phase", "guidance", "--run", guided, *table)
     rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows == ["2 evaluations", "2 evaluations, guidance 2", "2, another clip's sound"]
+    shared = ["--preset", "debug", "--data", str(data), "--heldout", str(data), "--steps", "2", "--batch", "2"]
+    assert train(["distill", *shared, "--phase", "steps", "--teacher", steps, "--run", str(tmp_path / "again")]) == 1
+    assert "was distilled for few evaluations, and a teacher makes more" in capsys.readouterr().err
     path = export_denoiser(CONFIG, Path(final), tmp_path / "out")
     card = json.loads(path.with_suffix(".json").read_text())
     assert [s["name"] for s in card["stages"]] == ["adaptation", "guidance", "steps", "matching"]

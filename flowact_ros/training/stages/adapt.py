@@ -19,12 +19,12 @@ from flowact_ros.data.performances import check_encoder
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.config import PRESETS, ModelConfig
 from flowact_ros.models.dit import KIND, DiT
-from flowact_ros.training.lineage import FIRST, FOOTAGE, card_stages, run_stages, run_state
+from flowact_ros.training.lineage import DISTILLED, FIRST, FOOTAGE, GUIDED, card_stages, run_stages, run_state
 from flowact_ros.training.stages.adapt_data import HELD, TRAINED, write_motion
 from flowact_ros.training.stages.adaptation import Adaptation
 from flowact_ros.training.stages.codec_weights import codec_id, load_codec
 
-BEFORE = (FIRST, FOOTAGE)  # stages whose weights it can begin with
+BEFORE = (FIRST, GUIDED, *DISTILLED, FOOTAGE)  # stages whose weights it can begin with
 
 
 def adaptation(
@@ -45,8 +45,8 @@ def adaptation(
 def load_denoiser(source: str, config: ModelConfig) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Weights of the package's preset, of an exported folder or of a run, and their stages.
 
-    Raises ValueError, CheckpointError, one line, for what is none, and for weights of another stage or preset: a
-    denoiser that was distilled for few evaluations would unlearn them.
+    Those that were distilled for few evaluations unlearn it within a hundred steps, and are sampled as undistilled ones
+    afterwards. Raises ValueError, CheckpointError, one line, for what is none, and for another network's or preset's.
     """
     if source in PRESETS and source != config.name:
         raise ValueError(f"--init is {source}, and --preset {config.name}; both must be of one preset")
@@ -66,7 +66,7 @@ def load_denoiser(source: str, config: ModelConfig) -> tuple[dict[str, Tensor], 
         weights = module.state_dict()
     if stages[-1]["name"] not in BEFORE:
         raise ValueError(
-            f"--init {source} went through {stages[-1]['name']} last; adapt weights of {' or '.join(BEFORE)}, and "
-            "distil the result anew"
+            f"--init {source} holds weights of the stage {stages[-1]['name']}, which is none of a denoiser; those are "
+            f"{', '.join(BEFORE)}"
         )
     return weights, stages
