@@ -25,7 +25,7 @@ def add_options(stage: argparse.ArgumentParser) -> None:
     """Options of the phases, beside those of every stage that is trained."""
     stage.add_argument("--phase", choices=PHASES, required=True)
     stage.add_argument(
-        "--teacher", metavar="RUN", help="`shipped`, or the run folder whose weights teach"
+        "--teacher", metavar="RUN", help="`shipped`, or the folder of a run or of exported weights that teach"
     )
     stage.add_argument(
         "--student", metavar="RUN", help="what the student begins as (default: as its teacher)"

@@ -76,10 +76,13 @@ def run_schedule(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def denoiser_weights(source: str, config: ModelConfig) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Weights to begin with and their stages; source: "shipped" or a run folder. Raises ValueError, CheckpointError."""
-    if source == SHIPPED:
+    """Weights to begin with and their stages; source: "shipped", a run folder, or one of exported weights.
+
+    Raises ValueError, CheckpointError.
+    """
+    path = (weights_dir() / config.name if source == SHIPPED else Path(source)) / "denoiser.safetensors"
+    if source == SHIPPED or path.is_file():
         module = DiT(config)
-        path = weights_dir() / config.name / "denoiser.safetensors"
         card = load_weights(path, module, kind=KIND, config=config.denoiser_contract())
         return module.state_dict(), card_stages(card)
     state = run_state(Path(source))
