@@ -40,7 +40,7 @@ def distill(args: argparse.Namespace, config: ModelConfig, options: dict[str, An
         print(evaluate(module, heldout, args.clips, args.evaluate, scales))
         return 0
     if args.teacher is None:
-        raise ValueError("--teacher is missing; give `shipped`, or the folder of a run or of exported weights that teach")
+        raise ValueError("--teacher is missing; give `shipped`, or a folder of a run or of exported weights")
     teacher, taught = denoiser_weights(args.teacher, config)
     if taught[-1]["name"] in DISTILLED:
         raise ValueError(
