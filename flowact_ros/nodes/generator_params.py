@@ -34,7 +34,7 @@ PARAMETERS = (
     Param(
         "schedule",
         "sequential",
-        "How evaluations are spent: diagonal needs half the passes, and 0.96 s more of speech ahead",
+        "How evaluations are spent: diagonal needs a third of the passes, and 0.96 s more of speech ahead",
         choices=("sequential", "diagonal"),
     ),
     Param(
