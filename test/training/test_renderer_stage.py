@@ -30,7 +30,7 @@ DRAW = Motions.draw
 def _poses_without_voices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Performances need a synthesiser and seconds each; wide random poses are enough here."""
 
-    def draw(self: Motions, rng: np.random.Generator, frames: int, among: int = 1) -> torch.Tensor:
+    def draw(self: Motions, rng: np.random.Generator, frames: int, **hardest: object) -> torch.Tensor:
         return torch.cat([random_movement(rng, 1) for _ in range(frames)])
 
     monkeypatch.setattr(Motions, "draw", draw)
