@@ -147,8 +147,10 @@ class Intake:
             self._end_if_paused(stream, feeds)
             stream.numbering.see(chunk)
             stream = self._settle_doubt(name, stream, chunk, feeds)
-            if chunk.rate != stream.rate and any(held.last for held in stream.held):
+            while chunk.rate != stream.rate and any(held.last for held in stream.held):
                 self._release(stream, feeds)  # its end has come, and this is none of it: it waits for nothing more
+                self._carry_over(name, stream, feeds)
+                stream = self._streams[name]
             place = self._place(stream, chunk)
             if chunk.rate != stream.rate and not (stream.finished or place is Place.NEW or not name):
                 raise AudioError(

@@ -191,16 +191,17 @@ def test_a_second_voice_of_another_rate_behind_one_without_an_end() -> None:
     assert listener.intake.counts.dropped == {"other rate": RATE // 2} and balanced(listener)
 
 
-def test_a_second_voice_of_another_rate_behind_an_end_that_waits() -> None:
-    """The first sentence is one chunk whose number never moves: it waits for others before it, which never were."""
-    sender = Sender("constant", "tts", True, 0.04, False, 0.0)
-    sentences = [voice(0.03, 0, 8_000), voice(0.03, 1, 11_025)]
+@pytest.mark.parametrize("name", ["tts", ""])
+@pytest.mark.parametrize("rates", [(8_000, 11_025), (8_000, 8_000, 11_025), (8_000, 11_025, 8_000)])
+def test_a_voice_of_another_rate_behind_an_end_that_waits(name: str, rates: tuple[int, ...]) -> None:
+    """Sentences of one chunk whose number never moves: the first waits for others before it, which never were."""
+    sender = Sender("constant", name, True, 0.04, False, 0.0)
     listener = Listener()
-    for piece in sender.send(sentences, [8_000, 11_025]):
+    for piece in sender.send([voice(0.03, i, rate) for i, rate in enumerate(rates)], rates):
         listener.hear(piece)
     heard = listener.end().pcm
     assert balanced(listener) and not listener.intake.counts.dropped
-    assert abs(len(heard) - 0.06 * RATE) < 8
+    assert abs(len(heard) - 0.03 * RATE * len(rates)) < 4 * len(rates)
 
 
 def test_the_end_of_a_voice_without_an_end_is_heard() -> None:
