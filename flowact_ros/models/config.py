@@ -329,10 +329,11 @@ def preset(name: str, overrides: dict[str, Any] | None = None) -> ModelConfig:
 def sampled_as(config: ModelConfig, card: dict[str, Any], overrides: dict[str, Any] | None = None) -> ModelConfig:
     """The config with the evaluations and the solver that weights were made for, as their card tells.
 
+    A card that tells none is of weights from before there were students.
     overrides: what was asked for; a number of evaluations or a solver among them stays. Raises ConfigError.
     """
     asked = (overrides or {}).get("schedule", {})
-    made_for = {key: value for key, value in card.get("schedule", {}).items() if key not in asked}
+    made_for = {key: value for key, value in card.get("schedule", UNDISTILLED).items() if key not in asked}
     return with_overrides(config, {"schedule": made_for})
 
 

@@ -164,8 +164,9 @@ def trained(pipeline: SpatialPipeline, tmp_path: Path) -> Path:
         tmp_path / "vae.safetensors", pipeline.vae, kind="vae", config=video_of(config), card={}, dtype=torch.float32
     )
     save_weights(
-        tmp_path / "denoiser.safetensors", pipeline.denoiser, kind=KIND, config=contract, card={}, dtype=torch.float32
-    )
+        tmp_path / "denoiser.safetensors", pipeline.denoiser, kind=KIND, config=contract,
+        card={"schedule": {"steps": config.schedule.steps, "solver": config.schedule.solver}}, dtype=torch.float32,
+    )  # fmt: skip
     return tmp_path
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from flowact_ros.models import checkpoint
-from flowact_ros.models.checkpoint import CheckpointError, load_weights, save_weights
+from flowact_ros.models.checkpoint import CheckpointError, load_weights, read_card, save_weights, weights_dir
 from flowact_ros.models.codec.video_vae import VideoVAE
-from flowact_ros.models.config import PRESETS, ConfigError, VAEConfig, preset
+from flowact_ros.models.config import PRESETS, ConfigError, VAEConfig, preset, sampled_as
 
 SMALL = VAEConfig(
     latent_channels=8,
@@ -183,3 +183,23 @@ def test_other_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="lacks tensor bias"):
         load_weights(path, torch.nn.Linear(3, 2), kind="x", config=config)
     assert json.loads(path.with_suffix(".json").read_text())["kind"] == "x"
+
+
+def test_weights_are_sampled_as_their_card_says() -> None:
+    config = preset("debug")
+    assert (config.schedule.steps, config.schedule.solver) == (3, "euler")
+    student = {"schedule": {"steps": 4, "solver": "euler"}}
+    assert sampled_as(config, student).schedule.steps == 4
+    teacher = sampled_as(config, {})  # from before cards told it
+    assert (teacher.schedule.steps, teacher.schedule.solver) == (6, "adams_bashforth")
+    overrides = {"schedule": {"steps": 2, "order": "diagonal"}}
+    asked = sampled_as(preset("debug", overrides), student, overrides)
+    assert (asked.schedule.steps, asked.schedule.solver) == (2, "euler")
+    with pytest.raises(ConfigError, match="schedule.solver is 'heun'; use 'euler' or 'adams_bashforth'"):
+        sampled_as(config, {"schedule": {"solver": "heun"}})
+
+
+def test_the_shipped_denoiser_is_a_student_of_three() -> None:
+    card = read_card(weights_dir() / "avatar_cpu" / "denoiser.safetensors")
+    assert card["schedule"] == {"steps": 3, "solver": "euler"}
+    assert [stage["name"] for stage in card["stages"]] == ["adaptation", "steps"]
