@@ -19,4 +19,5 @@ AUDIO_ENCODINGS = (S16LE, F32LE)
 
 # What turns the speech into features for the denoiser: the encoder of the package, or Whisper's own.
 EMBEDDED, WHISPER = "embedded", "whisper"
+KOKORO = "kokoro"  # its model and its speech backend
 AUDIO_ENCODERS = (EMBEDDED, WHISPER)

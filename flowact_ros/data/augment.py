@@ -15,10 +15,14 @@ import numpy as np
 import soxr
 from scipy.signal import fftconvolve, lfilter
 
-from flowact_ros.data.splits import HELDOUT_VOICES, TRAIN_VOICES, check_split
+from flowact_ros.data.splits import HELDOUT_KOKORO, HELDOUT_VOICES, KOKORO_TRACT, TRAIN_VOICES, check_split
 from flowact_ros.dialogue.speech import Phoneme, Speech, SynthesizerError, Word
 from flowact_ros.dialogue.synthesizer import load_synthesizer
 from flowact_ros.timebase import SAMPLE_RATE
+from flowact_ros.vocabulary import KOKORO
+from flowact_ros.weights_table import KOKORO_VOICES
+
+Table = tuple[tuple[str, tuple[float, float], float], ...]  # backend, factors of the vocal tract, share
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,21 @@ class Channel:
     reverb_db: float = -20.0  # level of the room relative to the direct sound
 
 
-def draw_voice(rng: np.random.Generator, split: str) -> Voice:
+def voices_of(split: str) -> Table:
+    """Who speaks in a split: (backend, factors of the vocal tract, share) each."""
+    return HELDOUT_VOICES if check_split(split) == "heldout" else TRAIN_VOICES
+
+
+def kokoro_voices(split: str) -> Table:
+    """Kokoro's voices of a split, as such a table."""
+    held = check_split(split) == "heldout"
+    names = [name for name in KOKORO_VOICES if (name in HELDOUT_KOKORO) == held]
+    return tuple((f"{KOKORO}:{name}", KOKORO_TRACT, 1.0) for name in names)
+
+
+def draw_voice(rng: np.random.Generator, split: str, *, of_kokoro: bool = False) -> Voice:
     """A random voice of a split. ``available`` replaces what is not installed."""
-    table = HELDOUT_VOICES if check_split(split) == "heldout" else TRAIN_VOICES
+    table = kokoro_voices(split) if of_kokoro else voices_of(split)
     shares = np.array([share for _, _, share in table])
     backend, (low, high), _ = table[int(rng.choice(len(table), p=shares / shares.sum()))]
     tract = float(rng.uniform(low, high))
@@ -86,8 +102,7 @@ def available(voice: Voice) -> Voice:
 
 def missing_voices(split: str) -> list[str]:
     """Voices of a split that hibari stands in for, since their synthesizers are not installed here."""
-    table = HELDOUT_VOICES if check_split(split) == "heldout" else TRAIN_VOICES
-    names = dict.fromkeys(backend for backend, _, _ in table)
+    names = dict.fromkeys(backend for backend, _, _ in voices_of(split))
     return [name for name in names if available(Voice(name)).backend != name]
 
 

@@ -37,6 +37,10 @@ HELDOUT_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (
     ("flite:awb", (0.95, 1.05), 0.4),
 )
 
+# Kokoro's voices, where they are, speak to the audio encoder alone: other training material is the same without them.
+KOKORO_TRACT = (0.88, 1.14)
+HELDOUT_KOKORO = ("af_nova", "am_michael", "bf_isabella", "bm_george")
+
 HELDOUT_SENTENCES: tuple[str, ...] = (
     "Please mind the gap between the platform and the moving bridge.",
     "Bob made popcorn for five of my best friends.",

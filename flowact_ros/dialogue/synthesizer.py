@@ -7,7 +7,8 @@ The shipped demo sentence is made by this module:
         --text "Hello, and welcome! ..."          (without --text: the shipped sentence, ``DEMO_TEXT``)
 
 Backends: ``hibari`` (PyPI package ``hibari-tts``, Apache-2.0, voice inside, the default), ``flite``
-and ``espeak`` (Debian libraries ``libflite1`` and ``libespeak-ng1``, optional, for variety).
+and ``espeak`` (Debian libraries ``libflite1`` and ``libespeak-ng1``, optional, for variety), and ``kokoro``
+(`flowact weights get kokoro`, 28 voices, for machines with cores to spare).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from flowact_ros.dialogue.speech import Speech, SynthesizerError
 from flowact_ros.timebase import SAMPLE_RATE
+from flowact_ros.vocabulary import KOKORO
 
 DEMO_TEXT = (
     "Hello, and welcome! My name is FlowAct, and I am a living face for robots. "
@@ -61,7 +63,15 @@ def _espeak(voice: str) -> Synthesizer:
     return NativeSynthesizer("espeak", voice or "en-us")
 
 
-BACKENDS: dict[str, Callable[[str], Synthesizer]] = {"hibari": _hibari, "flite": _flite, "espeak": _espeak}
+def _kokoro(voice: str) -> Synthesizer:
+    from flowact_ros.dialogue.synthesizer_kokoro import KokoroSynthesizer
+
+    return KokoroSynthesizer(voice or "af_bella")
+
+
+BACKENDS: dict[str, Callable[[str], Synthesizer]] = {
+    "hibari": _hibari, "flite": _flite, "espeak": _espeak, KOKORO: _kokoro,
+}  # fmt: skip
 _loaded: dict[str, Synthesizer] = {}
 
 

@@ -9,6 +9,8 @@ the tensor a seventh output, and neither the package nor a copy of its model has
 from __future__ import annotations
 
 import threading
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from flowact_ros.dialogue.speech import NothingToSay, Phoneme, Speech, Synthesiz
 from flowact_ros.dialogue.synthesizer_phonemes import FROM_HIBARI, SILENCE, VOWELS, tile
 from flowact_ros.timebase import SAMPLE_RATE
 
-DURATION_TENSOR = "/Clip_output_0"
 DURATION_UNIT = 0.025  # [s]
 # The sound runs ahead of the durations. Found by correlating the level expected from the phonemes (vowel loud, plosive
 # closed) with the level heard: the best shift is -45 .. -58 ms at rates 0.8, 1.0 and 1.3 alike.
@@ -26,54 +27,78 @@ STRESS = "ˈ"
 MARKS = "ˈˌːʰʲ"
 PAUSES = set(";:,.!?—…")
 MAX_SYMBOLS = 400
+_SPEAKING = threading.Lock()
 SENTENCE_GAP = 0.12  # [s] of silence between two sentences, beside the ~0.5 s the voice itself leaves
 
 
-def _with_durations(model: bytes) -> bytes:
-    """ONNX bytes -> the same graph with ``DURATION_TENSOR`` as its last output (ModelProto.graph.output.name)."""
+def with_output(model: bytes, tensor: str) -> bytes:
+    """ONNX bytes -> the same graph with ``tensor`` as its last output (ModelProto.graph.output.name)."""
 
     def message(tag: int, payload: bytes) -> bytes:
         return bytes([tag, len(payload)]) + payload
 
-    value_info = message(0x0A, DURATION_TENSOR.encode())  # ValueInfoProto.name = 1
+    value_info = message(0x0A, tensor.encode())  # ValueInfoProto.name = 1
     graph = message(0x62, value_info)  # GraphProto.output = 12
     return model + message(0x3A, graph)  # ModelProto.graph = 7
 
 
-class HibariSynthesizer:
-    """The ``hibari`` backend. One thread; calls from several threads are served one after another."""
+@cache
+def _reader(british: bool) -> Any:
+    """hibari with what reads text for that accent, once a process. Raises SynthesizerError."""
+    try:
+        from hibari import Hibari
+        from hibari.g2p import G2P
+    except ImportError as error:
+        raise SynthesizerError(
+            f"speech needs the package hibari-tts, which is not installed ({error}): pip install hibari-tts"
+        ) from error
+    return Hibari("heart", g2p=G2P(british=british))
 
-    voices = ("heart",)
+
+@cache
+def _session(path: Path, durations: str) -> Any:
+    """The network of a file, once a process: Kokoro's voices share one. Raises SynthesizerError."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it would keep memory for every length of a sentence
+    try:
+        network = with_output(path.read_bytes(), durations)
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes have no common public base
+        raise SynthesizerError(
+            f"{path.name} has no tensor {durations} ({error}); tested with hibari-tts 0.2.1"
+        ) from error
+
+
+class HibariSynthesizer:
+    """The ``hibari`` backend. One thread; calls from several threads are served one after another.
+
+    Kokoro's voices (``synthesizer_kokoro``) share all of it but the network: the same symbols, the same durations.
+    """
+
+    voices: tuple[str, ...] = ("heart",)
+    durations = "/Clip_output_0"  # the tensor
 
     def __init__(self, voice: str = "heart") -> None:
         if voice not in self.voices:
             raise SynthesizerError(f"unknown hibari voice {voice!r}; available: {', '.join(self.voices)}")
-        try:
-            import onnxruntime
-            from hibari import Hibari, dsp
-        except ImportError as error:
-            raise SynthesizerError(
-                f"speech needs the package hibari-tts, which is not installed ({error}): pip install hibari-tts"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._tts = Hibari(voice)
-        self._dsp = dsp
-        with open(self._tts.model_path, "rb") as file:
-            model = _with_durations(file.read())
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exception classes have no common public base
-            raise SynthesizerError(
-                f"hibari-tts has no tensor {DURATION_TENSOR} ({error}); tested with hibari-tts 0.2.1"
-            ) from error
-        self._lock = threading.Lock()
+        self._open("heart", None)
+
+    def _open(self, accent: str, model: Path | None) -> None:
+        """Loads what reads text, with the accent of that voice of hibari, and the network.
+
+        model: None: hibari's own. Raises SynthesizerError.
+        """
+        self._tts = _reader(accent != "heart")
+        self._session = _session(model or Path(self._tts.model_path), self.durations)
 
     def synthesize(self, text: str, *, rate: float = 1.0, pitch: float = 1.0) -> Speech:
         """See Synthesizer. The pitch changes the harmonic source only, so the vowels keep their colour."""
         text = check_request(text, rate, pitch)
-        with self._lock:
+        with _SPEAKING:
             pieces = [p for s in self._tts.split_sentences(text) for p in self._symbols(s)]
             if not pieces:
                 raise NothingToSay(f"nothing of the text {text[:40]!r} can be pronounced")
@@ -121,18 +146,22 @@ class HibariSynthesizer:
         self, symbols: list[tuple[str, str]], rate: float, pitch: float
     ) -> tuple[np.ndarray, list[Phoneme], list[Word]]:
         """One run of the network: sound [T], phonemes and words."""
-        text = "".join(c for c, _ in symbols)
-        ids = np.asarray([self._tts.ids(text)], np.int64)
-        outputs = self._session.run(None, {"ids": ids, "speed": np.asarray([rate], np.float32)})
-        *spectrum, melody = [o[0] for o in outputs[:6]]
-        durations = np.asarray(outputs[6], np.float64) * DURATION_UNIT
-        # The noise part of the voice is drawn from the text, so a sentence always sounds the same.
-        rng = np.random.default_rng(int(ids.sum()) * 1000 + ids.shape[1])
-        synth: Any = self._dsp.synth
-        pcm = synth(*spectrum, melody * np.float32(pitch), rng).astype(np.float32)
+        ids = np.asarray([self._tts.ids("".join(c for c, _ in symbols))], np.int64)
+        pcm, durations = self._run(ids, rate, pitch)
         edges = np.cumsum(durations) - SOUND_LEAD  # the first duration is the pad before the text
         phonemes, words = _spans(symbols, np.clip(edges, 0.0, len(pcm) / SAMPLE_RATE))
         return pcm, phonemes, words
+
+    def _run(self, ids: np.ndarray, rate: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
+        """Sound [T] of symbols int64 [1, n], and how long each of them lasts [n] in seconds."""
+        from hibari import dsp
+
+        outputs = self._session.run(None, {"ids": ids, "speed": np.asarray([rate], np.float32)})
+        *spectrum, melody = [o[0] for o in outputs[:6]]
+        # The noise part of the voice is drawn from the text, so a sentence always sounds the same.
+        rng = np.random.default_rng(int(ids.sum()) * 1000 + ids.shape[1])
+        pcm = dsp.synth(*spectrum, melody * np.float32(pitch), rng).astype(np.float32)
+        return pcm, np.asarray(outputs[6], np.float64) * DURATION_UNIT
 
 
 def _spans(symbols: list[tuple[str, str]], edges: np.ndarray) -> tuple[list[Phoneme], list[Word]]:

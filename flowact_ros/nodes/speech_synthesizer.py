@@ -35,7 +35,7 @@ class SpeechSynthesizer(FlowactNode):
         Param(
             "backend",
             "hibari",
-            "Who speaks; flite and espeak need the libraries libflite1 and libespeak-ng1",
+            "Who speaks; flite, espeak: with libflite1, libespeak-ng1; kokoro: with `flowact weights get kokoro`",
             choices=tuple(BACKENDS),
         ),
         Param("voice", "", "Of the backend; empty: its first one"),

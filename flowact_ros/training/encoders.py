@@ -16,8 +16,12 @@ def add_stages(stages: argparse._SubParsersAction) -> None:
         "--teacher", type=Path, metavar="FILE", help="its encoder (default: what `flowact weights get` brought)"
     )
     audio.add_argument(
-        "--speech", type=float, default=210.0, metavar="MINUTES", help="of speech, made and kept in files of 30"
+        "--speech", type=float, default=210.0, metavar="MINUTES", help="of speech, made and kept in files of 10"
     )
+    audio.add_argument(
+        "--kokoro", type=float, default=0.0, metavar="MINUTES",
+        help="of speech by 24 voices of Kokoro besides (a minute takes 40 s; `flowact weights get kokoro` brings them)",
+    )  # fmt: skip
     audio.add_argument(
         "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"
     )

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flowact_ros.dialogue import synthesizer, synthesizer_worker
+from flowact_ros.dialogue import synthesizer, synthesizer_hibari, synthesizer_worker
 from flowact_ros.dialogue.speech import Speech, SynthesizerError
 from flowact_ros.dialogue.synthesizer import Synthesizer, load_synthesizer
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY, SILENCE, VOWELS, loudness_db
@@ -107,6 +107,7 @@ def fundamental(pcm: np.ndarray) -> float:
 
 def test_a_missing_package_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthesizer, "_loaded", {})
+    synthesizer_hibari._reader.cache_clear()
     monkeypatch.setitem(sys.modules, "hibari", None)
     with pytest.raises(SynthesizerError, match="pip install hibari-tts") as caught:
         load_synthesizer("hibari")

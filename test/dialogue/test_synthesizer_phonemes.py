@@ -8,7 +8,7 @@ import pytest
 
 from flowact_ros.dialogue.speech import Phoneme, SynthesizerError, check_request
 from flowact_ros.dialogue.synthesizer import load_synthesizer
-from flowact_ros.dialogue.synthesizer_hibari import DURATION_TENSOR, SOUND_LEAD, _spans, _with_durations
+from flowact_ros.dialogue.synthesizer_hibari import SOUND_LEAD, HibariSynthesizer, _spans, with_output
 from flowact_ros.dialogue.synthesizer_phonemes import (
     FROM_ESPEAK,
     FROM_FLITE,
@@ -84,10 +84,11 @@ def test_stress_marks_and_spaces_of_hibari_belong_to_their_neighbours() -> None:
 
 
 def test_the_extra_output_is_a_well_formed_protobuf_tail() -> None:
-    tail = _with_durations(b"model")[len(b"model") :]
+    tensor = HibariSynthesizer.durations
+    tail = with_output(b"model", tensor)[len(b"model") :]
     assert tail[0] == 0x3A and tail[1] == len(tail) - 2  # ModelProto.graph
     assert tail[2] == 0x62 and tail[3] == len(tail) - 4  # GraphProto.output
-    assert tail[4] == 0x0A and tail[6:] == DURATION_TENSOR.encode() and tail[5] == len(tail) - 6
+    assert tail[4] == 0x0A and tail[6:] == tensor.encode() and tail[5] == len(tail) - 6
     assert 0.03 < SOUND_LEAD < 0.08
 
 

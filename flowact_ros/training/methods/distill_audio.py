@@ -32,14 +32,14 @@ from flowact_ros.models.checkpoint import load_weights, save_weights, weights_di
 from flowact_ros.models.precision import best_dtype
 from flowact_ros.models.whisper_encoder import CLIP, WhisperEncoder, load_whisper
 from flowact_ros.timebase import ENCODER_SAMPLES_PER_FRAME
-from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, joined, load_or_build
+from flowact_ros.training.methods.distill_corpus import GROUPS, Corpus, joined, load_or_build, name_of
 from flowact_ros.training.methods.distill_loop import adam, as_on_disk, averaged, descend, options_of
 from flowact_ros.training.state_files import write_file
-from flowact_ros.vocabulary import WHISPER
-from flowact_ros.weights_store import find_audio_weights
+from flowact_ros.vocabulary import KOKORO, WHISPER
+from flowact_ros.weights_store import WeightsError, find_audio_weights, stored
 
 SEGMENT = 96  # frames of a training sample
-PART = 30.0  # minutes of speech in a file
+PART = 10.0  # minutes of speech in a file
 TEACHER_STEP = 4  # frames the teacher emits at once: one latent, the live step that knows least of the future
 AUXILIARY = 0.5  # weight of the linear heads against the regression
 
@@ -63,11 +63,12 @@ def features(encoder: nn.Module, pcm: Tensor, step: int, batch: int = 32, bf16: 
 
 
 def heard_by_teacher(
-    teacher: WhisperEncoder, run: Path, seed: int, split: str, minutes: float
+    teacher: WhisperEncoder, run: Path, seed: int, split: str, minutes: float, of_kokoro: bool = False
 ) -> tuple[Corpus, Tensor]:
     """A corpus, and the teacher's raw features of its clean sound, [T, D]; both are kept in `run`."""
-    corpus = load_or_build(run, seed, split, minutes)
-    return corpus, teacher_targets(teacher, corpus, run / f"teacher_{split}_{seed}_{minutes:g}.npy")
+    corpus = load_or_build(run, seed, split, minutes, of_kokoro)
+    cache = run / f"teacher_{name_of(seed, split, minutes, of_kokoro)}.npy"
+    return corpus, teacher_targets(teacher, corpus, cache)
 
 
 def teacher_targets(teacher: WhisperEncoder, corpus: Corpus, cache: Path) -> Tensor:
@@ -237,6 +238,11 @@ def train(
     return step
 
 
+def in_space(raw: Tensor, encoder: EmbeddedAudioEncoder) -> Tensor:
+    """Raw features of the teacher, normalised as the student's are."""
+    return ((raw - encoder.feature_mean) / encoder.feature_std).clamp(-CLIP, CLIP)
+
+
 def distil(args: argparse.Namespace) -> None:
     """Makes or reads the material, trains for a slice, prints the report and exports if asked for.
 
@@ -244,12 +250,18 @@ def distil(args: argparse.Namespace) -> None:
     """
     teacher = load_whisper(find_audio_weights(WHISPER, args.teacher))
     options = options_of(args)
-    parts = [
-        heard_by_teacher(teacher, args.run, args.seed + i, "train", min(PART, args.speech))
-        for i in range(max(1, round(args.speech / PART)))
-    ]
+    if args.kokoro and not stored(KOKORO):
+        raise WeightsError(f"--kokoro: its voices are not on this machine: flowact weights get {KOKORO}")
+
+    def heard(minutes: float, of_kokoro: bool) -> list[tuple[Corpus, Tensor]]:
+        seeds = range(args.seed, args.seed + round(minutes / PART)) or [args.seed]
+        part = min(PART, minutes)
+        return [heard_by_teacher(teacher, args.run, seed, "train", part, of_kokoro) for seed in seeds]
+
+    parts = heard(args.speech, False) + (heard(args.kokoro, True) if args.kokoro else [])
     corpus, raw = joined([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
-    held, raw_held = heard_by_teacher(teacher, args.run, args.seed, "heldout", 3.0)
+    kinds = (False, True) if args.kokoro else (False,)
+    tests = [heard_by_teacher(teacher, args.run, args.seed, "heldout", 3.0, kind) for kind in kinds]
     config = AudioEncoderConfig()
     student = Student(config, corpus.mouth.shape[1])
     encoder = student.encoder
@@ -261,11 +273,13 @@ def distil(args: argparse.Namespace) -> None:
     mean, std = (space[name].float() for name in ("feature_mean", "feature_std"))
     encoder.feature_mean.copy_(mean)
     encoder.feature_std.copy_(std)
-    train_targets, held_targets = (((r - mean) / std).clamp(-CLIP, CLIP) for r in (raw, raw_held))
-    material = Material(corpus, train_targets, config)
+    heard_train, *heard_tests = ((c, in_space(r, encoder)) for c, r in ((corpus, raw), *tests))
+    material = Material(*heard_train, config)
     step = train(student, material, run=args.run, **options)
     as_on_disk(encoder)
-    figures = report(encoder, (corpus, train_targets), (held, held_targets))
+    figures, *of_kokoro = (report(encoder, heard_train, test) for test in heard_tests)
+    if of_kokoro:
+        figures["kokoro"] = of_kokoro[0]
     print(json.dumps(figures, indent=1))
     if args.export:
         card = {
@@ -273,6 +287,7 @@ def distil(args: argparse.Namespace) -> None:
             "teacher": "OpenAI Whisper tiny.en encoder, output of block 3 (MIT)",
             "steps": before + step,
             "speech_minutes": args.speech,
+            "kokoro_minutes": args.kokoro,
             "options": options,
             "probe": "ridge regression on 8 min of training speech, read on held-out voices and sentences",
             "heldout": figures,

@@ -65,7 +65,7 @@ def visemes(phonemes: list[Phoneme], frames: int) -> np.ndarray:
     return out
 
 
-def utterance(rng: np.random.Generator, split: str) -> Corpus:
+def utterance(rng: np.random.Generator, split: str, of_kokoro: bool = False) -> Corpus:
     """One random sentence in a random voice, with silence around it."""
     lead, trail = rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.7)
     phonemes: list[Phoneme] = []
@@ -73,7 +73,7 @@ def utterance(rng: np.random.Generator, split: str) -> Corpus:
         frames = STEP * int(rng.integers(8, 20))
         clean = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     else:
-        speech = speak(sentence(rng, split), available(draw_voice(rng, split)))
+        speech = speak(sentence(rng, split), available(draw_voice(rng, split, of_kokoro=of_kokoro)))
         frames = STEP * int(np.ceil((lead + speech.seconds + trail) * FRAME_RATE / STEP))
         clean = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
         start = int(lead * SAMPLE_RATE)
@@ -101,12 +101,12 @@ def _to_encoder(pcm: np.ndarray, frames: int) -> np.ndarray:
     ].astype(np.float16)
 
 
-def build(seed: int, split: str, minutes: float) -> Corpus:
+def build(seed: int, split: str, minutes: float, of_kokoro: bool = False) -> Corpus:
     """At least `minutes` of utterances, the same for the same arguments and speech backends."""
     rng = np.random.default_rng([seed, split == "heldout"])
     parts: list[Corpus] = []
     while sum(p.frames for p in parts) < minutes * 60 * FRAME_RATE:
-        parts.append(utterance(rng, split))
+        parts.append(utterance(rng, split, of_kokoro))
     return joined(parts)
 
 
@@ -120,12 +120,17 @@ def joined(parts: list[Corpus]) -> Corpus:
     )
 
 
-def load_or_build(folder: Path, seed: int, split: str, minutes: float) -> Corpus:
+def name_of(seed: int, split: str, minutes: float, of_kokoro: bool) -> str:
+    """What files of a corpus are called by."""
+    return f"{'kokoro_' if of_kokoro else ''}{split}_{seed}_{minutes:g}"
+
+
+def load_or_build(folder: Path, seed: int, split: str, minutes: float, of_kokoro: bool = False) -> Corpus:
     """The corpus of these arguments from `folder`, made and kept there if it is not."""
-    path = folder / f"speech_{split}_{seed}_{minutes:g}.npz"
+    path = folder / f"speech_{name_of(seed, split, minutes, of_kokoro)}.npz"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        corpus = build(seed, split, minutes)
+        corpus = build(seed, split, minutes, of_kokoro)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **{f.name: getattr(corpus, f.name) for f in fields(Corpus)})
         partial.replace(path)
