@@ -121,6 +121,15 @@ def test_a_new_reference_may_be_drawn_beside_the_stream() -> None:
     assert wrong == []
 
 
+def test_a_caller_computes_what_no_other_thread_does() -> None:
+    runtime = choose("openvino")
+    twice, again = (runtime.compile(Twice(), (torch.ones(3),)) for _ in range(2))
+    beside, own = twice(torch.ones(3)), again(torch.full((3,), 2.0))
+    assert not runtime._workers.take()  # there is one, and it has begun
+    assert own()[0].tolist() == [4.0] * 3 and beside()[0].tolist() == [2.0] * 3
+    assert runtime._workers.take()
+
+
 def test_streams_that_share_it_have_their_graphs_computed_beside_each_other() -> None:
     runtime = choose("openvino")
     begin = runtime.compile(Twice(), (torch.ones(3),))

@@ -28,6 +28,10 @@ class OpenVino(Runtime):
 
     name = "openvino"
 
+    def __init__(self, device: str | torch.device = "cpu", *, kernels: bool = True) -> None:
+        super().__init__(device, kernels=kernels)
+        self._workers = Workers(lambda: self.beside)
+
     @property
     def version(self) -> str:
         import openvino as ov
@@ -39,16 +43,39 @@ class OpenVino(Runtime):
         return has_int8()
 
     def compile(self, module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
-        return convert(module, example, lambda: self.beside)
+        return convert(module, example, self._workers)
 
 
-def convert(module: nn.Module, example: tuple[Tensor, ...], most: Callable[[], int] = lambda: 1) -> Graph:
+class Workers:
+    """Who computes a graph: a thread beside its caller, as long as there is no more than one for each; else the caller
+    himself, when he waits for it. Three graphs at a time would share two cores, and the longest of them would be late.
+    """
+
+    def __init__(self, callers: Callable[[], int]) -> None:
+        self.callers, self._busy, self._lock = callers, 0, threading.Lock()
+
+    def take(self) -> bool:
+        """Is there one? `give_back` it."""
+        with self._lock:
+            free = self._busy < self.callers()
+            self._busy += free
+        return free
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._busy -= 1
+
+
+def convert(module: nn.Module, example: tuple[Tensor, ...], workers: Workers | None = None) -> Graph:
     """`module` compiled for inputs of these shapes, as it is written (a flow must not be rounded), for one thread:
-    graphs of the same latent run beside each other. most: calls that are computed beside each other; another one waits.
+    graphs of the same latent run beside each other. As many calls are computed beside each other as there are callers;
+    another one waits. workers: of all graphs that are called in turn; without, this one has its own
 
     What was converted and compiled is kept in the user's cache folder by a hash of weights, sources and versions.
     """
     import openvino as ov
+
+    workers = workers or Workers(lambda: 1)
 
     def converted() -> Any:
         with _CONVERTING, torch.inference_mode():
@@ -73,25 +100,35 @@ def convert(module: nn.Module, example: tuple[Tensor, ...], most: Callable[[], i
 
     def taken() -> Any:
         with making:
-            if free.empty() and made[0] < most():
+            if free.empty() and made[0] < workers.callers():
                 made[0] += 1
                 return kept.compiled().create_infer_request()
         return free.get()
 
+    def given_back(request: Any, beside: bool) -> None:
+        free.put(request)
+        if beside:
+            workers.give_back()
+
     def begin(*inputs: Tensor) -> Callable[[], tuple[np.ndarray, ...]]:
-        own = taken()
+        own, beside = taken(), workers.take()
+        arrays = [np.ascontiguousarray(x.numpy()) for x in inputs]
         try:
-            own.start_async([np.ascontiguousarray(x.numpy()) for x in inputs])
+            if beside:
+                own.start_async(arrays)
         except BaseException:
-            free.put(own)
+            given_back(own, beside)
             raise
 
         def wait() -> tuple[np.ndarray, ...]:
             try:
-                own.wait()
+                if beside:
+                    own.wait()
+                else:
+                    own.infer(arrays)
                 return tuple(own.get_output_tensor(i).data.copy() for i in outputs)
             finally:
-                free.put(own)
+                given_back(own, beside)
 
         return wait
 

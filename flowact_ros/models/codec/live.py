@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded codec as the live stream uses it: a reference picture once, then four frames at a time.
 
-What networks compute is cut into static graphs, so that a runtime may compile them and two cores share them: `Mouth`,
-`Eyes`, and `Body` (how the picture moves, and what is painted on it), of about the same cost, and `HandSprites`, which
-is computed beside them and only where hands are to be seen. What moves pixels at full resolution (pasting, warping,
-blending) is done on bytes by OpenCV, which takes a third of the time that graphs of floats take for it.
+What networks compute is cut into static graphs, so that a runtime may compile them and two cores share them: `Body`
+(how the picture moves, and what is painted on it) takes about as long as `Mouth`, `Eyes` and `HandSprites` together,
+of which the last is computed only where hands are to be seen. So a CPU computes the body beside all others. What moves
+pixels at full resolution (pasting, warping, blending) is done on bytes by OpenCV, which takes a third of the time that
+graphs of floats take for it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,8 +29,9 @@ from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
 from flowact_ros.timebase import FRAMES_PER_LATENT
 
-#: Begins to compute; what it returns waits for the outputs. So the graphs run beside each other.
+#: Begins to compute; what it returns waits for the outputs, or computes them then. So graphs run beside each other.
 Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
+Wait = Callable[[], Any]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
 COMPOSERS = 2  # frames of a latent that are put together side by side
@@ -43,7 +46,7 @@ def eager(module: nn.Module, example: tuple[Tensor, ...]) -> Graph:
     return lambda *inputs: lambda: tuple(x.numpy() for x in module(*inputs))
 
 
-def outputs_of(begun: Sequence[Callable[[], tuple[np.ndarray, ...]]]) -> list[tuple[np.ndarray, ...]]:
+def outputs_of(begun: Sequence[Wait]) -> list[Any]:
     """Of graphs that were begun. Where one fails the others are waited for all the same: who waits gives back what a
     graph computes with, and the next frame would wait for that for ever.
     """
@@ -181,13 +184,12 @@ class LiveCodec:
         for latent, out in zip(
             motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)
         ):
-            begun = self._begin(who, latent)
-            hands = self._pool.submit(self._hands, who, latent)  # beside the graphs
-            mouths, eyes, (flow, plan, cover) = outputs_of(begun)
-            draw = partial(self._draw, who, reference, still)
-            for _ in self._pool.map(draw, out, flow, plan, cover, zip(*mouths, *eyes)):
+            mouth, eyes, body = self._begin(who, latent)
+            faces = partial(self._faces, who, reference, still, mouth, eyes)
+            wholes, hands, (flow, plan, cover) = outputs_of([faces, partial(self._hands, who, latent), body])
+            for _ in self._pool.map(self._draw, out, wholes, flow, plan, cover):
                 pass
-            lay(out, hands.result())
+            lay(out, hands)
         return frames
 
     @torch.inference_mode()
@@ -203,22 +205,28 @@ class LiveCodec:
         hands, arms = (torch.cat(each) for each in zip(*parts))
         return hands, arms
 
+    def _faces(
+        self, who: Appearance, reference: np.ndarray, still: np.ndarray, mouth: Wait, eyes: Wait
+    ) -> list[np.ndarray]:
+        """The reference with a latent's mouths and eyes. It is given as floats, and as bytes with what `bends`."""
+        mouths, both = outputs_of([mouth, eyes])
+        wholes = []
+        for added in zip(*mouths, *both):
+            wholes.append(still.copy())
+            self._paste(wholes[-1], reference, who, added)
+        return wholes
+
     def _draw(
-        self, who: Appearance, reference: np.ndarray, still: np.ndarray, frame: np.ndarray, flow: np.ndarray,
-        plan: np.ndarray, cover: np.ndarray, added: tuple[np.ndarray, ...],
-    ) -> None:  # fmt: skip
-        """One frame uint8 `[size, size, 3]`, in place, from the outputs of the graphs for it; reference: as floats, and
-        still: as bytes, with what `bends`.
-        """
-        whole = still.copy()
-        self._paste(whole, reference, who, added)
+        self, frame: np.ndarray, whole: np.ndarray, flow: np.ndarray, plan: np.ndarray, cover: np.ndarray
+    ) -> None:
+        """One frame uint8 `[size, size, 3]`, in place, from what `_faces` gave, and the outputs of `Body` for it."""
         places = cv2.resize(median_flow(flow) * np.float32(self.size / 2), (self.size, self.size))
         cv2.add(places, self._places, dst=places)
         cv2.cvtColor(move(whole, places), cv2.COLOR_RGBA2RGB, dst=frame)
         lay_paint(frame, plan, cover, *self._colours)
 
-    def _begin(self, who: Appearance, motion: Tensor) -> list[Callable[[], tuple[np.ndarray, ...]]]:
-        """Starts to compute what the graphs make of a latent."""
+    def _begin(self, who: Appearance, motion: Tensor) -> list[Wait]:
+        """Starts to compute what `Mouth`, `Eyes` and `Body` make of a latent: the body, which takes longest, first."""
         boxes = zip(who.corners[0].tolist(), self.renderer.config.crop_sizes)
         crops = [who.picture[:, :, y : y + h, x : x + w].contiguous() for (x, y), (h, w) in boxes]
         inputs = (
@@ -232,7 +240,8 @@ class LiveCodec:
                 parts = [rounded(part, self._ranges) for part in parts]
             sprites = (motion.new_zeros(FRAMES_PER_LATENT, self.renderer.hands.inputs),)
             self._graphs = list(self._pool.map(self._compile, parts, (*inputs, sprites)))
-        return [graph(*tensors) for graph, tensors in zip(self._graphs, inputs)]
+        body, eyes, mouth = (graph(*tensors) for graph, tensors in zip(self._graphs[2::-1], inputs[::-1]))
+        return [mouth, eyes, body]
 
     def _paste(
         self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]
