@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,9 +22,18 @@ LOWEST = 1.17  # canvas heights; a palm below this is not to be seen
 _KINDS = ("x", "y", "angle", "open", "point")
 _COLUMNS = torch.tensor([[control_index(f"hand_{side}_{kind}") for kind in _KINDS] for side in SIDES])
 
-#: Inputs `[n, inputs]` -> n hands and n forearms, each `[n, 4, h, w]` (colour without its dye, coverage).
-Sprites = Callable[[Tensor], tuple[Tensor, Tensor]]
 Layer = tuple[int, Tensor, int, int]  # a frame's number, what lies over it `[4, h, w]` (colour, coverage), its corner
+
+
+class Shown(NamedTuple):
+    """Hands that are to be seen: numbers of their frames, inputs `[n, inputs]` of what paints them, palms (x, y) in
+    pixels, angles in radians.
+    """
+
+    frames: list[int]
+    inputs: Tensor
+    places: list[tuple[int, int]]
+    angles: list[float]
 
 
 class Hands(nn.Module):
@@ -34,7 +42,7 @@ class Hands(nn.Module):
     def __init__(self, config: RendererConfig) -> None:
         super().__init__()
         self.config = config
-        identity = config.identity + 3 * config.parts
+        self.identity = identity = config.identity + 3 * config.parts
         self.inputs = identity + len(_KINDS) + 1
         self.hand = SpritePainter(config.hand_size, self.inputs, config.hand_widths, config.hidden)
         self.arm = SpritePainter(config.arm_size, self.inputs, config.arm_widths, config.hidden)
@@ -57,35 +65,36 @@ class Hands(nn.Module):
             frames[n] = over(frames[n], layer, x - left, y - top)
         return torch.stack(frames)
 
-    def sprites(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.hand(inputs), self.arm(inputs)
-
-    def layers(self, identity: Tensor, motion: Tensor, sprites: Sprites | None = None) -> list[Layer]:
-        """What lies over frames with identity `[N, D]` and motion `[N, K]`, from bottom to top: forearm, then hand.
-
-        sprites: what computes `self.sprites` in its place
-        """
+    def shown(self, identity: Tensor, motion: Tensor) -> Shown:
+        """The hands of frames with identity `[N, D]` and motion `[N, K]` that are to be seen, all left ones first."""
         raw = denormalise(motion)[:, _COLUMNS]  # [N, 2, 5]
-        shown = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
-        if not shown:
-            return []
-        frame, side = (torch.tensor(index, device=motion.device) for index in zip(*shown))
+        seen = [(n, s) for s in range(2) for n in range(len(raw)) if float(raw[n, s, 1]) < LOWEST]
+        if not seen:
+            return Shown([], motion.new_zeros(0, self.inputs), [], [])
+        frame, side = (torch.tensor(index, device=motion.device) for index in zip(*seen))
         pose = raw[frame, side]
         inputs = torch.cat([identity[frame], motion[:, _COLUMNS][frame, side], (2.0 * side - 1)[:, None]], 1)
-        shares = torch.softmax(DYE * self.dye(identity[frame]).float().unflatten(1, (2, -1)), 2)
-        colours = identity[frame, self.config.identity :].unflatten(1, (3, -1)) @ shares.transpose(
-            1, 2
-        )  # [n, 3, 2]
-        skin, sleeve = F.pad(colours, (0, 0, 0, 1))[..., None, None].unbind(
-            2
-        )  # nothing is added to the coverage
-        hands, arms = (sprites or self.sprites)(inputs)
-        hands, arms = self._turned(hands + skin, pose[:, 2]), arms + sleeve
+        places = (pose[:, :2] * self.config.size).round().int().tolist()
+        return Shown([n for n, _ in seen], inputs, places, pose[:, 2].tolist())
+
+    def sprites(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs `[n, inputs]` -> n hands and n forearms, each `[n, 4, h, w]`: colour and coverage."""
+        identity = inputs[:, : self.identity]
+        shares = torch.softmax(DYE * self.dye(identity).float().unflatten(1, (2, -1)), 2)
+        colours = identity[:, self.config.identity :].unflatten(1, (3, -1)) @ shares.transpose(1, 2)  # [n, 3, 2]
+        skin, sleeve = F.pad(colours, (0, 0, 0, 1))[..., None, None].unbind(2)  # nothing is added to the coverage
+        return self.hand(inputs) + skin, self.arm(inputs) + sleeve
+
+    def layers(self, identity: Tensor, motion: Tensor) -> list[Layer]:
+        """What lies over frames with identity `[N, D]` and motion `[N, K]`, from bottom to top: forearm, then hand."""
+        shown = self.shown(identity, motion)
+        if not shown.frames:
+            return []
+        hands, arms = self.sprites(shown.inputs)
+        hands = self._turned(hands, torch.tensor(shown.angles, device=hands.device))
         half = self.config.hand_window // 2
         out = []
-        places = (pose[:, :2] * self.config.size).round().int().tolist()
-        for (n, _), hand, arm, place in zip(shown, hands, arms, places):
-            x, y = place
+        for n, hand, arm, (x, y) in zip(shown.frames, hands, arms, shown.places):
             out += [(n, arm, x - arm.shape[-1] // 2, y), (n, hand, x - half, y - half)]
         return out
 
@@ -101,19 +110,6 @@ class Hands(nn.Module):
         along = ((y * cos - x * sin) / c.hand_scale + c.hand_above) / (height / 2)
         grid = torch.stack([across, along], -1)
         return F.grid_sample(sprite, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def lay(frames: np.ndarray, layers: list[Layer]) -> None:
-    """Lay `layers` over pictures uint8 `[N, H, W, 3]`, in place, as `Hands` does."""
-    for n, layer, x, y in layers:
-        box = overlap(frames.shape[1:3], layer.shape[-2:], x, y)
-        if box is None:
-            continue
-        (left, right), (top, bottom) = box
-        part = layer[:, top - y : bottom - y, left - x : right - x].permute(1, 2, 0).numpy()
-        colour, cover = np.clip(part[..., :3] * 127.5 + 127.5, 0, 255), part[..., 3:]
-        below = frames[n, top:bottom, left:right].astype(np.float32)
-        frames[n, top:bottom, left:right] = (below + cover * (colour - below) + 0.5).astype(np.uint8)
 
 
 def overlap(

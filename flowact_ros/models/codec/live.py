@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from flowact_ros.models.codec.appearance import EYES, MOUTH, Appearance, Landmarks
 from flowact_ros.models.codec.blocks import positions
-from flowact_ros.models.codec.hands import Layer, lay
+from flowact_ros.models.codec.hands import Shown
+from flowact_ros.models.codec.laying import lay_hands
 from flowact_ros.models.codec.moving import bends, median_flow, move
 from flowact_ros.models.codec.quantise import Ranges, rounded
 from flowact_ros.models.codec.renderer import PAINT_STRIDE, RESERVE, Renderer
@@ -143,8 +144,15 @@ class HandSprites(nn.Module):
         self.hands = renderer.hands
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """inputs `[N, hands.inputs]` -> hands and forearms, `[N, 4, h, w]`."""
-        return self.hands.sprites(inputs)
+        """inputs `[N, hands.inputs]` -> hands and forearms, `[N, h, w, 4]`: colour and coverage, in levels."""
+        hands, arms = (_levels(sprite) for sprite in self.hands.sprites(inputs))
+        return hands, arms
+
+
+def _levels(sprite: Tensor) -> Tensor:
+    """Colour in [-1, 1] and coverage in 0 .. 1 `[N, 4, h, w]` -> both in 0 .. 255, `[N, h, w, 4]`."""
+    colour, cover = sprite.split([3, 1], 1)
+    return torch.cat([127.5 * colour + 127.5, 255 * cover], 1).clamp(0, 255).permute(0, 2, 3, 1)
 
 
 class LiveCodec:
@@ -189,21 +197,25 @@ class LiveCodec:
             wholes, hands, (flow, plan, cover) = outputs_of([faces, partial(self._hands, who, latent), body])
             for _ in self._pool.map(self._draw, out, wholes, flow, plan, cover):
                 pass
-            lay(out, hands)
+            if hands is not None:
+                lay_hands(out, *hands, self.renderer.config)
         return frames
 
     @torch.inference_mode()
-    def _hands(self, who: Appearance, latent: Tensor) -> list[Layer]:
-        return self.renderer.hands.layers(who.identity.expand(len(latent), -1), latent, self._sprites)
+    def _hands(self, who: Appearance, latent: Tensor) -> tuple[Shown, np.ndarray, np.ndarray] | None:
+        """Those of a latent that are to be seen, with the sprites of hands and forearms, uint8 `[n, h, w, 4]`.
 
-    def _sprites(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Of any number of hands by the graph, which takes a latent's frames; a rest is filled with its last one."""
+        The graph takes as many as a latent has frames; a rest is filled with its last one.
+        """
+        shown = self.renderer.hands.shown(who.identity.expand(len(latent), -1), latent)
+        if not shown.frames:
+            return None
         graph, parts = self._graphs[-1], []
-        for some in inputs.split(FRAMES_PER_LATENT):
+        for some in shown.inputs.split(FRAMES_PER_LATENT):
             filled = torch.cat([some, some[-1:].expand(FRAMES_PER_LATENT - len(some), -1)])
-            parts.append([torch.from_numpy(x)[: len(some)] for x in graph(filled)()])
-        hands, arms = (torch.cat(each) for each in zip(*parts))
-        return hands, arms
+            parts.append([(x[: len(some)] + 0.5).astype(np.uint8) for x in graph(filled)()])
+        hands, arms = (np.concatenate(each) for each in zip(*parts))
+        return shown, hands, arms
 
     def _faces(
         self, who: Appearance, reference: np.ndarray, still: np.ndarray, mouth: Wait, eyes: Wait
