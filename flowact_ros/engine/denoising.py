@@ -11,7 +11,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -131,6 +131,10 @@ class LatentPipeline(ABC):
     @abstractmethod
     def render(self, reference: Reference, latents: Chunk) -> np.ndarray:
         """n latents -> frames uint8 `[4 * n, height, width, 3]`. A function of these two alone."""
+
+    def draw(self, reference: Reference, latents: Iterator[Chunk]) -> Iterator[np.ndarray]:
+        """The same of one latent after another; see `Pipeline`."""
+        return (self.render(reference, latent) for latent in latents)
 
     def begin(self, reference: Reference, latents: Chunk) -> tuple[Callable[[], np.ndarray], ...]:
         """Begins to draw each latent, where nothing can change before it is drawn; else nothing."""

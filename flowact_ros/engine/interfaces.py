@@ -7,7 +7,7 @@ threads. Nodes, benchmark, evaluation and command line touch only the session an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -117,6 +117,13 @@ class Pipeline(Protocol):
 
     def render(self, reference: Reference, latents: Latents) -> np.ndarray:
         """n latents -> frames uint8 [4 * n, height, width, 3]. A function of these two alone."""
+        ...
+
+    def draw(self, reference: Reference, latents: Iterator[Latents]) -> Iterator[np.ndarray]:
+        """The same of one latent after another, of which the next may be asked for before the frames of one are given.
+
+        To be closed where not all frames are wanted.
+        """
         ...
 
     def motion(self, latents: Latents) -> np.ndarray:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,10 @@ class AvatarPipeline(LatentPipeline):
 
     def render(self, reference: Reference, latents: Chunk) -> np.ndarray:
         return self.codec.render(reference.appearance, latents.latents[0].flatten(0, 1).cpu())
+
+    def draw(self, reference: Reference, latents: Iterator[Chunk]) -> Iterator[np.ndarray]:
+        motions = (latent.latents[0].flatten(0, 1).cpu() for latent in latents)
+        return self.codec.draw(reference.appearance, motions)
 
     def motion(self, latents: Chunk) -> np.ndarray:
         """n latents -> float32 `[4 * n, K]` in the rig's own units, exactly what is rendered."""

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,17 @@ class Made:
         """The same, with the time for which other streams kept it from the device that they share."""
         stages = {"wait": 1000.0 * seconds, **self.stages}
         return replace(self, seconds=self.seconds + seconds, wall=self.wall + seconds, stages=stages)
+
+
+class _Asked(NamedTuple):
+    """A latent that is to be drawn, or passed over. own, turned: as denoised, and as drawn; gaze: after it."""
+
+    latent: int
+    before: Snapshot
+    own: Latents
+    turned: Latents
+    gaze: Gaze
+    seen: bool
 
 
 class _Stopwatch:
@@ -146,17 +158,22 @@ class Making:
 
         Where memory was written already and not all of it was drawn, the snapshot after it is one inside the step.
         """
-        pipeline, latents, record = self._pipeline, self._latents, self.step.record
-        first, done, drawn = self.step.latent, 0, []
-        while latents is not None and done < self.count and not stop(first + done):
-            before, own = self._inside(done), latents[done : done + 1]
-            latent, self._gaze = _looking(pipeline, own, self._gaze, record)
-            if seen(first + done):
-                frames, motion = self._timed("render", _render, pipeline, self._state.reference, latent)
-                made = motion if latent is own else pipeline.motion(own)
-                drawn.append(RingEntry(first + done, frames, motion, before, record.behaviour, made))
-                push(drawn[-1])
-            done += 1
+        pipeline, record = self._pipeline, self.step.record
+        done, drawn, asked = 0, [], deque[_Asked]()
+        drawing = pipeline.draw(self._state.reference, self._asked(asked, stop, seen))
+        while not (asked and stop(asked[0].latent)):  # one that was asked for ahead may have become useless
+            frames = self._timed("render", next, drawing, None)
+            while asked and not asked[0].seen:
+                done, self._gaze = done + 1, asked.popleft().gaze
+            if frames is None:
+                break
+            one = asked.popleft()
+            frames, motion = _checked(pipeline, frames, pipeline.motion(one.turned))
+            made = motion if one.turned is one.own else pipeline.motion(one.own)
+            drawn.append(RingEntry(one.latent, frames, motion, one.before, record.behaviour, made))
+            push(drawn[-1])
+            done, self._gaze = done + 1, one.gaze
+        drawing.close()
         seconds = self._clock() - self._began
         beside = self._after is not None
         if beside:
@@ -165,6 +182,21 @@ class Making:
             after = self._committed(done)
             self._lap()
         return Made(done, after, tuple(drawn), seconds, self._wall, self._core, self._timed.stages, beside)
+
+    def _asked(
+        self, asked: deque[_Asked], stop: Callable[[int], bool], seen: Callable[[int], bool]
+    ) -> Iterator[Latents]:
+        """The latents to be drawn, as they are asked for; into `asked` with those that are passed over."""
+        pipeline, gaze, step = self._pipeline, self._gaze, self.step
+        for k in range(self.count):
+            latent, own = step.latent + k, self._latents[k : k + 1]
+            if stop(latent):
+                return
+            before = Snapshot(self._state, self._latents, k, step.record.resets, gaze)
+            turned, gaze = _looking(pipeline, own, gaze, step.record)
+            asked.append(_Asked(latent, before, own, turned, gaze, seen(latent)))
+            if asked[-1].seen:
+                yield turned
 
     def _lap(self) -> None:
         """The next step may begin."""
@@ -211,8 +243,7 @@ def _looking(pipeline: Pipeline, latent: Latents, gaze: Gaze, record: ChunkRecor
     return pipeline.with_motion(latent, motion), gaze
 
 
-def _render(pipeline: Pipeline, reference: Reference, latent: Latents) -> tuple[np.ndarray, np.ndarray]:
-    frames, motion = pipeline.render(reference, latent), pipeline.motion(latent)
+def _checked(pipeline: Pipeline, frames: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     wanted = (FRAMES_PER_LATENT, pipeline.height, pipeline.width, 3)
     if frames.shape != wanted or frames.dtype != np.uint8:
         raise EngineError(f"the renderer gave {frames.dtype} {list(frames.shape)}: uint8 {list(wanted)} is needed")

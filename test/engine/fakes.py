@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +138,9 @@ class FakePipeline:
             words.append(crc(latent[COMMITTED + 4 * i : COMMITTED + 4 * i + 4]))
             frame.reshape(-1)[:32] = np.frombuffer(np.array(words, np.uint32).tobytes(), np.uint8)
         return frames
+
+    def draw(self, reference: Reference, latents: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        return (self.render(reference, latent) for latent in latents)
 
     def motion(self, latents: np.ndarray) -> np.ndarray:
         rows = [(4 * latent[0] + i, latent[5 + i]) for latent in latents for i in range(4)]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -35,6 +35,10 @@ class BatchedCodec:
         if len(motion) % FRAMES_PER_LATENT:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
         return np.concatenate([call(self._drawing, who, latent) for latent in motion.split(FRAMES_PER_LATENT)])
+
+    def draw(self, who: Appearance, latents: Iterator[Tensor]) -> Iterator[np.ndarray]:
+        """The same of one latent after another."""
+        return (self.render(who, latent) for latent in latents)
 
 
 class Drawing:

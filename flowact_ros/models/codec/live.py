@@ -10,7 +10,7 @@ graphs of floats take for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -35,6 +35,7 @@ Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 Wait = Callable[[], Any]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
+KEPT = 16  # references whose bytes are kept
 COMPOSERS = 2  # frames of a latent that are put together side by side
 COLOURS = 3 * PAINT_STRIDE**2  # of the paint's channels; the others are its cover
 FAINTEST = (
@@ -156,14 +157,15 @@ def _levels(sprite: Tensor) -> Tensor:
 
 
 class LiveCodec:
-    """`encode` a reference once, `render` latents. Stateless apart from the compiled graphs."""
+    """`encode` a reference once, `render` latents. It keeps the compiled graphs, and references as bytes."""
 
     def __init__(self, renderer: Renderer, compile: Compile = eager, ranges: Ranges | None = None) -> None:
         """ranges: of the convolutions' inputs, for a runtime that computes them in int8"""
         self.renderer = renderer.eval().requires_grad_(False)
         self.size = renderer.config.size
         self._compile, self._ranges = compile, ranges
-        self._graphs: list[Graph] = []
+        self._graphs: dict[type[nn.Module], Graph] = {}
+        self._stills: dict[int, tuple[Appearance, np.ndarray, np.ndarray]] = {}  # by identity
         self._pool = ThreadPoolExecutor(COMPOSERS, "compose")
         places = (positions(self.size, self.size).permute(1, 2, 0) + 1) * (self.size / 2) - 0.5
         self._places = places.contiguous().numpy()  # [H, W, (x, y)]
@@ -183,23 +185,32 @@ class LiveCodec:
         """
         if len(motion) % FRAMES_PER_LATENT:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
-        frames = np.empty((len(motion), self.size, self.size, 3), np.uint8)
-        reference = (
-            who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0
-        )  # half a level more: bytes are cut off
-        still = cv2.cvtColor(reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)
-        still[..., 3] = bends(still)
-        for latent, out in zip(
-            motion.split(FRAMES_PER_LATENT), np.split(frames, len(motion) // FRAMES_PER_LATENT)
-        ):
-            mouth, eyes, body = self._begin(who, latent)
-            faces = partial(self._faces, who, reference, still, mouth, eyes)
-            wholes, hands, (flow, plan, cover) = outputs_of([faces, partial(self._hands, who, latent), body])
-            for _ in self._pool.map(self._draw, out, wholes, flow, plan, cover):
-                pass
-            if hands is not None:
-                lay_hands(out, *hands, self.renderer.config)
-        return frames
+        return np.concatenate(list(self.draw(who, iter(motion.split(FRAMES_PER_LATENT)))))
+
+    @torch.inference_mode()
+    def draw(self, who: Appearance, latents: Iterator[Tensor]) -> Iterator[np.ndarray]:
+        """Frames uint8 `[4, size, size, 3]` of each latent, motion `[4, K]`.
+
+        While one is put together, it is computed how the body moves in the next, which is asked for before.
+        """
+        latent = next(latents, None)
+        body = None if latent is None else self._begin(Body, who, latent)
+        try:
+            while latent is not None:
+                faces, hands = partial(self._faces, who, latent), partial(self._hands, who, latent)
+                parts, body = [faces, hands, body], None
+                wholes, shown, (flow, plan, cover) = outputs_of(parts)
+                latent = next(latents, None)
+                body = None if latent is None else self._begin(Body, who, latent)
+                frames = np.empty((FRAMES_PER_LATENT, self.size, self.size, 3), np.uint8)
+                for _ in self._pool.map(self._draw, frames, wholes, flow, plan, cover):
+                    pass
+                if shown is not None:
+                    lay_hands(frames, *shown, self.renderer.config)
+                yield frames
+        finally:
+            if body is not None:
+                body()  # what was begun and is not wanted: the next one would wait for it for ever
 
     @torch.inference_mode()
     def _hands(self, who: Appearance, latent: Tensor) -> tuple[Shown, np.ndarray, np.ndarray] | None:
@@ -210,18 +221,30 @@ class LiveCodec:
         shown = self.renderer.hands.shown(who.identity.expand(len(latent), -1), latent)
         if not shown.frames:
             return None
-        graph, parts = self._graphs[-1], []
+        graph, parts = self._graphs[HandSprites], []
         for some in shown.inputs.split(FRAMES_PER_LATENT):
             filled = torch.cat([some, some[-1:].expand(FRAMES_PER_LATENT - len(some), -1)])
             parts.append([(x[: len(some)] + 0.5).astype(np.uint8) for x in graph(filled)()])
         hands, arms = (np.concatenate(each) for each in zip(*parts))
         return shown, hands, arms
 
-    def _faces(
-        self, who: Appearance, reference: np.ndarray, still: np.ndarray, mouth: Wait, eyes: Wait
-    ) -> list[np.ndarray]:
-        """The reference with a latent's mouths and eyes. It is given as floats, and as bytes with what `bends`."""
-        mouths, both = outputs_of([mouth, eyes])
+    def _still(self, who: Appearance) -> tuple[np.ndarray, np.ndarray]:
+        """The reference as floats, and as bytes with what `bends`: made once for each of the last few."""
+        found = self._stills.get(id(who))
+        if found is None or found[0] is not who:
+            # half a level more: bytes are cut off
+            reference = who.picture[0].permute(1, 2, 0).numpy() * 127.5 + 128.0
+            still = cv2.cvtColor(reference.clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2RGBA)
+            still[..., 3] = bends(still)
+            if len(self._stills) >= KEPT:
+                self._stills.clear()
+            self._stills[id(who)] = found = who, reference, still
+        return found[1:]
+
+    def _faces(self, who: Appearance, latent: Tensor) -> list[np.ndarray]:
+        """The reference with a latent's mouths and eyes."""
+        reference, still = self._still(who)
+        mouths, both = outputs_of([self._begin(part, who, latent) for part in (Mouth, Eyes)])
         wholes = []
         for added in zip(*mouths, *both):
             wholes.append(still.copy())
@@ -237,23 +260,23 @@ class LiveCodec:
         cv2.cvtColor(move(whole, places), cv2.COLOR_RGBA2RGB, dst=frame)
         lay_paint(frame, plan, cover, *self._colours)
 
-    def _begin(self, who: Appearance, motion: Tensor) -> list[Wait]:
-        """Starts to compute what `Mouth`, `Eyes` and `Body` make of a latent: the body, which takes longest, first."""
+    def _begin(self, part: type[nn.Module], who: Appearance, motion: Tensor) -> Wait:
+        """Starts to compute what `Mouth`, `Eyes` or `Body` makes of a latent."""
         boxes = zip(who.corners[0].tolist(), self.renderer.config.crop_sizes)
         crops = [who.picture[:, :, y : y + h, x : x + w].contiguous() for (x, y), (h, w) in boxes]
-        inputs = (
-            (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
-            (torch.cat(crops[1:]), who.eyes_weight[0], who.eyes_fine[0], who.eyes_coarse[0], who.own, motion),
-            (who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion),
-        )
+        eyes = who.eyes_weight[0], who.eyes_fine[0], who.eyes_coarse[0]
+        inputs: dict[type[nn.Module], tuple[Tensor, ...]] = {
+            Mouth: (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
+            Eyes: (torch.cat(crops[1:]), *eyes, who.own, motion),
+            Body: (who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion),
+            HandSprites: (motion.new_zeros(FRAMES_PER_LATENT, self.renderer.hands.inputs),),
+        }
         if not self._graphs:
-            parts: list[nn.Module] = [part(self.renderer) for part in (Mouth, Eyes, Body, HandSprites)]
+            parts = [kind(self.renderer) for kind in inputs]
             if self._ranges:
                 parts = [rounded(part, self._ranges) for part in parts]
-            sprites = (motion.new_zeros(FRAMES_PER_LATENT, self.renderer.hands.inputs),)
-            self._graphs = list(self._pool.map(self._compile, parts, (*inputs, sprites)))
-        body, eyes, mouth = (graph(*tensors) for graph, tensors in zip(self._graphs[2::-1], inputs[::-1]))
-        return [mouth, eyes, body]
+            self._graphs = dict(zip(inputs, self._pool.map(self._compile, parts, inputs.values())))
+        return self._graphs[part](*inputs[part])
 
     def _paste(
         self, whole: np.ndarray, reference: np.ndarray, who: Appearance, added: tuple[np.ndarray, ...]
