@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from flowact_ros.training.methods.distill_corpus import (
     load_or_build,
     visemes,
 )
+from flowact_ros.weights_store import WeightsError
 
 SMALL = AudioEncoderConfig(stem_widths=(8, 8), width=16, dilations=(1,), features=16)
 
@@ -201,3 +203,19 @@ def test_the_command_distils_and_keeps_the_space(tmp_path: Path, monkeypatch: py
     same = distill_audio.EmbeddedAudioEncoder(small)
     assert load_weights(folder / "audio_encoder.safetensors", same, kind="audio_encoder", config=small)["steps"] == 6
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(encoder.parameters(), same.parameters(), strict=True))
+
+
+def test_a_third_of_what_is_heard_is_spoken_by_kokoro() -> None:
+    corpus, targets = artificial(frames=2400), torch.arange(2400.0)[:, None].expand(-1, 16)
+    material = distill_audio.Material(corpus, targets, SMALL, kokoro=240)
+    first = material.draw(np.random.default_rng(0), 600)[1][:, 0, 0]
+    assert float((first >= 2160).float().mean()) == pytest.approx(distill_audio.KOKORO_SHARE, abs=0.06)
+
+
+def test_kokoro_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path))
+    monkeypatch.setattr(distill_audio, "load_whisper", lambda path: None)
+    monkeypatch.setattr(distill_audio, "find_audio_weights", lambda *a: tmp_path)
+    options = {"teacher": None, "run": tmp_path, "kokoro": 20.0, "speech": 1.0, "seed": 0, "minutes": 1, "steps": 1}
+    with pytest.raises(WeightsError, match="flowact weights get kokoro"):
+        distill_audio.distil(argparse.Namespace(**options, batch=1, lr=1e-3))

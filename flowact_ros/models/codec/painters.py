@@ -90,7 +90,7 @@ class SpritePainter(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs `[N, k]` -> colours in [-1, 1] and coverage in 0 .. 1."""
         vector = self.vector(inputs)
-        h = self.place.expand(len(inputs), -1, -1, -1)
+        h = self.place.expand(inputs.shape[0], -1, -1, -1)
         for block in self.move:
             h = block(h, vector)
         h = self.up(h)

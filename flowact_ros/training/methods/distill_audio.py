@@ -41,6 +41,7 @@ from flowact_ros.weights_store import WeightsError, find_audio_weights, stored
 SEGMENT = 96  # frames of a training sample
 PART = 10.0  # minutes of speech in a file
 TEACHER_STEP = 4  # frames the teacher emits at once: one latent, the live step that knows least of the future
+KOKORO_SHARE = 1 / 3
 AUXILIARY = 0.5  # weight of the linear heads against the regression
 
 
@@ -108,10 +109,13 @@ class Student(nn.Module):
 
 
 class Material:
-    """Random segments of a corpus with their targets."""
+    """Random segments of a corpus with their targets.
 
-    def __init__(self, corpus: Corpus, targets: Tensor, config: AudioEncoderConfig) -> None:
-        self.config = config
+    kokoro: frames at its end that Kokoro speaks; `KOKORO_SHARE` of the segments begin there, however few they are
+    """
+
+    def __init__(self, corpus: Corpus, targets: Tensor, config: AudioEncoderConfig, kokoro: int = 0) -> None:
+        self.config, self.kokoro = config, kokoro
         pad = (config.context, config.lookahead)
         self.sound = [F.pad(torch.from_numpy(x), pad) for x in (corpus.clean, *corpus.heard)]
         self.targets = targets
@@ -120,7 +124,10 @@ class Material:
         self.lips = (lips - lips.mean(0)) / lips.std(0).clamp(min=0.02)
 
     def draw(self, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        starts = rng.integers(0, len(self.viseme) - SEGMENT, batch)
+        usual, last = len(self.viseme) - self.kokoro, len(self.viseme) - SEGMENT
+        starts = rng.integers(0, min(usual, last), batch)
+        if self.kokoro:
+            starts = np.where(rng.random(batch) < KOKORO_SHARE, rng.integers(usual, last, batch), starts)
         length = self.config.context + SEGMENT * ENCODER_SAMPLES_PER_FRAME + self.config.lookahead
         pcm = []
         for start in starts:
@@ -258,7 +265,8 @@ def distil(args: argparse.Namespace) -> None:
         part = min(PART, minutes)
         return [heard_by_teacher(teacher, args.run, seed, "train", part, of_kokoro) for seed in seeds]
 
-    parts = heard(args.speech, False) + (heard(args.kokoro, True) if args.kokoro else [])
+    usual, of_kokoro = heard(args.speech, False), heard(args.kokoro, True) if args.kokoro else []
+    parts = usual + of_kokoro
     corpus, raw = joined([part for part, _ in parts]), torch.cat([targets for _, targets in parts])
     kinds = (False, True) if args.kokoro else (False,)
     tests = [heard_by_teacher(teacher, args.run, args.seed, "heldout", 3.0, kind) for kind in kinds]
@@ -274,12 +282,12 @@ def distil(args: argparse.Namespace) -> None:
     encoder.feature_mean.copy_(mean)
     encoder.feature_std.copy_(std)
     heard_train, *heard_tests = ((c, in_space(r, encoder)) for c, r in ((corpus, raw), *tests))
-    material = Material(*heard_train, config)
+    material = Material(*heard_train, config, sum(part.frames for part, _ in of_kokoro))
     step = train(student, material, run=args.run, **options)
     as_on_disk(encoder)
-    figures, *of_kokoro = (report(encoder, heard_train, test) for test in heard_tests)
-    if of_kokoro:
-        figures["kokoro"] = of_kokoro[0]
+    figures, *others = (report(encoder, heard_train, test) for test in heard_tests)
+    if others:
+        figures["kokoro"] = others[0]
     print(json.dumps(figures, indent=1))
     if args.export:
         card = {
