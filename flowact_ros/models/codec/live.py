@@ -146,14 +146,9 @@ class HandSprites(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs `[N, hands.inputs]` -> hands and forearms, `[N, h, w, 4]`: colour and coverage, in levels."""
-        hands, arms = (_levels(sprite) for sprite in self.hands.sprites(inputs))
+        size, middle = (torch.tensor(x)[:, None, None] for x in ([127.5] * 3 + [255.0], [127.5] * 3 + [0.0]))
+        hands, arms = ((x * size + middle).clamp(0, 255).permute(0, 2, 3, 1) for x in self.hands.sprites(inputs))
         return hands, arms
-
-
-def _levels(sprite: Tensor) -> Tensor:
-    """Colour in [-1, 1] and coverage in 0 .. 1 `[N, 4, h, w]` -> both in 0 .. 255, `[N, h, w, 4]`."""
-    colour, cover = sprite.split([3, 1], 1)
-    return torch.cat([127.5 * colour + 127.5, 255 * cover], 1).clamp(0, 255).permute(0, 2, 3, 1)
 
 
 class LiveCodec:
