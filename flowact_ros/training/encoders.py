@@ -20,7 +20,7 @@ def add_stages(stages: argparse._SubParsersAction) -> None:
     )
     audio.add_argument(
         "--kokoro", type=float, default=0.0, metavar="MINUTES",
-        help="of speech by 24 voices of Kokoro besides (a minute takes 40 s; `flowact weights get kokoro` brings them)",
+        help="of speech by 24 voices of Kokoro besides (a minute takes 15 s; `flowact weights get kokoro` brings them)",
     )  # fmt: skip
     audio.add_argument(
         "--from-shipped", action="store_true", help="begin a new run with the weights in the package, not with none"

@@ -13,14 +13,14 @@ import safetensors.torch
 import torch
 
 from flowact_ros.data.splits import HELDOUT_TEXTS, normalized
-from flowact_ros.dialogue.speech import Phoneme
+from flowact_ros.dialogue.speech import Phoneme, Speech
 from flowact_ros.dialogue.synthesizer_phonemes import INVENTORY
 from flowact_ros.models.audio_encoder import AudioEncoderConfig
 from flowact_ros.models.checkpoint import load_weights, weights_dir
 from flowact_ros.models.text_encoder import EmbeddedTextEncoder, TextEncoderConfig
 from flowact_ros.models.whisper_encoder import WhisperConfig, WhisperEncoder
 from flowact_ros.training import main as training
-from flowact_ros.training.methods import distill_audio, distill_text, instruction_texts
+from flowact_ros.training.methods import distill_audio, distill_corpus, distill_text, instruction_texts
 from flowact_ros.training.methods.distill_corpus import (
     GROUPS,
     STEP,
@@ -219,3 +219,21 @@ def test_kokoro_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytes
     options = {"teacher": None, "run": tmp_path, "kokoro": 20.0, "speech": 1.0, "seed": 0, "minutes": 1, "steps": 1}
     with pytest.raises(WeightsError, match="flowact weights get kokoro"):
         distill_audio.distil(argparse.Namespace(**options, batch=1, lr=1e-3))
+
+
+def test_a_sentence_of_kokoro_is_heard_from_several_throats(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spoken:
+        calls = 0
+
+        def synthesize(self, text: str, *, rate: float) -> Speech:
+            self.calls += 1
+            pcm = np.sin(np.arange(24_000) / 20).astype(np.float32)
+            return Speech(pcm, [Phoneme("AA", 0.0, 0.5), Phoneme("M", 0.5, 1.0)], [])
+
+    voice = Spoken()
+    monkeypatch.setattr(distill_corpus, "load_synthesizer", lambda name: voice)
+    monkeypatch.setattr(distill_corpus, "NOISE_ONLY", 0.0)
+    parts = distill_corpus.utterances(np.random.default_rng(0), "train", of_kokoro=True)
+    assert voice.calls == 1 and len(parts) == distill_corpus.TRACTS
+    spoken = [int((part.viseme == VISEME["AA"]).sum()) for part in parts]
+    assert all(9 <= n <= 15 for n in spoken) and len({part.clean.tobytes() for part in parts}) == len(parts)

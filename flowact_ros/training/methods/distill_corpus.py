@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from flowact_ros.data.augment import Channel, apply_channel, available, draw_channel, draw_voice, speak
+from flowact_ros.data.augment import (
+    Channel,
+    apply_channel,
+    available,
+    draw_channel,
+    draw_voice,
+    speak,
+    stretch,
+)
 from flowact_ros.data.sentences import sentence
+from flowact_ros.data.splits import KOKORO_TRACT
 from flowact_ros.data.visemes import mouth
-from flowact_ros.dialogue.speech import Phoneme
+from flowact_ros.dialogue.speech import Phoneme, Speech
+from flowact_ros.dialogue.synthesizer import load_synthesizer
 from flowact_ros.timebase import (
     ENCODER_RATE,
     ENCODER_SAMPLES_PER_FRAME,
@@ -25,6 +35,7 @@ from flowact_ros.timebase import (
 )
 
 STEP = 4  # frames: utterances are padded to whole latents
+TRACTS = 3  # lengths of the vocal tract that a sentence of Kokoro's is heard with
 VARIANTS = 3  # channels drawn for each utterance, beside the clean sound
 LEVEL = 10 ** (-22 / 20)  # RMS of an utterance before its channel's gain
 NOISE_ONLY = 0.06  # share of utterances that are silence, in which the student hears noise only
@@ -65,15 +76,27 @@ def visemes(phonemes: list[Phoneme], frames: int) -> np.ndarray:
     return out
 
 
-def utterance(rng: np.random.Generator, split: str, of_kokoro: bool = False) -> Corpus:
-    """One random sentence in a random voice, with silence around it."""
+def utterances(rng: np.random.Generator, split: str, of_kokoro: bool = False) -> list[Corpus]:
+    """A random sentence in a random voice, with silence around it; or silence. Of Kokoro's, which are dear, each is
+    heard from `TRACTS` throats.
+    """
+    if rng.random() < NOISE_ONLY:
+        return [heard(rng, None)]
+    voice, text = draw_voice(rng, split, of_kokoro=of_kokoro), sentence(rng, split)
+    if not of_kokoro:
+        return [heard(rng, speak(text, available(voice)))]
+    said = load_synthesizer(voice.backend).synthesize(text, rate=voice.rate)
+    return [heard(rng, stretch(said, float(rng.uniform(*KOKORO_TRACT)))) for _ in range(TRACTS)]
+
+
+def heard(rng: np.random.Generator, speech: Speech | None) -> Corpus:
+    """Speech, or a while of silence, with silence around it, and as it comes through `VARIANTS` channels."""
     lead, trail = rng.uniform(0.1, 0.7), rng.uniform(0.2, 0.7)
     phonemes: list[Phoneme] = []
-    if silent := rng.random() < NOISE_ONLY:
+    if speech is None:
         frames = STEP * int(rng.integers(8, 20))
         clean = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     else:
-        speech = speak(sentence(rng, split), available(draw_voice(rng, split, of_kokoro=of_kokoro)))
         frames = STEP * int(np.ceil((lead + speech.seconds + trail) * FRAME_RATE / STEP))
         clean = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
         start = int(lead * SAMPLE_RATE)
@@ -83,14 +106,14 @@ def utterance(rng: np.random.Generator, split: str, of_kokoro: bool = False) -> 
     gain = 10 ** (draw_channel(rng).gain_db / 20)
     hiss = rng.standard_normal(len(clean)).astype(np.float32) * np.float32(10 ** rng.uniform(-4.5, -3.5))
     clean = np.clip(gain * clean, -1, 1)
-    heard = []
+    through = []
     for _ in range(VARIANTS):
         channel: Channel = replace(draw_channel(rng), gain_db=0.0)
-        if silent:  # -65 to -30 dBFS: `apply_channel` takes silence for a voice at -30
+        if speech is None:  # -65 to -30 dBFS: `apply_channel` takes silence for a voice at -30
             channel = replace(channel, noise_db=float(rng.uniform(-35, 0)))
-        heard.append(_to_encoder(apply_channel(clean, channel, rng), frames))
+        through.append(_to_encoder(apply_channel(clean, channel, rng), frames))
     return Corpus(
-        _to_encoder(clean + hiss, frames), np.stack(heard), lips.astype(np.float32), visemes(phonemes, frames)
+        _to_encoder(clean + hiss, frames), np.stack(through), lips.astype(np.float32), visemes(phonemes, frames)
     )
 
 
@@ -106,7 +129,7 @@ def build(seed: int, split: str, minutes: float, of_kokoro: bool = False) -> Cor
     rng = np.random.default_rng([seed, split == "heldout"])
     parts: list[Corpus] = []
     while sum(p.frames for p in parts) < minutes * 60 * FRAME_RATE:
-        parts.append(utterance(rng, split, of_kokoro))
+        parts += utterances(rng, split, of_kokoro)
     return joined(parts)
 
 
