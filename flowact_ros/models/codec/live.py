@@ -143,12 +143,16 @@ class HandSprites(nn.Module):
     def __init__(self, renderer: Renderer) -> None:
         super().__init__()
         self.hands = renderer.hands
+        self.register_buffer("size", torch.tensor([127.5, 127.5, 127.5, 255.0])[:, None, None])
+        self.register_buffer("middle", torch.tensor([127.5, 127.5, 127.5, 0.0])[:, None, None])
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """inputs `[N, hands.inputs]` -> hands and forearms, `[N, h, w, 4]`: colour and coverage, in levels."""
-        size, middle = (torch.tensor(x)[:, None, None] for x in ([127.5] * 3 + [255.0], [127.5] * 3 + [0.0]))
-        hands, arms = ((x * size + middle).clamp(0, 255).permute(0, 2, 3, 1) for x in self.hands.sprites(inputs))
-        return hands, arms
+        hands, arms = self.hands.sprites(inputs)
+        return self._levels(hands), self._levels(arms)
+
+    def _levels(self, sprites: Tensor) -> Tensor:
+        return (sprites * self.size + self.middle).clamp(0, 255).permute(0, 2, 3, 1)
 
 
 class LiveCodec:
