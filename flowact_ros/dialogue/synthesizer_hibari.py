@@ -43,16 +43,16 @@ def with_output(model: bytes, tensor: str) -> bytes:
 
 
 @cache
-def _reader(british: bool) -> Any:
-    """hibari with what reads text for that accent, once a process. Raises SynthesizerError."""
+def _reader(british: bool) -> tuple[Any, Any]:
+    """hibari with what reads text for that accent, and its vocoder, once a process. Raises SynthesizerError."""
     try:
-        from hibari import Hibari
+        from hibari import Hibari, dsp
         from hibari.g2p import G2P
     except ImportError as error:
         raise SynthesizerError(
             f"speech needs the package hibari-tts, which is not installed ({error}): pip install hibari-tts"
         ) from error
-    return Hibari("heart", g2p=G2P(british=british))
+    return Hibari("heart", g2p=G2P(british=british)), dsp
 
 
 @cache
@@ -92,7 +92,7 @@ class HibariSynthesizer:
 
         model: None: hibari's own. Raises SynthesizerError.
         """
-        self._tts = _reader(accent != "heart")
+        self._tts, self._dsp = _reader(accent != "heart")
         self._session = _session(model or Path(self._tts.model_path), self.durations)
 
     def synthesize(self, text: str, *, rate: float = 1.0, pitch: float = 1.0) -> Speech:
@@ -154,13 +154,11 @@ class HibariSynthesizer:
 
     def _run(self, ids: np.ndarray, rate: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
         """Sound [T] of symbols int64 [1, n], and how long each of them lasts [n] in seconds."""
-        from hibari import dsp
-
         outputs = self._session.run(None, {"ids": ids, "speed": np.asarray([rate], np.float32)})
         *spectrum, melody = [o[0] for o in outputs[:6]]
         # The noise part of the voice is drawn from the text, so a sentence always sounds the same.
         rng = np.random.default_rng(int(ids.sum()) * 1000 + ids.shape[1])
-        pcm = dsp.synth(*spectrum, melody * np.float32(pitch), rng).astype(np.float32)
+        pcm = self._dsp.synth(*spectrum, melody * np.float32(pitch), rng).astype(np.float32)
         return pcm, np.asarray(outputs[6], np.float64) * DURATION_UNIT
 
 

@@ -18,7 +18,7 @@ from flowact_ros.data import prepare
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.performances import SPEAKING, read_performances
 from flowact_ros.data.store import read_clips
-from flowact_ros.dialogue import synthesizer
+from flowact_ros.dialogue import synthesizer, synthesizer_hibari
 from flowact_ros.engine.audio_window import AudioWindow
 
 
@@ -96,6 +96,7 @@ def test_a_missing_voice_is_named(
 ) -> None:
     pytest.importorskip("scipy", reason="clips need scipy: `make setup-dev` installs it")
     monkeypatch.setattr(synthesizer, "_loaded", {})
+    synthesizer_hibari._reader.cache_clear()
     monkeypatch.setattr(synthesizer, "BACKENDS", {"hibari": synthesizer.BACKENDS["hibari"]})
     monkeypatch.setitem(sys.modules, "hibari", None)
     line = one_line(run(capsys, "clips", "--count", 8, "--seconds", 2, "--size", 32, "--out", tmp_path))

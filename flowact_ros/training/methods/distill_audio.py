@@ -274,9 +274,9 @@ def distil(args: argparse.Namespace) -> None:
     student = Student(config, corpus.mouth.shape[1])
     encoder = student.encoder
     # The space stays that of the weights in the package: denoisers have learned to read it.
-    shipped, before = weights_dir() / "audio_encoder.safetensors", 0
+    shipped, slices = weights_dir() / "audio_encoder.safetensors", []
     if args.from_shipped:
-        before = int(load_weights(shipped, encoder, kind=KIND, config=config)["steps"])
+        slices = load_weights(shipped, encoder, kind=KIND, config=config)["slices"]
     space = safetensors.torch.load_file(shipped)
     mean, std = (space[name].float() for name in ("feature_mean", "feature_std"))
     encoder.feature_mean.copy_(mean)
@@ -293,10 +293,8 @@ def distil(args: argparse.Namespace) -> None:
         card = {
             "made_by": "flowact train audio-encoder",
             "teacher": "OpenAI Whisper tiny.en encoder, output of block 3 (MIT)",
-            "steps": before + step,
-            "speech_minutes": args.speech,
-            "kokoro_minutes": args.kokoro,
-            "options": options,
+            "steps": sum(one["steps"] for one in slices) + step,
+            "slices": [*slices, {**options, "steps": step, "speech": args.speech, "kokoro": args.kokoro}],
             "probe": "ridge regression on 8 min of training speech, read on held-out voices and sentences",
             "heldout": figures,
         }
