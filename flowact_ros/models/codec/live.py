@@ -35,7 +35,7 @@ Graph = Callable[..., Callable[[], tuple[np.ndarray, ...]]]
 Wait = Callable[[], Any]
 #: Makes a graph of a module that is called with tensors of the shapes of these examples from now on.
 Compile = Callable[[nn.Module, tuple[Tensor, ...]], Graph]
-KEPT = 16  # references whose bytes are kept
+KEPT = 4  # references whose bytes are kept, some 8 MB each
 COMPOSERS = 2  # frames of a latent that are put together side by side
 COLOURS = 3 * PAINT_STRIDE**2  # of the paint's channels; the others are its cover
 FAINTEST = (
