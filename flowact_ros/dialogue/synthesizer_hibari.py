@@ -48,11 +48,12 @@ def _reader(british: bool) -> tuple[Any, Any]:
     try:
         from hibari import Hibari, dsp
         from hibari.g2p import G2P
+
+        return Hibari("heart", g2p=G2P(british=british)), dsp  # which imports onnxruntime
     except ImportError as error:
         raise SynthesizerError(
             f"speech needs the package hibari-tts, which is not installed ({error}): pip install hibari-tts"
         ) from error
-    return Hibari("heart", g2p=G2P(british=british)), dsp
 
 
 @cache
@@ -85,14 +86,14 @@ class HibariSynthesizer:
     def __init__(self, voice: str = "heart") -> None:
         if voice not in self.voices:
             raise SynthesizerError(f"unknown hibari voice {voice!r}; available: {', '.join(self.voices)}")
-        self._open("heart", None)
+        self._open()
 
-    def _open(self, accent: str, model: Path | None) -> None:
-        """Loads what reads text, with the accent of that voice of hibari, and the network.
+    def _open(self, british: bool = False, model: Path | None = None) -> None:
+        """Loads what reads text, in one of two accents, and the network. model: None: hibari's own.
 
-        model: None: hibari's own. Raises SynthesizerError.
+        Raises SynthesizerError.
         """
-        self._tts, self._dsp = _reader(accent != "heart")
+        self._tts, self._dsp = _reader(british)
         self._session = _session(model or Path(self._tts.model_path), self.durations)
 
     def synthesize(self, text: str, *, rate: float = 1.0, pitch: float = 1.0) -> Speech:

@@ -32,8 +32,11 @@ class KokoroSynthesizer(HibariSynthesizer):
         folder = stored(KOKORO)
         if folder is None:
             raise SynthesizerError(f"kokoro's voices are not on this machine: flowact weights get {KOKORO}")
-        self._styles = np.fromfile(folder / f"{voice}.bin", np.float32).reshape(-1, 1, STYLE)
-        self._open("heart" if voice[0] == "a" else "emma", folder / KOKORO_MODEL)
+        try:
+            self._styles = np.fromfile(folder / f"{voice}.bin", np.float32).reshape(-1, 1, STYLE)
+        except (OSError, ValueError):
+            raise SynthesizerError(f"kokoro's {voice}.bin is damaged: `flowact weights check kokoro`") from None
+        self._open(british=voice[0] == "b", model=folder / KOKORO_MODEL)
 
     def _run(self, ids: np.ndarray, rate: float, pitch: float) -> tuple[np.ndarray, np.ndarray]:
         """As hibari's. The network has no melody to scale: sound that is spoken more slowly is played faster."""

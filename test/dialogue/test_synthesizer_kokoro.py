@@ -93,6 +93,9 @@ def test_a_damaged_model_is_one_line() -> None:
     (weights_store.folder_of("kokoro") / KOKORO_MODEL).write_bytes(b"not a model")
     with pytest.raises(SynthesizerError, match=KOKORO_MODEL):
         synthesizer_kokoro.KokoroSynthesizer("af_bella")
+    (weights_store.folder_of("kokoro") / "af_sky.bin").write_bytes(bytes(1000))
+    with pytest.raises(SynthesizerError, match="af_sky.bin is damaged"):
+        synthesizer_kokoro.KokoroSynthesizer("af_sky")
 
 
 def test_its_held_out_voices_teach_nothing() -> None:

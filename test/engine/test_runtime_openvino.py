@@ -127,6 +127,9 @@ def test_a_caller_computes_what_no_other_thread_does() -> None:
     beside, own = twice(torch.ones(3)), again(torch.full((3,), 2.0))
     assert not runtime._workers.take()  # there is one, and it has begun
     assert own()[0].tolist() == [4.0] * 3 and beside()[0].tolist() == [2.0] * 3
+    with pytest.raises(RuntimeError):
+        twice(torch.ones(3, requires_grad=True))  # no array: neither the graph nor the thread is lost by it
+    assert twice(torch.ones(3))()[0].tolist() == [2.0] * 3
     assert runtime._workers.take()
 
 

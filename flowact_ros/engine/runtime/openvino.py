@@ -112,8 +112,8 @@ def convert(module: nn.Module, example: tuple[Tensor, ...], workers: Workers | N
 
     def begin(*inputs: Tensor) -> Callable[[], tuple[np.ndarray, ...]]:
         own, beside = taken(), workers.take()
-        arrays = [np.ascontiguousarray(x.numpy()) for x in inputs]
         try:
+            arrays = [np.ascontiguousarray(x.numpy()) for x in inputs]
             if beside:
                 own.start_async(arrays)
         except BaseException:
