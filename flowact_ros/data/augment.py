@@ -10,6 +10,7 @@ room.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import soxr
@@ -110,7 +111,14 @@ def speak(text: str, voice: Voice) -> Speech:
     """Synthesise ``text`` in a voice; times of phonemes and words are those of the returned sound."""
     rate = float(np.clip(voice.rate / voice.tract, 0.5, 2.0))
     pitch = float(np.clip(voice.pitch, 0.5, 2.0))
+    if voice.backend.startswith(KOKORO):
+        return stretch(_said(voice.backend, text, round(rate, 6), pitch), voice.tract)
     return stretch(load_synthesizer(voice.backend).synthesize(text, rate=rate, pitch=pitch), voice.tract)
+
+
+@lru_cache(maxsize=16)  # the sentences of a clip: the next ones may say them with other throats
+def _said(backend: str, text: str, rate: float, pitch: float) -> Speech:
+    return load_synthesizer(backend).synthesize(text, rate=rate, pitch=pitch)
 
 
 def stretch(speech: Speech, factor: float) -> Speech:

@@ -9,7 +9,7 @@ Half of the training clips show a named character, the others a character from a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from flowact_ros.data.augment import Channel, Voice, available, draw_channel, dr
 from flowact_ros.data.characters import NAMED, Identity, identity_from_seed
 from flowact_ros.data.performance import Performance, Segment, perform
 from flowact_ros.data.sentences import sentence
-from flowact_ros.data.splits import CHARACTER_SEEDS, SPLITS, check_split
+from flowact_ros.data.splits import CHARACTER_SEEDS, KOKORO_TRACT, SPLITS, check_split
+from flowact_ros.dialogue.synthesizer import load_synthesizer
 
 SPEAKING_KINDS = (
     ("speaking", 0.5),
@@ -31,6 +32,7 @@ QUIET_KINDS = (
 )  # fmt: skip
 SILENT_CLIPS = 0.05  # share of clips without a word
 NAMED_CLIPS = 0.5  # share of training clips with one of the named characters
+TAKES = 3  # clips that tell one timeline of Kokoro's, which is dear: each with its throat, channel, body and wording
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class ClipSpec:
     character: str
 
 
-def make_performance(seed: int, split: str, seconds: float, speaking: float = 0.7) -> ClipSpec:
+def make_performance(
+    seed: int, split: str, seconds: float, speaking: float = 0.7, *, of_kokoro: bool = False
+) -> ClipSpec:
     """The clip number ``seed`` of a split, of exactly ``round(seconds * 25)`` frames.
 
-    ``speaking``: share of the time with speech. The same arguments give the same clip wherever the same speech
-    backends are installed. Raises ValueError for an unknown split or a length below 0.4 s.
+    ``speaking``: share of the time with speech. ``of_kokoro``: spoken by Kokoro's voices of the split, ``TAKES`` clips
+    in a row with the same sentences. The same arguments give the same clip wherever the same speech backends are
+    installed. Raises ValueError for an unknown split or a length below 0.4 s, SynthesizerError where Kokoro is asked
+    for and not there.
     """
     check_split(split)
     if seconds < 0.4:
@@ -57,12 +63,24 @@ def make_performance(seed: int, split: str, seconds: float, speaking: float = 0.
     if not 0.0 <= speaking <= 1.0:
         raise ValueError(f"speaking is {speaking}; it must lie in 0 .. 1")
     rng = np.random.default_rng([seed, SPLITS.index(split), 0xF10])
+    told = np.random.default_rng([seed // TAKES, SPLITS.index(split), 0xF11]) if of_kokoro else rng
     identity, character = _character(rng, split)
-    voice, channel = available(draw_voice(rng, split)), draw_channel(rng)
-    timeline = _timeline(rng, split, seconds, speaking if rng.random() >= SILENT_CLIPS else 0.0, voice.rate)
+    voice, channel = draw_voice(told, split, of_kokoro=of_kokoro), draw_channel(rng)
+    timeline = _timeline(told, split, seconds, speaking if told.random() >= SILENT_CLIPS else 0.0, voice.rate)
+    if of_kokoro:
+        load_synthesizer(voice.backend)  # nobody stands in for it
+        voice = with_throat(voice, rng)
+    else:
+        voice = available(voice)
     performance = perform(timeline, rng, voice=voice, channel=channel, seconds=seconds)
     said = [s.text for s, _ in zip(timeline, performance.instruction, strict=False) if s.text]
     return ClipSpec(identity, performance, voice, channel, said, character)
+
+
+def with_throat(voice: Voice, rng: np.random.Generator) -> Voice:
+    """A voice of Kokoro's with a throat of random length; what its network is asked for stays the same."""
+    tract = float(rng.uniform(*KOKORO_TRACT))
+    return replace(voice, rate=voice.rate * tract, pitch=1.0, tract=tract)
 
 
 def _character(rng: np.random.Generator, split: str) -> tuple[Identity, str]:

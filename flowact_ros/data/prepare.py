@@ -5,6 +5,7 @@
     flowact data clips --count 100 --seconds 10 --out runs/data/clips   # talking clips with sound, for the denoiser
     flowact data motion --count 3000 --seconds 12 --out runs/data/motion   # movement and sound alone, for the denoiser
     flowact data motion --audio-encoder whisper --out runs/data/motion_whisper   # the same, heard by Whisper
+    flowact data motion --kokoro --out runs/data/motion_kokoro   # spoken by Kokoro's voices
     flowact data latents --vae runs/spatial --count 2000 --seconds 12 --out runs/data/latents   # for a spatial preset
     flowact data latents --preset avatar_1b --vae FOLDER --audio-encoder whisper --audio-path large.safetensors \\
         --text-encoder t5 --text-path FOLDER --out runs/data/latents_1b
@@ -105,14 +106,16 @@ def render_clip(seed: int, split: str, seconds: float, size: int, path: Path, *,
 
 @torch.no_grad()
 def make_motion(
-    first: int, count: int, split: str, seconds: float, out: Path, heard_by: str = EMBEDDED
+    first: int, count: int, split: str, seconds: float, out: Path, heard_by: str = EMBEDDED, of_kokoro: bool = False
 ) -> int:
     """Write performances without pictures (`data.performances`); `out` is a folder that exists."""
     from flowact_ros.data.performances import check_encoder, write_performances
 
     check_encoder(out, heard_by)
     encode, embed = encoders(heard_by)
-    write_performances(out, first, count, split, seconds, encode, lambda text: embed(text)[0], heard_by)
+    write_performances(
+        out, first, count, split, seconds, encode, lambda text: embed(text)[0], heard_by, of_kokoro
+    )
     return 0
 
 
@@ -214,6 +217,10 @@ def _parser() -> argparse.ArgumentParser:
         help="who hears `motion` and `latents`; whisper needs the weights of `flowact weights get whisper-tiny.en`",
     )  # fmt: skip
     parser.add_argument(
+        "--kokoro", action="store_true",
+        help="of `motion`: Kokoro's voices speak, which `flowact weights get kokoro` brings",
+    )  # fmt: skip
+    parser.add_argument(
         "--vae", type=Path, metavar="FOLDER", help="of `latents`: where `flowact train export-vae` wrote the VAE"
     )
     parser.add_argument(
@@ -243,6 +250,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seconds is {args.seconds:g}; it must lie in 0.4 .. {LONGEST:g}")
     if not 1 <= args.threads <= 64:
         raise ValueError(f"--threads is {args.threads}; it must lie in 1 .. 64")
+    if args.kokoro and args.kind != "motion":
+        raise ValueError(f"--kokoro is for motion; {args.kind} have the other voices")
     if args.kind == "latents" and args.vae is None:
         raise ValueError("latents need --vae, the folder where `flowact train export-vae` wrote the VAE")
     try:
@@ -255,11 +264,13 @@ def _make(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     if args.kind == "characters":
         return draw_characters(args.out, args.size)
-    if args.kind != "snippets" and (missing := missing_voices(args.split)):
+    if args.kind != "snippets" and not args.kokoro and (missing := missing_voices(args.split)):
         others = ", ".join(missing)
         print(f"hibari speaks for {others}: apt-get install flite espeak-ng for other voices", flush=True)
     if args.kind == "motion":
-        return make_motion(args.seed, args.count, args.split, args.seconds, args.out, args.audio_encoder)
+        return make_motion(
+            args.seed, args.count, args.split, args.seconds, args.out, args.audio_encoder, args.kokoro
+        )
     if args.kind == "latents":
         return make_latents(args)
     for number in range(args.seed, args.seed + args.count):

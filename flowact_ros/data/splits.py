@@ -37,7 +37,7 @@ HELDOUT_VOICES: tuple[tuple[str, tuple[float, float], float], ...] = (
     ("flite:awb", (0.95, 1.05), 0.4),
 )
 
-# Kokoro's voices, where they are, speak to the audio encoder alone: other training material is the same without them.
+# Kokoro's voices speak where they are asked for (--kokoro): all other material is the same without them.
 KOKORO_TRACT = (0.88, 1.14)
 HELDOUT_KOKORO = ("af_nova", "am_michael", "bf_isabella", "bm_george")
 

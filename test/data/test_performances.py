@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_speech import only_fake
+from fake_speech import FakeSynthesizer, only_fake
 
-from flowact_ros.data import performances
-from flowact_ros.data.clips import make_performance
+from flowact_ros.data import augment, clips, performances
+from flowact_ros.data.clips import TAKES, ClipSpec, make_performance
 from flowact_ros.data.performances import (
     SPEAKING,
     describe,
@@ -18,6 +18,7 @@ from flowact_ros.data.performances import (
     read_performances,
     write_performances,
 )
+from flowact_ros.dialogue.speech import Speech
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +96,51 @@ def test_files_without_a_name_were_heard_by_the_embedded_encoder(tmp_path: Path)
     assert encoder_of(tmp_path) == "embedded"
     with pytest.raises(ValueError, match="heard by the embedded encoder"):
         write_performances(tmp_path, 2, 1, "train", 1.0, encode, embed, "whisper")
+
+
+@pytest.fixture
+def kokoro(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that Kokoro's network was asked for; the fake voice says them."""
+    asked: list[str] = []
+
+    class Asked(FakeSynthesizer):
+        def synthesize(self, text: str, **how: float) -> Speech:
+            asked.append(text)
+            return super().synthesize(text, **how)
+
+    def load(name: str) -> FakeSynthesizer:
+        return Asked() if name.startswith("kokoro") else FakeSynthesizer()
+
+    monkeypatch.setattr(augment, "load_synthesizer", load)
+    monkeypatch.setattr(clips, "load_synthesizer", load)
+    augment._said.cache_clear()
+    return asked
+
+
+def test_clips_of_kokoro_share_sentences_and_nothing_else(kokoro: list[str]) -> None:
+    def takes_of(first: int) -> list[ClipSpec]:
+        numbers = range(first, first + TAKES)
+        return [make_performance(number, "train", 6.0, 0.8, of_kokoro=True) for number in numbers]
+
+    takes = takes_of(3 * TAKES)
+    longest = max((take.sentences for take in takes), key=len)
+    assert longest and kokoro == longest  # each was synthesised once
+    assert all(take.sentences == longest[: len(take.sentences)] for take in takes)
+    assert len({take.voice.backend for take in takes}) == 1 and takes[0].voice.backend.startswith("kokoro:")
+    assert len({take.voice.tract for take in takes}) == TAKES
+    assert len({take.performance.controls.tobytes() for take in takes}) == TAKES
+    assert takes_of(4 * TAKES)[0].sentences != takes[0].sentences
+    again = make_performance(3 * TAKES, "train", 6.0, 0.8, of_kokoro=True)
+    assert np.array_equal(again.performance.controls, takes[0].performance.controls)
+
+
+def test_a_folder_has_kokoros_voices_or_the_others(tmp_path: Path, kokoro: list[str]) -> None:
+    (tmp_path / "k").mkdir()
+    (tmp_path / "usual").mkdir()
+    write_performances(tmp_path / "k", 0, 2, "train", 2.0, encode, embed, of_kokoro=True)
+    assert kokoro and describe(tmp_path / "k") == "k: 2 from number 0, heard by embedded, spoken by Kokoro"
+    with pytest.raises(ValueError, match="k holds performances with voices of Kokoro; without --kokoro give another"):
+        write_performances(tmp_path / "k", 2, 1, "train", 2.0, encode, embed)
+    write_performances(tmp_path / "usual", 0, 1, "train", 2.0, encode, embed)
+    with pytest.raises(ValueError, match="with no voices of Kokoro; with --kokoro give another folder"):
+        write_performances(tmp_path / "usual", 2, 1, "train", 2.0, encode, embed, of_kokoro=True)

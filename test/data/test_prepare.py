@@ -136,3 +136,13 @@ def test_whisper_that_is_not_there(
     line = one_line(run(capsys, *options))
     assert "whisper's encoder is not on this machine: flowact weights get whisper-tiny.en" in line
     assert not list((tmp_path / "motion").iterdir())
+
+
+def test_kokoro_is_for_motion_and_has_to_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWACT_CACHE", str(tmp_path / "cache"))
+    line = one_line(run(capsys, "motion", "--kokoro", "--count", 1, "--out", tmp_path / "motion"))
+    assert "flowact weights get kokoro" in line and not list((tmp_path / "motion").iterdir())
+    line = one_line(run(capsys, "clips", "--kokoro", "--count", 1, "--out", tmp_path / "clips"))
+    assert "--kokoro is for motion" in line
