@@ -8,23 +8,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from flowact_ros.data.characters import NAMED, neutral, render
-from flowact_ros.data.poses import random_movement
 from flowact_ros.models.checkpoint import save_weights, weights_dir
-from flowact_ros.models.codec.motion import normalise
-from flowact_ros.models.codec.quantise import Ranges, measure_ranges
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.codec.video_vae import VideoVAE
 from flowact_ros.models.config import ModelConfig, video_of
 from flowact_ros.models.dit import KIND, DiT
+from flowact_ros.training.activations import activations
 from flowact_ros.training.lineage import FIRST, FOOTAGE, commit_id, run_stages, run_state, sampled
 from flowact_ros.training.stages.renderer import take_painters
 from flowact_ros.training.stages.vae import normalised
-
-CALIBRATION = 4  # frames of each named character that the activations' limits are measured on
 
 
 def run_card(run: Path, command: str, stage: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -106,26 +100,3 @@ def export_vae(config: ModelConfig, run: Path, out: Path | None = None) -> Path:
     path = (out or weights_dir() / config.name) / "vae.safetensors"
     save_weights(path, normalised(vae, video), kind="vae", config=video, card=card, dtype=torch.float16)
     return path
-
-
-def activations(renderer: Renderer) -> Ranges:
-    """Limits of the inputs of the live renderer's convolutions, over the named characters and any motion, hands up in a
-    part of it."""
-    rng = np.random.default_rng(0)
-    renderer.eval()
-
-    def run() -> None:
-        for who in NAMED.values():
-            picture = render(who, neutral(1), renderer.config.size).float() / 127.5 - 1
-            motion = normalise(torch.cat([random_movement(rng, 1) for _ in range(CALIBRATION)]))
-            appearance = renderer.appearance(picture).select(torch.zeros(len(motion), dtype=torch.long))
-            renderer(appearance, motion)
-
-    live = tuple(f"{part}." for part in ("mouth", "eyes", "warp", "hands"))
-    once = ("stem", "fine", "down", "coarse")  # of the painters: computed once a reference, in float32
-    ranges = measure_ranges(renderer, run)
-    return {
-        name: range_
-        for name, range_ in ranges.items()
-        if name.startswith(live) and name.split(".")[1] not in once
-    }

@@ -12,7 +12,8 @@ import torch
 from flowact_ros.models.checkpoint import load_weights, save_weights, weights_dir
 from flowact_ros.models.codec.motion_encoder import KIND, Codec
 from flowact_ros.models.config import PRESETS, ModelConfig
-from flowact_ros.training.export import activations, run_card
+from flowact_ros.training.activations import activations
+from flowact_ros.training.export import run_card
 from flowact_ros.training.lineage import card_stages, run_stages, run_state
 
 STAGE = "codec"
