@@ -192,15 +192,22 @@ def one_eyed(take: Take) -> Take:
     return Take(series, take.phonemes, take.kinds)
 
 
-def hand_figures(report: Report, made: Takes, truth: Takes, script: Takes) -> None:
+def hand_figures(
+    report: Report, made: Takes, truth: Takes, seen: Takes, seen_truth: Takes, script: Takes
+) -> None:
+    """Hands over long motion (made, truth, script), and what of them the pixels of clips show (seen)."""
+    share = rig.hand_presence_ratio(made, truth)
     report.add(
-        "hand_presence_ratio", "frames with a hand where the behaviour has one ÷ truth",
-        rig.hand_presence_ratio(made, truth), least=0.8, most=1.2, ceiling=rig.hand_presence_ratio(script, truth),
-        controls={"frozen": rig.hand_presence_ratio(rig.frozen(made), truth)},
+        "hand_presence_ratio", "time with a hand where the behaviour has one ÷ truth", share.value,
+        low=share.low, high=share.high, n=share.n, least=0.8, most=1.2,
+        ceiling=rig.hand_presence_ratio(script, truth).value,
+        controls={"frozen": rig.hand_presence_ratio(rig.frozen(made), truth).value},
+        more={"pixels": round(rig.hand_presence_ratio(seen, seen_truth).value, 4)},
     )  # fmt: skip
     report.add(
         "hand_place_error", "place of the hands: distance to truth's, of the canvas",
         rig.hand_place_error(made, truth), most=0.04, ceiling=rig.hand_place_error(script, truth),
+        more={"pixels": round(rig.hand_place_error(seen, seen_truth), 4)},
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ class Quick:
             self.report.facts["whisper"] = None
         else:
             self._heard_by_whisper(seen)
-        self._events(seen + shown)
+        self._events(seen, shown)
         if shown:
             self._behaviours(shown)
         self._pictures(seen + shown)
@@ -216,8 +216,9 @@ class Quick:
             [clip.again(k).true() for k, clip in enumerate(clips)], shuffled,
         )  # fmt: skip
 
-    def _events(self, seen: Sequence[Seen]) -> None:
-        """Long motion for rates and smoothness."""
+    def _events(self, spoken: Sequence[Seen], shown: Sequence[Seen]) -> None:
+        """Long motion for rates and smoothness, and for hands that of the behaviours' clips as well."""
+        seen = [*spoken, *shown]
         clips = long_clips(self.settings.minutes, self.pipeline.height, self.settings.split)
         self._step(0.0, f"{self.settings.minutes:g} minutes of motion")
         made = [clip.of_motion(self._motion(clip)) for clip in clips]
@@ -226,6 +227,12 @@ class Quick:
         self._voices(clips, made, seen)
         pixels, own = [s.made for s in seen], [s.truth for s in seen]
         figures.event_figures(self.report, made, truth, pixels, own, script)
+        if shown:
+            raw, acted = [s.clip.of_motion(s.motion) for s in shown], [s.clip for s in shown]
+            figures.hand_figures(
+                self.report, made + raw, truth + [clip.true() for clip in acted], [s.made for s in shown],
+                [s.truth for s in shown], script + [clip.again(k).true() for k, clip in enumerate(acted)],
+            )  # fmt: skip
         energy = sum(s.moved[0] * s.clip.frames for s in seen) / sum(s.moved[1] * s.clip.frames for s in seen)
         figures.smoothness_figures(self.report, made, truth, pixels, own, script, energy)
 
@@ -248,7 +255,6 @@ class Quick:
         recogniser = Recogniser(self.card["errors"]["performances"])
         made, truth = [s.made for s in shown], [s.truth for s in shown]
         again = [s.clip.again(k).true() for k, s in enumerate(shown)]
-        figures.hand_figures(self.report, made, truth, again)
         wrong = [s.clip.of_motion(self._motion(s.clip.with_texts_of_others())) for s in shown]
         figures.behaviour_figure(
             self.report, recogniser.accuracy(made), recogniser.accuracy(truth), recogniser.accuracy(again)[0],

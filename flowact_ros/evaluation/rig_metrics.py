@@ -16,7 +16,7 @@ import numpy as np
 from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation import events
 from flowact_ros.evaluation.events import get
-from flowact_ros.evaluation.intervals import Ratio, rate_ratio
+from flowact_ros.evaluation.intervals import Mean, Ratio, mean_of, rate_ratio
 from flowact_ros.evaluation.metrics import MetricError, best_lag, correlation, settled
 from flowact_ros.evaluation.rig_readout import FACE, UNITS
 from flowact_ros.timebase import FRAME_RATE
@@ -192,15 +192,17 @@ def _where(takes: Takes, kinds: Sequence[str]) -> list[np.ndarray]:
     ]
 
 
-def hand_presence(takes: Takes, kinds: Sequence[str] = WITH_HANDS) -> float:
-    """Share of the frames of those behaviours with a hand in the picture; NaN without such frames."""
-    parts = _where(takes, kinds)
-    return float(np.concatenate([events.hand_seen(p) for p in parts]).mean()) if parts else float("nan")
+def hand_presence(takes: Takes, kinds: Sequence[str] = WITH_HANDS) -> Mean:
+    """Share of the time with a hand in the picture, over the times that those behaviours are asked for."""
+    return mean_of([float(events.hand_seen(part).mean()) for part in _where(takes, kinds)])
 
 
-def hand_presence_ratio(made: Takes, true: Takes) -> float:
-    own = hand_presence(true)
-    return hand_presence(made) / own if own else float("nan")
+def hand_presence_ratio(made: Takes, true: Takes) -> Mean:
+    """The same ÷ truth's, with an interval; NaN where truth has no hands."""
+    found, own = hand_presence(made), hand_presence(true).value
+    if not own > 0:
+        return mean_of([])
+    return Mean(found.value / own, found.low / own, found.high / own, found.n)
 
 
 def hand_place_error(made: Takes, true: Takes) -> float:

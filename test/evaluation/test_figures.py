@@ -113,7 +113,8 @@ def test_trembling_and_steps_miss_the_targets_of_smoothness():
 def test_hands_at_a_wrong_place_or_missing_are_told():
     def found(made: Take) -> dict[str, bool | None]:
         report = Report("x")
-        figures.hand_figures(report, [made], [waving(0.65)], [waving(0.65)])
+        several, true = [made] * 3, [waving(0.65)] * 3
+        figures.hand_figures(report, several, true, several, true, true)
         return {f.key: f.met for f in report.figures}
 
     assert found(waving(0.66)) == {"hand_presence_ratio": True, "hand_place_error": True}

@@ -187,12 +187,14 @@ def waving(place: float, side: str = "right", seen: float = 1.0) -> m.Take:
 
 def test_hands_are_counted_where_the_behaviour_has_one_and_may_be_either():
     true = [waving(0.65)]
-    assert m.hand_presence(true) == 1.0
-    assert m.hand_presence_ratio([waving(0.65, "left")], true) == 1.0
-    assert m.hand_presence_ratio([waving(0.65, seen=0.2)], true) == 0.0
+    assert m.hand_presence(true).value == 1.0
+    assert m.hand_presence_ratio([waving(0.65, "left")], true).value == 1.0
+    assert m.hand_presence_ratio([waving(0.65, seen=0.2)], true).value == 0.0
+    half = m.hand_presence_ratio([waving(0.65), waving(0.65, seen=0.2)], true)
+    assert (half.value, half.n) == (0.5, 2) and half.low < 0.5 < half.high
     assert m.hand_place_error([waving(0.65, "left")], true) == pytest.approx(0.0, abs=1e-6)
     assert m.hand_place_error([waving(0.85)], true) == pytest.approx(0.2, abs=1e-5)
-    assert np.isnan(m.hand_presence(TRUE))
+    assert np.isnan(m.hand_presence(TRUE).value) and np.isnan(m.hand_presence_ratio(true, TRUE).value)
 
 
 # ---------------------------------------------------------------- smoothness

@@ -58,7 +58,7 @@ LIFE = (
     _figure("head_spread_ratio.yaw", "spread of yaw / truth", _spread("yaw")),
     _figure("head_spread_ratio.pitch", "spread of pitch / truth", _spread("pitch")),
     _figure("head_spread_ratio.roll", "spread of roll / truth", _spread("roll")),
-    _figure("hand_presence_ratio", "frames with a hand / truth", rig.hand_presence_ratio),
+    _figure("hand_presence_ratio", "frames with a hand / truth", lambda a, b: rig.hand_presence_ratio(a, b).value),
     _figure("hand_place_error", "place of hands, error", rig.hand_place_error, truth=0.0, digits=3),
 )
 SMOOTH = (
