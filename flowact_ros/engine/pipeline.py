@@ -19,7 +19,7 @@ from flowact_ros.engine.denoising import LatentPipeline
 from flowact_ros.engine.interfaces import Reference
 from flowact_ros.engine.orders import Chunk
 from flowact_ros.engine.portrait import check_drawn, fit_picture
-from flowact_ros.engine.provenance import Provenance, weights_hash
+from flowact_ros.engine.provenance import Provenance, values_hash, weights_hash
 from flowact_ros.engine.runtime.base import Runtime, choose
 from flowact_ros.engine.spatial_build import build_spatial
 from flowact_ros.models.audio_encoder import EmbeddedAudioEncoder, load_audio_encoder
@@ -27,6 +27,7 @@ from flowact_ros.models.checkpoint import RANDOM, CheckpointError, load_weights,
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.codec.live import LiveCodec
 from flowact_ros.models.codec.motion_statistics import MotionStatistics
+from flowact_ros.models.codec.quantise import Ranges
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import ModelConfig, preset, sampled_as
 from flowact_ros.models.dit import DiT
@@ -158,7 +159,7 @@ def build_pipeline(
             return AvatarPipeline(
                 config, LiveCodec(renderer, computes.compile), denoiser, *parts, device=device, check_references=False,
                 precision=precision, runtime=computes,
-                provenance=_provenance(config, settings, computes, networks, "embedded", "embedded", rounds=False),
+                provenance=_provenance(config, settings, computes, networks, "embedded", "embedded"),
             )  # fmt: skip
     random = weights == RANDOM
     if random:
@@ -183,7 +184,7 @@ def build_pipeline(
         precision=precision,
         runtime=computes,
         provenance=_provenance(
-            config, settings, computes, networks, audio_backend, text_backend, rounds=bool(ranges), random=random
+            config, settings, computes, networks, audio_backend, text_backend, ranges=ranges, random=random
         ),
     )
 
@@ -210,9 +211,9 @@ def motion_pipeline(pipeline: LatentPipeline) -> AvatarPipeline:
 
 def _provenance(
     config: ModelConfig, settings: str, runtime: Runtime, networks: Sequence[Any], audio_backend: str,
-    text_backend: str, *, rounds: bool, random: bool = False,
+    text_backend: str, *, ranges: Ranges | None = None, random: bool = False,
 ) -> Provenance:  # fmt: skip
-    """rounds: the renderer's activations are int8"""
+    """ranges: that the renderer's activations are rounded between; none: they are not"""
     modules = (network for network in networks if isinstance(network, nn.Module))
     return Provenance(
         preset=config.name,
@@ -221,5 +222,5 @@ def _provenance(
         audio_encoder=audio_backend,
         text_encoder=text_backend,
         runtime=runtime.version,
-        renderer="int8" if rounds else "float32",
+        renderer=f"int8, limits {values_hash(ranges)}" if ranges else "float32",
     )

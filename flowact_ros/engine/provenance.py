@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,8 +25,9 @@ class Provenance:
     preset, settings: of the model, settings as JSON of what was overridden; weights: see `weights_hash`; audio_encoder,
     text_encoder: names of the backends; device: as torch names it; processor: its model and the instructions that
     torch uses; runtime: what computes the renderer, with its version; denoiser, renderer: their precision, that of the
-    denoiser with the size of its batches where steps of several streams are computed together ("float32, batch 4");
-    torch: its version; threads: torch's.
+    denoiser with the size of its batches where steps of several streams are computed together ("float32, batch 4"),
+    that of the renderer with a hash of the limits between which it is rounded ("int8, limits 0123456789abcdef"); torch:
+    its version; threads: torch's.
     """
 
     preset: str = ""
@@ -73,6 +76,12 @@ def weights_hash(modules: Iterable[nn.Module]) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def values_hash(values: Any) -> str:
+    """The same of what JSON holds."""
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=DIGITS // 2).hexdigest()
 
 
 @lru_cache

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from flowact_ros.engine.interfaces import Pipeline, ReferenceError_
 from flowact_ros.engine.pipeline import AvatarPipeline, build_pipeline
 from flowact_ros.engine.runtime import base
-from flowact_ros.models.checkpoint import CheckpointError
+from flowact_ros.models.checkpoint import CheckpointError, weights_dir
 from flowact_ros.models.codec import motion as rig
 from flowact_ros.models.config import ConfigError
+from flowact_ros.models.precision import has_int8
 
 
 def stirred(runtime: str = "eager", order: str = "sequential") -> AvatarPipeline:
@@ -184,6 +186,21 @@ def test_the_denoiser_is_computed_in_what_was_asked_for(picture: np.ndarray) -> 
         pipeline.render(reference, chunk)
         made[precision] = chunk.latents
     assert not torch.equal(made["bfloat16"], made["float32"]) and not torch.equal(made["fp8"], made["bfloat16"])
+
+
+def test_other_limits_of_int8_are_another_provenance(tmp_path: Path) -> None:
+    """The same weights, rounded elsewhere, draw other frames: a replay must know."""
+    if not has_int8():
+        pytest.skip("this processor computes the renderer in float32")
+    for path in (weights_dir() / "avatar_cpu").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    card = json.loads((tmp_path / "renderer.json").read_text())
+    del card["activations"]["mouth.paint"]
+    (tmp_path / "renderer.json").unlink()
+    (tmp_path / "renderer.json").write_text(json.dumps(card))
+    shipped, other = (build_pipeline("avatar_cpu", weights=weights).provenance for weights in (None, tmp_path))
+    assert shipped.renderer.startswith("int8, limits ") and shipped.differences(other) == ["renderer"]
+    assert build_pipeline("avatar_cpu", runtime="eager").provenance.renderer == "float32"
 
 
 def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
