@@ -33,7 +33,7 @@ def turned(hand: np.ndarray, angle: float, config: RendererConfig) -> np.ndarray
     shift = palm + turn @ np.full(2, 0.5 - window / 2)
     return cv2.warpAffine(
         hand, np.column_stack([turn, shift]), (window, window),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=NOTHING,
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderValue=NOTHING,
     )  # fmt: skip
 
 
