@@ -11,6 +11,7 @@ flowact train export-motion --run runs/adapt --out weights/mine
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def add_stages(stages: Any, network: Callable[..., None], training: Callable[...
         help="folders made by `flowact data prepare`; without them the motion encoder alone, on drawn characters",
     )  # fmt: skip
     codec.add_argument(
-        "--alone", type=int, default=300, metavar="N", help="steps after which the renderer learns, too (default: 300)"
+        "--alone", type=int, metavar="N", help="steps after which the renderer learns, too (default: it stays as it is)"
     )
     _init(codec)
     training(codec, lr=4e-4, batch=1, steps=2000, optimizer="muon")
@@ -76,7 +77,7 @@ def codec(args: argparse.Namespace, config: ModelConfig, options: dict[str, Any]
     _begin(args)
     shots = read_footage(*args.data) if args.data else []
     network, earlier = load_codec(args.init, config) if _new(args) else (Codec(config.renderer), [])
-    stage = CodecStage(network, shots, references=args.batch, alone=args.alone)
+    stage = CodecStage(network, shots, references=args.batch, alone=math.inf if args.alone is None else args.alone)
     about = {
         "footage": [folder.name for folder in args.data], "shots": len(shots), "references": args.batch,
         "alone": args.alone, "commit": commit_id(),

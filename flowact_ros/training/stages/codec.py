@@ -4,8 +4,8 @@
 Two frames of a shot: one is the reference, the motion encoder reads the other's motion, and the renderer must draw it
 again. Nothing but 40 named controls goes from one to the other, so what is learned is motion. What the names mean is
 kept by every third step, which reads drawn characters whose controls are known; without footage all steps are such
-steps, and train the encoder alone. The renderer learns at a lower rate, and later: it can draw already, in other
-styles, and where motion is not read well yet it would learn to draw the mean of several places, which is a blur.
+steps, and train the encoder alone. The renderer stays as it is, or learns later and at a lower rate: it can draw
+already, in other styles, and where motion is not read well it learns to draw the mean of several places, a blur.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WEIGHT = torch.tensor([_EVENTS.get(name, 1.0) for name in CONTROL_NAMES])
 class CodecStage:
     """A `Method` of the trainer, `Grouped`."""
 
-    def __init__(self, codec: Codec, shots: Sequence[Shot], *, references: int = 1, alone: int = 0) -> None:
+    def __init__(self, codec: Codec, shots: Sequence[Shot], *, references: int = 1, alone: float = 0) -> None:
         """shots: prepared footage, at the renderer's size; none: drawn characters alone
 
         alone: steps in which the encoder learns before the renderer does
