@@ -266,3 +266,15 @@ def test_correlations_leave_out_what_does_not_move() -> None:
     read = denormalise(truth) * 0 + truth
     read[:, 5] = torch.randn(20)
     assert correlations(read, truth)["mean"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_renderer_stays_as_it_is_unless_told_when_to_learn(folder: Path, tmp_path: Path) -> None:
+    def weights(*options: object, steps: int) -> dict[str, torch.Tensor]:
+        assert train("codec", tmp_path / f"run{len(options)}", "--data", folder, *options, steps=steps) == 0
+        return read_state(tmp_path / f"run{len(options)}" / "state.pt", {"ema"})["module"]
+
+    for options, learns in ((), False), (("--alone", 1), True):
+        before, after = weights(*options, steps=1), weights(*options, steps=4)
+        same = {name: torch.equal(before[name], after[name]) for name in before}
+        assert all(same[name] for name in same if name.startswith("renderer.")) is not learns
+        assert not all(same[name] for name in same if name.startswith("motion."))
