@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips of a character in a style that no training has seen: material to try `flowact data prepare` and what follows.
 
+    flowact train codec --init avatar_cpu --run runs/motion_encoder --steps 1200 --cooldown 0.5 --lr 1e-3
     python docs/footage_clips.py clips --out runs/printed
     flowact data prepare runs/printed/*.mp4 --out runs/data/printed
-    flowact train codec --init avatar_cpu --data runs/data/printed --run runs/codec --minutes 10
+    flowact train codec --init runs/motion_encoder --data runs/data/printed --run runs/codec --steps 240 --lr 6e-4
     python docs/footage_clips.py judge --data runs/data/printed --truth runs/printed \
         --codecs avatar_cpu runs/codec --out sheet.png
     flowact train adapt --init avatar_cpu --codec runs/codec --data runs/data/printed --run runs/adapt --minutes 10

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`flowact train codec`, `adapt` and `export-codec`: your own footage. Options, and what they run.
 
+flowact train codec --init avatar_cpu --run runs/motion_encoder --steps 1200 --cooldown 0.5 --lr 1e-3
 flowact data prepare talks/*.mp4 --out runs/data/mine
-flowact train codec --init avatar_cpu --data runs/data/mine --run runs/codec --minutes 10
+flowact train codec --init runs/motion_encoder --data runs/data/mine --run runs/codec --steps 240 --lr 6e-4
 flowact train adapt --init avatar_cpu --codec runs/codec --data runs/data/mine --run runs/adapt --minutes 10
 flowact train export-codec --run runs/codec --out weights/mine
 flowact train export-motion --run runs/adapt --out weights/mine

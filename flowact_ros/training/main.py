@@ -4,7 +4,7 @@
 flowact train motion --data runs/data/motion --heldout runs/data/motion_heldout --run runs/motion --minutes 60
 flowact train distill --phase steps --teacher runs/motion --data … --heldout … --run runs/steps
 flowact train export-motion --run runs/motion
-flowact train codec --init avatar_cpu --data runs/data/mine --run runs/codec --minutes 10
+flowact train codec --init runs/motion_encoder --data runs/data/mine --run runs/codec --steps 240
 flowact train adapt --init avatar_cpu --codec runs/codec --data runs/data/mine --run runs/adapt --minutes 10
 """
 

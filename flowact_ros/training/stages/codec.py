@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec on footage, by itself: `flowact train codec --init avatar_cpu --data FOOTAGE --run runs/codec`.
+"""The codec on footage, by itself: `flowact train codec --init runs/motion_encoder --data FOOTAGE --run runs/codec`.
 
 Two frames of a shot: one is the reference, the motion encoder reads the other's motion, and the renderer must draw it
 again. Nothing but 40 named controls goes from one to the other, so what is learned is motion. What the names mean is
