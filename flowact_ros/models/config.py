@@ -72,11 +72,13 @@ class MemoryConfig:
     """Slots of the structured memory bank (paper, section 2.1: reference, long-term queue, short-term latent)."""
 
     long_term: int = 3  # entries in the queue of older chunks
+    taught: int = 3  # most entries of that queue which training shows; a stream may keep fewer
     refine_interval: int = 0  # renew the short-term latent every so many chunks; 0 = never
     refine_sigma: float = 0.3  # noise level of that renewal
 
     def __post_init__(self) -> None:
         _require(0 <= self.long_term <= 7, f"memory.long_term is {self.long_term}; the range is 0 to 7")
+        _require(0 <= self.taught <= 7, f"memory.taught is {self.taught}; the range is 0 to 7")
         _require(self.refine_interval >= 0, f"memory.refine_interval is {self.refine_interval}; use 0 or more chunks")
         _require(0 < self.refine_sigma < 1, f"memory.refine_sigma is {self.refine_sigma}; the range is 0 to 1")
 
@@ -221,7 +223,7 @@ class ModelConfig:
     def denoiser_contract(self) -> dict[str, Any]:
         """What a denoiser checkpoint must agree with: the network's sizes and how far back it was taught to look."""
         sizes = {name: value for name, value in asdict(self.dit).items() if value is not None}
-        return {"dit": sizes, "long_term": self.memory.long_term}
+        return {"dit": sizes, "long_term": self.memory.taught}
 
     def __post_init__(self) -> None:
         grid, channels = (self.video.grid, self.video.vae.latent_channels) if self.video else (None, CONTROLS)
@@ -265,7 +267,11 @@ def debug() -> ModelConfig:
 
 def avatar_cpu() -> ModelConfig:
     """The embedded default for two CPU cores: motion, drawn on a 480 x 480 canvas."""
-    return ModelConfig(name="avatar_cpu", schedule=SchedulerConfig(gaze_temperature=1.15, lips_temperature=0.3))
+    return ModelConfig(
+        name="avatar_cpu",
+        memory=MemoryConfig(long_term=1),  # with more it blinks less (docs/decisions.md)
+        schedule=SchedulerConfig(gaze_temperature=1.15, lips_temperature=0.3),
+    )
 
 
 def avatar_1b() -> ModelConfig:

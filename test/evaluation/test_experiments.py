@@ -100,6 +100,14 @@ def test_a_setting_changes_motion_from_where_its_memory_differs(pipeline, silent
         assert apart[first : first + 12].max() > 1e-5
 
 
+def test_figures_are_compared_with_the_queue_of_the_preset(pipeline):
+    assert memory.reference_of(pipeline.denoiser) == "long-term 3"
+    shorter = material.configured(pipeline.denoiser, {"memory": {"long_term": 1}})
+    assert memory.reference_of(shorter) == "long-term 1"
+    with pytest.raises(ValueError, match="memory.long_term is 2; the experiment compares 0, 1, 3, 5, 7"):
+        memory.reference_of(material.configured(pipeline.denoiser, {"memory": {"long_term": 2}}))
+
+
 def test_entries_are_counted_and_content_decides_how_many(pipeline, silent):
     counted = memory.motion_under(pipeline.denoiser, silent, memory.Setting("", long_term=7))[1]
     assert counted == [sum(range(8)) / 8] * 3

@@ -18,7 +18,7 @@ from flowact_ros.engine.pipeline import build_pipeline
 from flowact_ros.engine.provenance import weights_hash
 from flowact_ros.evaluation.clips import Clip
 from flowact_ros.evaluation.experiments import material, pictured_drift, pictured_memory
-from flowact_ros.evaluation.experiments.memory import REFERENCE, SETTINGS
+from flowact_ros.evaluation.experiments.memory import SETTINGS, reference_of
 from flowact_ros.evaluation.experiments.pictured import PictureCodec, check_vae, likeness
 from flowact_ros.evaluation.long_motion import Long
 from flowact_ros.evaluation.main import main
@@ -84,8 +84,9 @@ def test_memory_is_compared_beside_truth_and_somebody_else(pipeline: Any) -> Non
     names = [row.name for row in found.rows]
     assert names == [s.name for s in SETTINGS] + ["truth performed again", "somebody else"]
     rows = {row.name: row.values for row in found.rows}
-    assert found.reference == REFERENCE and all(len(v) == 2 for v in rows[REFERENCE].values())
-    again, usual = rows["truth performed again"], rows[REFERENCE]
+    reference = reference_of(pipeline.denoiser)
+    assert found.reference == reference == "long-term 3" and all(len(v) == 2 for v in rows[reference].values())
+    again, usual = rows["truth performed again"], rows[reference]
     assert np.mean(again["likeness"]) > np.mean(rows["somebody else"]["likeness"])
     assert usual["entries"] == [1.0, 1.0]  # none, one, two
     assert rows["short-term off"]["likeness"] != usual["likeness"]

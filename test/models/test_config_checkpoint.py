@@ -35,14 +35,20 @@ def test_presets_are_consistent(name: str) -> None:
 def test_avatar_cpu_is_the_canvas_of_the_design() -> None:
     config = preset("avatar_cpu")
     assert config.renderer.size == 480
-    assert config.dit.latent_shape == (4, 40) and config.memory.long_term == 3
+    assert config.dit.latent_shape == (4, 40) and config.memory.long_term == 1
     assert 3 <= config.schedule.steps <= 8
 
 
 def test_overrides_reach_nested_fields() -> None:
-    config = preset("avatar_cpu", {"schedule": {"steps": 5}, "memory": {"long_term": 1}})
-    assert config.schedule.steps == 5 and config.memory.long_term == 1
+    config = preset("avatar_cpu", {"schedule": {"steps": 5}, "memory": {"long_term": 2}})
+    assert config.schedule.steps == 5 and config.memory.long_term == 2
     assert config.dit == preset("avatar_cpu").dit
+
+
+def test_a_stream_may_remember_less_than_its_denoiser_was_taught() -> None:
+    usual, less = preset("avatar_cpu"), preset("avatar_cpu", {"memory": {"long_term": 0}})
+    assert less.denoiser_contract() == usual.denoiser_contract()
+    assert preset("avatar_cpu", {"memory": {"taught": 5}}).denoiser_contract()["long_term"] == 5
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,7 @@ def test_overrides_reach_nested_fields() -> None:
         ({"renderer": {"mouth_size": (100, 96)}}, "renderer.mouth_size is (100, 96); use multiples of 8, at most 480"),
         ({"schedule": {"in_flight": 4}}, "schedule.in_flight is 4; use 2 or 3"),
         ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
+        ({"memory": {"taught": -1}}, "memory.taught is -1; the range is 0 to 7"),
         ({"schedule": {"order": "sideways"}}, "'sideways'"),
         ({"dit": {"heads": 7}}, "width 256 is not a multiple of heads 7"),
     ],

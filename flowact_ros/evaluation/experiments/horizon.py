@@ -157,9 +157,11 @@ def performances(pipeline: AvatarPipeline, seeds: int, clips: int) -> Material:
 
 
 def compare(model: DiT, material: Material, tell: Tell) -> Table:
-    """The experiment: both schedules, and the queue shorter and longer than it was trained with."""
-    settings = [("sequential", "sequential", 3), ("diagonal", "diagonal", 3),
-                ("sequential, long-term 0", "sequential", 0), ("sequential, long-term 7", "sequential", 7)]  # fmt: skip
+    """The experiment: both schedules, and other sizes of the queue than the preset's."""
+    own = model.config.memory.long_term
+    sizes = [size for size in (0, 1, 3, 7) if size != own]
+    settings = [("sequential", "sequential", own), ("diagonal", "diagonal", own),
+                *((f"sequential, long-term {size}", "sequential", size) for size in sizes)]  # fmt: skip
     rows: list[Row] = []
     for k, (name, order, size) in enumerate(settings):
         motion = run(

@@ -30,12 +30,13 @@ NOVEL = 0.5  # controls' scales: an older entry is seen when it differs so much 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the stream sees of its memory. noise: level of the noise on entries, of which the network is not told (in
-    training it was not either); by_content: of `MOST` older entries only those that differ from newer ones.
+    """What the stream sees of its memory. long_term: None for as many as the preset has; noise: level of the noise on
+    entries, of which the network is not told (in training it was not either); by_content: of `MOST` older entries only
+    those that differ from newer ones.
     """
 
     name: str
-    long_term: int = 3
+    long_term: int | None = None
     short_term: bool = True
     reference: bool = True
     noise: float = 0.0
@@ -50,8 +51,16 @@ SETTINGS = (
     Setting("noise 0.1 on memory", noise=0.1),
     Setting("noise 0.3 on memory", noise=0.3),
 )
-REFERENCE = "long-term 3"  # as shipped
 Make = Callable[..., np.ndarray]
+
+
+def reference_of(model: DiT) -> str:
+    """The setting that the model's preset has. Raises ValueError where none of `SETTINGS` is."""
+    for setting in SETTINGS:
+        if setting.long_term == model.config.memory.long_term and not setting.by_content:
+            return setting.name
+    sizes = ", ".join(str(s.long_term) for s in SETTINGS if s.long_term is not None and not s.by_content)
+    raise ValueError(f"memory.long_term is {model.config.memory.long_term}; the experiment compares {sizes}")
 
 
 @dataclass(eq=False)
@@ -136,7 +145,8 @@ def motion_under(
 
     make: what runs the model under a memory, and gives an array whose rows are the clips
     """
-    model = configured(model, {"memory": {"long_term": setting.long_term}})
+    if setting.long_term is not None:
+        model = configured(model, {"memory": {"long_term": setting.long_term}})
     # Streams side by side have memories of one size: where content decides, each runs alone.
     parts = material.each() if setting.by_content else [material]
     made, counts = [], []
@@ -156,8 +166,14 @@ def _share(tell: Tell, k: int, text: str, done: float) -> None:
     tell(text, 0.2 + 0.8 * (k + done) / len(SETTINGS))
 
 
+def trained_with(model: DiT) -> dict[str, str]:
+    """For the record beside the table."""
+    return {"trained_with": f"reference, short-term latent, {model.config.memory.taught} long-term entries"}
+
+
 def compare(model: DiT, material: Material, tell: Tell) -> Table:
     """The experiment, on motion."""
+    reference = reference_of(model)
     rows: list[Row] = []
     for k, setting in enumerate(SETTINGS):
         motion, counts = motion_under(model, material, setting, partial(_share, tell, k))
@@ -167,6 +183,6 @@ def compare(model: DiT, material: Material, tell: Tell) -> Table:
     rows.append(truth_again(material, SOME))
     return Table(
         "memory", "which parts of the memory bank does motion need?",
-        [*columns(SOME), Figure("entries", "entries that a chunk sees", None, 1)], rows, material.count, REFERENCE,
-        {"trained_with": "reference, short-term latent, 3 long-term entries"},
+        [*columns(SOME), Figure("entries", "entries that a chunk sees", None, 1)], rows, material.count, reference,
+        trained_with(model),
     )  # fmt: skip

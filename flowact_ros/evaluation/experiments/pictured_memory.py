@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flowact_ros.evaluation.experiments.material import Material, Tell, latents
-from flowact_ros.evaluation.experiments.memory import REFERENCE, SETTINGS, motion_under
+from flowact_ros.evaluation.experiments.memory import SETTINGS, motion_under, reference_of, trained_with
 from flowact_ros.evaluation.experiments.pictured import Person, PictureCodec, likeness
 from flowact_ros.evaluation.experiments.table import Figure, Row, Table
 from flowact_ros.evaluation.generate import STEP
@@ -54,7 +54,7 @@ def compare(pipeline: Any, material: Material, tell: Tell) -> Table:
     rows.append(seen.row("somebody else", again.roll(1, 0)))
     return Table(
         "memory", "which parts of the memory bank does a stream of pictures need?", FIGURES, rows, material.count,
-        REFERENCE, {"trained_with": "reference, short-term latent, 3 long-term entries"},
+        reference_of(pipeline.denoiser), trained_with(pipeline.denoiser),
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ class Adaptation:
     def _check(self) -> None:
         if (own := self.data.facts) != (other := self.heldout.facts):
             raise ValueError(f"--data is of {own} and --heldout of {other}; make both with the same VAE")
-        longest = (self.config.memory.long_term + 1 + self.windows) * self.config.schedule.chunk_latents
+        longest = (self.config.memory.taught + 1 + self.windows) * self.config.schedule.chunk_latents
         needed = longest * self.data.per_latent + 1
         if self.data.items < needed:
             seconds = (longest + 1) * FRAMES_PER_LATENT / FRAME_RATE
@@ -114,7 +114,7 @@ class Adaptation:
 
     def _sizes(self, rng: np.random.Generator) -> tuple[tuple[int, ...], int]:
         """Sizes of the chunks of a batch, and how many of them are memory only."""
-        history, largest = self.config.memory.long_term + 1, self.config.schedule.chunk_latents
+        history, largest = self.config.memory.taught + 1, self.config.schedule.chunk_latents
         kind = rng.random()
         if kind < STARTS:
             first = rng.integers(1, largest + 1, size=2).tolist()

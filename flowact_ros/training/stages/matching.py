@@ -105,7 +105,7 @@ class DistributionMatching(Distillation):
         seen = replace(made, motion=made.motion.detach())
         with torch.no_grad():
             pairs = [self._seen(*pair) for pair in sequential(tasks(seen, self.teacher, self.critic))]
-        every = groups(made, self.config.memory.long_term)
+        every = groups(made, self.config.memory.taught)
         chunks = [
             torch.cat([window(made, one)[2] for one in alike]) for alike in every if alike[0].count == 1
         ]

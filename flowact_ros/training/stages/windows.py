@@ -77,7 +77,7 @@ def sequential(every: Iterator[tuple[Task, ...]]) -> Iterator[tuple[Task, ...]]:
 def tasks(batch: Batch, *modules: DiT) -> Iterator[tuple[Task, ...]]:
     """The windows of a batch, alike ones together: the same task for each of `modules`, under its own memory."""
     memories = [memory(module, batch) for module in modules]
-    for layouts in groups(batch, modules[0].config.memory.long_term):
+    for layouts in groups(batch, modules[0].config.memory.taught):
         parts = [window(batch, layout) for layout in layouts]
         noise, sigma, clean, audio, text = (torch.cat(part) for part in zip(*parts))
         windows = stream_windows(modules[0], layouts[0].ages, clean.shape[1], clean.device)
