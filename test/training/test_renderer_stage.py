@@ -18,7 +18,7 @@ from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import preset
 from flowact_ros.training.export import export_renderer
 from flowact_ros.training.stages import renderer_crops
-from flowact_ros.training.stages.renderer import TURNS, RendererStage, cover_loss
+from flowact_ros.training.stages.renderer import HARDEST, TURNS, RendererStage, cover_loss
 from flowact_ros.training.stages.renderer_crops import Faces, RaisedHands, draw_faces
 from flowact_ros.training.stages.renderer_data import Batch, Cast, Motions, levels
 
@@ -48,6 +48,18 @@ def test_a_style_can_be_left_out(without: str) -> None:
     drawn = {Cast(without=without).draw(rng).style for _ in range(120)}
     assert drawn == set(STYLES) - {without}
     assert RendererStage(Renderer(preset("debug").renderer), without=without).cast.without == without
+
+
+def test_a_style_can_be_drawn_more_often() -> None:
+    def share(cast: Cast) -> float:
+        rng = np.random.default_rng(0)
+        return np.mean([cast.draw(rng).style == HARDEST for _ in range(200)])
+
+    assert share(Cast(often=HARDEST)) > share(Cast()) + 0.2
+    stage = RendererStage(Renderer(preset("debug").renderer))
+    assert (stage.faces.often, stage.cast.often) == (HARDEST, None)
+    # a style that is left out cannot be drawn more often: nobody would ever be found
+    assert RendererStage(Renderer(preset("debug").renderer), without=HARDEST).faces.often is None
 
 
 def batch_of(stage: RendererStage, kind: type) -> Batch | Faces | RaisedHands:

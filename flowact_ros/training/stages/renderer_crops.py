@@ -28,8 +28,8 @@ from flowact_ros.training.stages.renderer_data import (
 FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
 _PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
-AMONG = (1, 6, 1, 12)  # of so many moments of a performance a face in turn shows the one that is hardest to paint,
-HARD = (far_from_rest, far_from_rest, far_from_rest, teeth_nearly_shut)  # by this
+AMONG = (1, 6, 6, 12)  # of so many moments of a performance a face in turn shows the one that is hardest to paint,
+HARD = (far_from_rest, far_from_rest, teeth_nearly_shut, teeth_nearly_shut)  # by this
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it

@@ -38,6 +38,7 @@ WEIGHTS = (
     ("eye_right", 5.0),
 )
 NAMED_SHARE = 0.35
+OFTEN_SHARE = 1 / 3
 CHARACTERS = 1_000_000  # training characters have seeds below this
 
 
@@ -45,19 +46,21 @@ CHARACTERS = 1_000_000  # training characters have seeds below this
 class Cast:
     """Whose pictures are drawn: characters of `seeds`, or, where they are those of training, often named ones.
 
-    without: a style that is left out
+    without: a style that is left out; often: one that at least `OFTEN_SHARE` of the drawn have
     """
 
     seeds: range = range(CHARACTERS)
     without: str | None = None
+    often: str | None = None
 
     def draw(self, rng: np.random.Generator) -> Identity:
+        wanted = self.often if self.often and rng.random() < OFTEN_SHARE else None
         while True:
             if self.seeds.stop <= CHARACTERS and rng.random() < NAMED_SHARE:
                 who = NAMED[sorted(NAMED)[rng.integers(len(NAMED))]]
             else:
                 who = identity_from_seed(int(rng.integers(self.seeds.start, self.seeds.stop)))
-            if who.style != self.without:
+            if who.style != self.without and wanted in (None, who.style):
                 return who
 
 
