@@ -174,6 +174,8 @@ class Trainer:
         """Train until `steps` are done, the slice of `minutes` is over or no sheet gets better, then save."""
         config, method = self.config, self.method
         began, last = time.monotonic(), time.monotonic()
+        if self.iteration >= config.steps and self.world.first:  # weights taken over bring their steps with them
+            print(f"{config.run}: {self.iteration} steps are done, --steps {config.steps} asks for no more")
         now = {"learning_rate": config.learning_rate, "optimizer": config.optimizer, **config.about}
         self.slices.append({"first_step": self.iteration, "steps": 0, **now})
         if isinstance(method, Judged) and self.fresh:

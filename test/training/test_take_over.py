@@ -48,6 +48,15 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_step(tmp_path: Path) -
     assert state["iteration"] == 3 and bool(torch.isfinite(state["module"]["weight"]).all())
 
 
+def test_steps_that_are_done_already_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = Line()
+    trainer = Trainer(method, config(tmp_path / "new", 50))
+    trainer.take_over({"weight": torch.tensor([[2.0]])}, {"steps": 100, "train_seconds": 7, "slices": []})
+    trainer.run()
+    assert not method.seen
+    assert capsys.readouterr().out == f"{tmp_path / 'new'}: 100 steps are done, --steps 50 asks for no more\n"
+
+
 def test_steps_slices_and_material_go_on_and_the_rate_warms_up_again(tmp_path: Path) -> None:
     card = {"steps": 100, "train_seconds": 7, "slices": [{"first_step": 0, "steps": 100}]}
     method = Line()
