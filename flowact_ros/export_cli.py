@@ -2,7 +2,7 @@
 """`flowact export`: the networks as ONNX files, for runtimes that are not torch.
 
     flowact export --out onnx                                    # all of avatar_cpu
-    flowact export --out onnx --only denoiser --fill 0 1 2 3 4   # an evaluation at every fill of memory
+    flowact export --out onnx --only denoiser --fill 0 1 2       # an evaluation at every fill of memory
     flowact export --out onnx --preset avatar_1b --weights runs/my_1b
     flowact export --out onnx --preset avatar_1b --weights random --only codec
 
