@@ -12,7 +12,7 @@ import torch
 from flowact_ros.data.characters import STYLES, feature_boxes, identity_from_seed
 from flowact_ros.data.poses import random_movement
 from flowact_ros.models.checkpoint import load_weights
-from flowact_ros.models.codec.appearance import MOUTH, PARTS, paste, shares
+from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS, paste, shares
 from flowact_ros.models.codec.motion import control_index, denormalise, neutral
 from flowact_ros.models.codec.renderer import Renderer
 from flowact_ros.models.config import preset
@@ -92,7 +92,7 @@ def test_crops_of_faces_are_crops_of_the_whole_picture(stage: RendererStage, mon
         weight = batch.weights[i][0, 0]
         assert torch.allclose(weight[y0 + 1 : y1, x0 + 1 : x1], 4 * seen[y0 + 1 : y1, x0 + 1 : x1]), name
         assert bool((weight[seen == 0] == 0).all()), name
-    head = [i for i in range(batch.motion.shape[1]) if i not in renderer_crops.FACE]
+    head = [i for i in range(batch.motion.shape[1]) if i not in {*MOUTH, *EYES[0], *EYES[1]}]
     assert torch.allclose(batch.motion[:, head], batch.own[:, head].expand(3, -1))  # the head is where it was
 
 

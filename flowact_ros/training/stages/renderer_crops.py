@@ -18,6 +18,7 @@ from flowact_ros.models.config import RendererConfig
 from flowact_ros.training.stages.renderer_data import (
     Cast,
     Motions,
+    eyes_far,
     far_from_rest,
     levels,
     places_of,
@@ -25,11 +26,13 @@ from flowact_ros.training.stages.renderer_data import (
     teeth_nearly_shut,
 )
 
-FACE = sorted({*MOUTH, *EYES[0], *EYES[1]})
-_PAINTERS = (((0,), sorted(MOUTH)), ((1, 2), sorted({*EYES[0], *EYES[1]})))  # of which `PARTS`, and what moves there
+_LIPS, _LIDS = sorted(MOUTH), sorted({*EYES[0], *EYES[1]})
+_PAINTERS = (((0,), _LIPS), ((1, 2), _LIDS))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
-AMONG = (1, 6, 6, 12)  # of so many moments of a performance a face in turn shows the one that is hardest to paint,
-HARD = (far_from_rest, far_from_rest, teeth_nearly_shut, teeth_nearly_shut)  # by this
+# Of so many moments of a performance a frame in turn shows the one that is hardest to paint by this; lips and eyes have
+# frames of their own, since each painter sees its own controls alone.
+LIPS = ((1, far_from_rest), (6, far_from_rest), (6, teeth_nearly_shut), (12, teeth_nearly_shut))
+LOOKS = ((1, eyes_far), (4, eyes_far))
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it
@@ -89,8 +92,10 @@ def draw_faces(
         who = cast.draw(rng)
         own = reference_motion(rng, motions)[None]
         drawn = own.repeat(1 + frames, 1)
-        moments = [motions.draw(rng, 1, among=AMONG[i % 4], score=HARD[i % 4]) for i in range(frames)]
-        drawn[1:, FACE] = torch.cat(moments)[:, FACE]
+        for columns, hard in ((_LIDS, LOOKS), (_LIPS, LIPS)):  # a smile, which both see, is that of the lips
+            for i in range(frames):
+                among, score = hard[i % len(hard)]
+                drawn[1 + i, columns] = motions.draw(rng, 1, among=among, score=score)[0, columns]
         drawn = clamp_controls(drawn)
         off = torch.from_numpy(rng.normal(0, MISPLACED, (len(PARTS), 2))).float()
         corners = corners_of((places_of(who, drawn[:1], config.size) + off)[None])

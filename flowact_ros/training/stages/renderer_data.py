@@ -23,10 +23,10 @@ from flowact_ros.data.characters import (
 from flowact_ros.data.characters.anchors import anchors
 from flowact_ros.data.clips import make_performance
 from flowact_ros.data.poses import random_movement
-from flowact_ros.models.codec.appearance import MOUTH, PARTS
+from flowact_ros.models.codec.appearance import EYES, MOUTH, PARTS
 from flowact_ros.models.codec.motion import CONTROL_NAMES, indices, neutral, normalise
 
-_MOUTH = sorted(MOUTH)
+_MOUTH, _EYES = sorted(MOUTH), sorted({*EYES[0], *EYES[1]})
 _ROWS = indices("jaw", "lip_press", "smile", "lip_upper", "lip_lower", "teeth")  # what `teeth_nearly_shut` looks at
 HANDS = [i for i, name in enumerate(CONTROL_NAMES) if name.startswith("hand")]
 WEIGHTS = (
@@ -86,6 +86,11 @@ class Batch:
 def far_from_rest(raw: Tensor) -> Tensor:
     """How far mouths `[N, K]` are from rest, `[N]`: laughs and wide vowels."""
     return normalise(raw)[:, _MOUTH].square().sum(1)
+
+
+def eyes_far(raw: Tensor) -> Tensor:
+    """How far eyes `[N, K]` are from rest, `[N]`: glances, wide and narrow lids, raised brows."""
+    return normalise(raw)[:, _EYES].square().sum(1)
 
 
 def teeth_nearly_shut(raw: Tensor) -> Tensor:
