@@ -62,6 +62,25 @@ def test_a_style_can_be_drawn_more_often() -> None:
     assert RendererStage(Renderer(preset("debug").renderer), without=HARDEST).faces.often is None
 
 
+def test_every_second_frame_has_eyes_of_a_moment_of_their_own(
+    stage: RendererStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jaw, blink = control_index("jaw"), control_index("blink_left")
+    moments = iter(range(1, 100))
+
+    def draw(self: Motions, rng: np.random.Generator, frames: int, **how: object) -> torch.Tensor:
+        raw = neutral(frames)
+        raw[:, [jaw, blink]] = next(moments) / 100
+        return raw
+
+    monkeypatch.setattr(Motions, "draw", draw)
+    of = {"references": 2, "frames": 8, "cast": Cast()}
+    config, corners = stage.module.config, stage.module.encoder.corners
+    motion = denormalise(draw_faces(np.random.default_rng(0), stage.motions, config, corners, **of).motion)
+    together = (motion[:, jaw] - motion[:, blink]).abs() < 1e-3
+    assert together.tolist() == [False, True] * 8
+
+
 def batch_of(stage: RendererStage, kind: type) -> Batch | Faces | RaisedHands:
     return stage.batch(torch.Generator().manual_seed(3), TURNS.index(kind))
 

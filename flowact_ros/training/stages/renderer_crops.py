@@ -29,10 +29,10 @@ from flowact_ros.training.stages.renderer_data import (
 _LIPS, _LIDS = sorted(MOUTH), sorted({*EYES[0], *EYES[1]})
 _PAINTERS = (((0,), _LIPS), ((1, 2), _LIDS))  # of which `PARTS`, and what moves there
 MISPLACED = 1.0  # [px] deviation of the crops' places; with 3, painters draw the mean of all places, which is a blur
-# Of so many moments of a performance a frame in turn shows the one that is hardest to paint by this; lips and eyes have
-# frames of their own, since each painter sees its own controls alone.
+# Of so many moments of a performance a frame in turn shows the one that is hardest to paint by this. Every second frame
+# has eyes of a moment of their own: each painter sees its own controls alone, and eyes that laugh are narrow.
 LIPS = ((1, far_from_rest), (6, far_from_rest), (6, teeth_nearly_shut), (12, teeth_nearly_shut))
-LOOKS = ((1, eyes_far), (4, eyes_far))
+LOOKS = ((1, eyes_far), None, (4, eyes_far), None)
 FEATURE_WEIGHT = 4.0  # of the pixels of a mouth or an eye, against those around it in the crop
 REACH = (92, 104)  # [px] from a hand's palm to the left and upper border of its view
 HAND_VIEW = (184, 248)  # [px] width and height: a turned hand, and most of the forearm below it
@@ -92,10 +92,13 @@ def draw_faces(
         who = cast.draw(rng)
         own = reference_motion(rng, motions)[None]
         drawn = own.repeat(1 + frames, 1)
-        for columns, hard in ((_LIDS, LOOKS), (_LIPS, LIPS)):  # a smile, which both see, is that of the lips
-            for i in range(frames):
-                among, score = hard[i % len(hard)]
-                drawn[1 + i, columns] = motions.draw(rng, 1, among=among, score=score)[0, columns]
+        for i in range(frames):
+            among, score = LIPS[i % len(LIPS)]
+            lips = eyes = motions.draw(rng, 1, among=among, score=score)[0]
+            if (hard := LOOKS[i % len(LOOKS)]) is not None:
+                eyes = motions.draw(rng, 1, among=hard[0], score=hard[1])[0]
+            drawn[1 + i, _LIDS] = eyes[_LIDS]
+            drawn[1 + i, _LIPS] = lips[_LIPS]  # a smile, which both painters see, is that of the lips
         drawn = clamp_controls(drawn)
         off = torch.from_numpy(rng.normal(0, MISPLACED, (len(PARTS), 2))).float()
         corners = corners_of((places_of(who, drawn[:1], config.size) + off)[None])
