@@ -127,7 +127,8 @@ def _drift(args: argparse.Namespace, tell: Tell) -> int:
         rows.append(drift_row(f"refined every {interval} chunks" if interval else NEVER, made))
     assert truth is not None  # there is one interval at least
     if args.out is not None:
-        command = f"flowact eval drift --streams {args.streams} --minutes {args.minutes:g}"
+        asked = "".join(f" --interval {interval}" for interval in args.interval or [])
+        command = f"flowact eval drift{asked} --streams {args.streams} --minutes {args.minutes:g}"
         _write(args.out, {
             "command": command, "commit": commit_id(), "seeds": args.streams,
             "truth": [round(float(x), 3) for x in truth],
