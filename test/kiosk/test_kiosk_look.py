@@ -257,8 +257,11 @@ def test_while_the_avatar_is_away_its_last_sharp_picture_breathes(browser, tmp_p
             time.sleep(0.8)
             first = shown()
             assert first[300, 480, 1] > 50 and first.min(axis=2).mean() > 15  # the picture's teal
-            time.sleep(1.6)
-            assert np.abs(shown() - first).max() > 4  # it moves
+            apart = []
+            for _ in range(5):  # breath comes and goes: two looks may meet it at the same height
+                time.sleep(0.7)
+                apart.append(np.abs(shown() - first).max())
+            assert max(apart) > 4  # it moves
             page.send("Page.reload")
             page.wait_for("window.flowact?.stats().connection === 'live' && document.body.dataset.face === 'still'")
             stream.paused.clear()
