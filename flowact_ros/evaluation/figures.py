@@ -65,13 +65,6 @@ def lip_figures(report: Report, lips: Lips) -> None:
                 "mouth_opening_lag_s", "mouth opening: best lag (+: late)", rig.opening_lag_s(lips.made, lips.exact),
                 "s", least=-0.02, most=0.02, truth=rig.opening_lag_s(lips.truth, lips.exact),
             )  # fmt: skip
-    made, count = rig.closure_share(lips.made, lips.truth)
-    own, _ = rig.closure_share(lips.truth, lips.truth)
-    report.add(
-        "closure_ratio", "p b m that close ÷ truth", made / own if own else float("nan"), least=0.9, n=count,
-        controls={"half open": rig.closure_ratio(half_open(lips.made), lips.truth)},
-        more={"share": round(made, 4), "truth_share": round(own, 4)},
-    )  # fmt: skip
     report.add(
         "opening_spread_ratio", "spread of the opening ÷ truth", rig.spread_ratio(lips.made, lips.truth, "opening"),
         least=0.85, most=1.15, ceiling=rig.spread_ratio(lips.again, lips.truth, "opening"), controls={"frozen": 0.0},
@@ -130,11 +123,32 @@ def voice_figures(report: Report, voices: Mapping[str, Spoken]) -> None:
                 low=mean.low, high=mean.high, n=mean.n, ceiling=rig.curve_correlation(spoken.again, spoken.truth, c),
                 more=more,
             )  # fmt: skip
+        closed = rig.closure_ratio(spoken.made, spoken.truth)
+        report.add(
+            f"lips_by_voice.{voice}.closures", f"  {voice}: p b m that close ÷ truth", closed.value,
+            low=closed.low, high=closed.high, n=closed.n, ceiling=rig.closure_ratio(spoken.again, spoken.truth).value,
+        )  # fmt: skip
 
 
 def least_correlation(bar: float, ceiling: float) -> float:
     """The target of a correlation: no more than two truths have, but a ceiling that is no good does not lower it."""
     return round(min(bar, OF_CEILING * ceiling), 3) if ceiling > LEAST_CEILING else bar
+
+
+def closure_figures(
+    report: Report, made: Takes, truth: Takes, seen: Takes, seen_truth: Takes, script: Takes
+) -> None:
+    """Closed lips in raw motion (made, truth, script), and what of them the pixels of clips show (seen)."""
+    share, pixels = rig.closure_ratio(made, truth), rig.closure_ratio(seen, seen_truth)
+    report.add(
+        "closure_ratio", "p b m that close ÷ truth", share.value, low=share.low, high=share.high, n=share.n,
+        least=0.9, ceiling=rig.closure_ratio(script, truth).value,
+        controls={"half open": rig.closure_ratio(half_open(made), truth).value},
+        more={
+            "pixels": round(pixels.value, 4), "pixels_low": round(pixels.low, 4), "pixels_high": round(pixels.high, 4),
+            "pixels_n": pixels.n,
+        },
+    )  # fmt: skip
 
 
 def half_open(takes: Takes) -> list[Take]:

@@ -91,3 +91,22 @@ def mean_of(values: Sequence[float]) -> Mean:
         return Mean(float(x[0]), math.nan, math.nan, 1)
     reach = float(student.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
     return Mean(float(x.mean()), float(x.mean()) - reach, float(x.mean()) + reach, len(x))
+
+
+def ratio_of(pairs: Sequence[tuple[float, float]]) -> Mean:
+    """The sum of the first ÷ the sum of the second, of clips, and its 95 % interval.
+
+    Events of a clip are alike, so clips are what is counted (a ratio estimate; Cochran, Sampling Techniques, section
+    6.3). NaN where the second sum is 0; an interval needs two clips.
+    """
+    x = np.array(pairs, float).reshape(-1, 2)
+    count, below = len(x), x[:, 1].sum()
+    if below == 0:
+        return Mean(math.nan, math.nan, math.nan, count)
+    value = float(x[:, 0].sum() / below)
+    if count == 1:
+        return Mean(value, math.nan, math.nan, 1)
+    off = x[:, 0] - value * x[:, 1]
+    error = math.sqrt(count / (count - 1) * float(off @ off)) / float(below)
+    reach = float(student.ppf((1 + LEVEL) / 2, count - 1)) * error
+    return Mean(value, value - reach, value + reach, count)

@@ -226,6 +226,11 @@ class Quick:
         script = [clip.again(k).true() for k, clip in enumerate(clips)]
         self._voices(clips, made, seen)
         pixels, own = [s.made for s in seen], [s.truth for s in seen]
+        raw, said = [s.clip.of_motion(s.motion) for s in spoken], [s.clip for s in spoken]
+        figures.closure_figures(
+            self.report, made + raw, truth + [clip.true() for clip in said], [s.made for s in spoken],
+            [s.truth for s in spoken], script + [clip.again(k).true() for k, clip in enumerate(said)],
+        )  # fmt: skip
         figures.event_figures(self.report, made, truth, pixels, own, script)
         if shown:
             raw, acted = [s.clip.of_motion(s.motion) for s in shown], [s.clip for s in shown]

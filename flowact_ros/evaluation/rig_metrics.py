@@ -9,14 +9,14 @@ second, in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from flowact_ros.dialogue.speech import Phoneme
 from flowact_ros.evaluation import events
 from flowact_ros.evaluation.events import get
-from flowact_ros.evaluation.intervals import Mean, Ratio, mean_of, rate_ratio
+from flowact_ros.evaluation.intervals import Mean, Ratio, mean_of, rate_ratio, ratio_of
 from flowact_ros.evaluation.metrics import MetricError, best_lag, correlation, settled
 from flowact_ros.evaluation.rig_readout import FACE, UNITS
 from flowact_ros.timebase import FRAME_RATE
@@ -88,19 +88,20 @@ def opening_lag_s(made: Takes, true: Takes) -> float:
     ).seconds
 
 
-def closure_share(takes: Takes, true: Takes) -> tuple[float, int]:
-    """(share of p b m in which the lips close, how many there are); closed by the range of the truth's opening."""
-    done = total = 0
+def closures(takes: Takes, true: Takes) -> list[tuple[int, int]]:
+    """Of each clip, (p b m in which the lips close, how many there are); closed by the range of the truth's opening."""
+    out = []
     for take, own in _paired(takes, true):
         span = np.percentile(get(own.series, "opening"), 97)
-        a, b = events.closures(get(take.series, "opening"), own.phonemes, float(span))
-        done, total = done + a, total + b
-    return (done / total if total else float("nan")), total
+        out.append(events.closures(get(take.series, "opening"), own.phonemes, float(span)))
+    return out
 
 
-def closure_ratio(made: Takes, true: Takes) -> float:
-    own, _ = closure_share(true, true)
-    return closure_share(made, true)[0] / own if own else float("nan")
+def closure_ratio(made: Takes, true: Takes) -> Mean:
+    """Closures of the lips ÷ truth's; n: all p b m."""
+    both = [(a, b, n) for (a, n), (b, _) in zip(closures(made, true), closures(true, true), strict=True) if n]
+    ratio = ratio_of([(a, b) for a, b, _ in both])
+    return replace(ratio, n=sum(n for _, _, n in both))
 
 
 def spread(takes: Takes, name: str) -> float:

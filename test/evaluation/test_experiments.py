@@ -34,7 +34,7 @@ from flowact_ros.evaluation.experiments import (
 )
 from flowact_ros.evaluation.experiments.resolution import at_lines
 from flowact_ros.evaluation.experiments.table import Figure, Row, Table, mean_of
-from flowact_ros.evaluation.intervals import Ratio
+from flowact_ros.evaluation.intervals import Ratio, ratio_of
 from flowact_ros.evaluation.long_motion import Long
 from flowact_ros.evaluation.main import main
 from flowact_ros.models.checkpoint import save_weights
@@ -199,6 +199,14 @@ def test_schedules_are_compared_at_equal_evaluations(pipeline, silent):
     for row in table.rows[:4]:
         assert row.values["ahead_s"] == [0.96 if row.name.startswith("diagonal") else 0.0] * 2
         assert min(row.values["first_chunk_ms"]) > 0
+
+
+def test_a_ratio_of_sums_has_the_interval_of_its_clips():
+    ratio = ratio_of([(3, 4), (2, 4), (4, 4), (3, 4)])
+    assert (ratio.value, ratio.n) == (0.75, 4)
+    # of equal parts it is the interval of a mean: of 3/4, 2/4, 4/4, 3/4
+    assert ratio.high == pytest.approx(mean_of([0.75, 0.5, 1.0, 0.75]).high)
+    assert np.isnan(ratio_of([(0, 0)]).value) and np.isnan(ratio_of([(1, 2)]).low)
 
 
 def test_tables_compare_seed_by_seed(tmp_path: Path):

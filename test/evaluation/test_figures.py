@@ -28,6 +28,7 @@ def spoken(seed: int) -> Take:
 def lips_report(made: list[Take], true: list[Take]) -> dict[str, Figure]:
     report = Report("x")
     figures.lip_figures(report, figures.Lips(made, true, true, true, slipped(true)))
+    figures.closure_figures(report, made, true, made[:1], true[:1], true)
     return {f.key: f for f in report.figures}
 
 
@@ -41,6 +42,7 @@ def test_true_lips_meet_every_target_and_controls_miss_theirs():
     for key in ("mouth_opening_lag_s", "closure_ratio", "opening_spread_ratio", "silence_movement_ratio"):
         assert found[key].met, key
     assert not found["closure_ratio"].passing_controls
+    assert (found["closure_ratio"].n, found["closure_ratio"].more["pixels_n"]) == (16, 8)
 
 
 def test_a_voice_that_the_lips_follow_badly_shows_beside_the_others():

@@ -96,11 +96,14 @@ def bilabial_take() -> m.Take:
 
 def test_closures_are_counted_and_a_half_open_mouth_is_none():
     true = [bilabial_take()]
-    assert m.closure_share(true, true) == (1.0, 8)
+    assert m.closures(true, true) == [(8, 8)]
     half = [changed(true[0], opening=np.maximum(true[0].series[:, 0], 0.012))]
-    assert m.closure_ratio(half, true) == 0.0
+    assert m.closure_ratio(half, true).value == 0.0
     early = [changed(true[0], opening=np.roll(true[0].series[:, 0], 12))]
-    assert m.closure_ratio(early, true) == 0.0
+    assert m.closure_ratio(early, true).value == 0.0
+    silent = m.Take(true[0].series, [], true[0].kinds)
+    both = m.closure_ratio([*true, *half, silent], [*true, *true, silent])
+    assert (both.value, both.n) == (0.5, 16) and both.low < 0 and both.high > 1  # a clip of each kind says little
 
 
 def test_spread_of_timid_lips_is_their_share():

@@ -45,7 +45,7 @@ LIPS = (
     _figure("mouth_width_correlation", "mouth width, correlation", _correlation("width")),
     _figure("mouth_rounding_correlation", "mouth rounding, correlation", _correlation("round")),
     _figure("mouth_opening_lag_s", "mouth opening, lag [s]", rig.opening_lag_s, truth=0.0, digits=3),
-    _figure("closure_ratio", "p b m that close / truth", rig.closure_ratio),
+    _figure("closure_ratio", "p b m that close / truth", lambda a, b: rig.closure_ratio(a, b).value),
     _figure("opening_spread_ratio", "spread of the opening / truth", _spread("opening")),
     _figure("silence_movement_ratio", "lips in silence / truth", rig.silence_ratio, truth=None),
 )
