@@ -297,6 +297,7 @@ def _export_motion(args: argparse.Namespace) -> int:
 def _renderer(args: argparse.Namespace) -> int:
     from flowact_ros.models.codec.renderer import Renderer
     from flowact_ros.training.stages.renderer import RendererStage
+    from flowact_ros.training.wider import load_wider
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -310,7 +311,9 @@ def _renderer(args: argparse.Namespace) -> int:
         **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.995, about=about, stage="renderer", **intervals
     )
     trainer = Trainer(stage, config, args.world)
-    _take_shipped(trainer, args, "renderer", net.config)
+    if args.from_shipped and trainer.fresh:
+        card = load_wider(weights_dir() / args.preset / "renderer.safetensors", net)
+        trainer.take_over(net.state_dict(), card)
     trainer.run()
     return 0
 
