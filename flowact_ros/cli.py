@@ -230,6 +230,7 @@ def _shared(options: argparse.Namespace) -> dict:
         "planner_model": options.planner_model or "",
         "planner_url": options.planner_url or "",
         "audio_encoder": options.audio_encoder or "",
+        "draw_every": options.draw_every or 0,
         "host": options.host or "",
         "port": options.port,
         "device_name": options.mic or "default",

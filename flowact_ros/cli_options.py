@@ -128,6 +128,10 @@ def _common(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument("--planner-url", metavar="URL", help="of its server, such as http://127.0.0.1:11434/v1")
     parser.add_argument("--audio-encoder", choices=AUDIO_ENCODERS, help="what moves the lips hears by")
     parser.add_argument("--character", help="name of a shipped character")
+    parser.add_argument(
+        "--draw-every", type=int, choices=(1, 2, 4), metavar="N",
+        help="1, 2 or 4: draw every N-th frame, on a processor that cannot draw 25 a second",
+    )  # fmt: skip
     parser.add_argument("--speaker", metavar="DEVICE", help="play on this machine: part of its name, index, or default")
     parser.add_argument("--host", help="address of the page (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port of the page; 0 takes any free one")

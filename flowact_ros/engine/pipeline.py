@@ -104,7 +104,7 @@ class AvatarPipeline(LatentPipeline):
         return self.codec.draw(reference.appearance, motions)
 
     def motion(self, latents: Chunk) -> np.ndarray:
-        """n latents -> float32 `[4 * n, K]` in the rig's own units, exactly what is rendered."""
+        """n latents -> float32 `[4 * n, K]` in the rig's own units, exactly what is rendered where a frame is drawn."""
         return rig.denormalise(latents.latents[0].flatten(0, 1)).cpu().numpy()
 
     def with_motion(self, latents: Chunk, motion: np.ndarray) -> Chunk:
@@ -157,8 +157,8 @@ def build_pipeline(
             parts = EmbeddedAudioEncoder(), EmbeddedTextEncoder()
             networks = (renderer, denoiser, *parts)
             return AvatarPipeline(
-                config, LiveCodec(renderer, computes.compile), denoiser, *parts, device=device, check_references=False,
-                precision=precision, runtime=computes,
+                config, LiveCodec(renderer, computes.compile, every=config.draw_every), denoiser, *parts, device=device,
+                check_references=False, precision=precision, runtime=computes,
                 provenance=_provenance(config, settings, computes, networks, "embedded", "embedded"),
             )  # fmt: skip
     random = weights == RANDOM
@@ -175,7 +175,7 @@ def build_pipeline(
     networks = (renderer, denoiser, *parts)
     return AvatarPipeline(
         config,
-        LiveCodec(renderer, computes.compile, ranges),
+        LiveCodec(renderer, computes.compile, ranges, config.draw_every),
         denoiser,
         *parts,
         device=device,

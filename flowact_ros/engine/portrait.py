@@ -51,7 +51,7 @@ def check_drawn(codec: LiveCodec, who: Appearance, landmarks: Landmarks) -> None
     to, and for one that comes back another."""
     _check_face(landmarks, codec.size)
     _check_upright(codec, who.picture, landmarks)
-    frames = codec.render(who, _tried(who)).astype(np.float32)
+    frames = codec.poses(who, _tried(who)).astype(np.float32)
     _check_moves(codec, who, frames)
     back = frames[0] / 127.5 - 1.0
     error = (torch.from_numpy(back).permute(2, 0, 1) - who.picture[0]).square()

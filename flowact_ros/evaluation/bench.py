@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the page's client: its WebSocket, or that and a headless Chromium (which needs much of a core), or none",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--draw-every", type=int, default=1, choices=(1, 2, 4), metavar="N", help="draw every N-th frame (1, 2, 4)"
+    )
     return parser
 
 

@@ -106,7 +106,8 @@ def _pipeline(args: argparse.Namespace) -> Any:
     from flowact_ros.models.checkpoint import RANDOM
 
     weights = RANDOM if args.random_weights else args.weights or None
-    return build_pipeline(args.preset, args.device, weights=weights, runtime=args.runtime)
+    drawn = {"draw_every": args.draw_every}
+    return build_pipeline(args.preset, args.device, weights=weights, runtime=args.runtime, overrides=drawn)
 
 
 def _picture(name: str, size: int) -> tuple[Any, str]:

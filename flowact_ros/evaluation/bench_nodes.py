@@ -36,6 +36,7 @@ def _with_nodes(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "character": _named(args),
         "page": args.page,
         "seed": args.seed,
+        "draw_every": args.draw_every,
         "keep": folder,
     }
     answer = run_program(PROGRAM, order)

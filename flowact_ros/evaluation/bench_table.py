@@ -49,6 +49,7 @@ def result_table(
         "weights": "random" if args.random_weights or args.preset == "debug" else args.weights or "shipped",
         "character": character,
         "size": list(size),
+        "draw_every": args.draw_every,
         "machine": {
             **machine(),
             "vectors": vectors,
@@ -95,6 +96,7 @@ def show(result: dict[str, Any]) -> None:
     onsets = result["onsets"]
     report = Report(
         f"flowact bench: {result['mode']}, {result['preset']}, {width} x {height}, {result['seconds']:.0f} s"
+        + ("" if result["draw_every"] == 1 else f", every {result['draw_every']}th frame drawn")
     )
     add = report.add
     add("fps", "frames a second", number("fps"), least=24.9, digits=2)

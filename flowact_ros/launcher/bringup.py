@@ -57,6 +57,7 @@ class Options:
     planner_model: str = ""
     planner_url: str = ""
     audio_encoder: str = ""
+    draw_every: int = 0
     host: str = ""
     port: int | None = None
     wav: str = ""
@@ -112,6 +113,7 @@ def _specs(options: Options) -> list[NodeSpec]:
             ("device", options.device),
             ("weights_dir", options.weights),
             ("audio_backend", options.audio_encoder),
+            ("draw_every", options.draw_every),
         )
         if value
     }

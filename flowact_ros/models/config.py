@@ -206,6 +206,7 @@ class ModelConfig:
     dit: DiTConfig = field(default_factory=DiTConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     schedule: SchedulerConfig = field(default_factory=SchedulerConfig)
+    draw_every: int = 1  # of so many frames the renderer draws the first, which is shown in place of the others
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -231,6 +232,11 @@ class ModelConfig:
             (self.dit.grid, self.dit.channels) == (grid, channels),
             f"dit.grid {self.dit.grid} of {self.dit.channels} channels does not fit the codec, whose latents are "
             f"{grid} of {channels}",
+        )
+        _require(self.draw_every in (1, 2, 4), f"draw_every is {self.draw_every}; use 1, 2 or 4")
+        _require(
+            self.draw_every == 1 or self.video is None,
+            f"draw_every is {self.draw_every}; {self.name} decodes the frames of a latent together: use 1",
         )
 
 

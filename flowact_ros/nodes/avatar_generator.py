@@ -31,11 +31,12 @@ from flowact_ros.nodes.base import FlowactNode, one_line, run
 from flowact_ros.nodes.engine_log import forward
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
-from flowact_ros.nodes.generator_params import PARAMETERS, cpu_values
+from flowact_ros.nodes.generator_params import ON_CPU, PARAMETERS, cpu_values
 from flowact_ros.nodes.generator_pipeline import build
 from flowact_ros.nodes.generator_process import give_freed_memory_back, run_to_the_end
 from flowact_ros.nodes.kept_reference import KeptReference
-from flowact_ros.nodes.motion_health import motion_health
+from flowact_ros.nodes.motion_health import WARN, motion_health
+from flowact_ros.nodes.pace_health import too_slow
 from flowact_ros.nodes.params import ParameterError
 from flowact_ros.nodes.record_publisher import RecordPublisher
 from flowact_ros.nodes.reference_request import Refused, change_character
@@ -245,7 +246,14 @@ class AvatarGenerator(FlowactNode):
         if self._figures is not None:
             values |= {f"wait_{name}_ms": round(value, 2) for name, value in self._figures.waits_ms.items()}
         level, alarm, motion = motion_health(self._figures)
+        if slow := self._slow():
+            self.get_logger().warning(slow, throttle_duration_sec=60.0)
+            level, alarm = max(level, WARN), alarm or slow
         return level, alarm or f"{values['fps']} frames a second", {**values, **motion}
+
+    def _slow(self) -> str:
+        """Why frames are late, and what to turn; empty where they are not."""
+        return too_slow(self._figures, self.params["draw_every"], self.params["preset"] in ON_CPU)
 
     # ------------------------------------------------------------ what is asked of it
 

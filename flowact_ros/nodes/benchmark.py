@@ -111,7 +111,7 @@ def specs(order: dict[str, Any]) -> list[Any]:
         browser=False,
         log_level="warn",
     )
-    extra: dict[str, Any] = {"threads": int(order["threads"]), "seed": int(order["seed"])}
+    extra: dict[str, Any] = {name: int(order[name]) for name in ("threads", "seed", "draw_every")}
     if order["weights"]:
         extra["weights_dir"] = order["weights"]
     return [

@@ -49,6 +49,13 @@ PARAMETERS = (
         "What the denoiser is computed in; fp8 needs a GPU of compute capability 8.9, int8 a processor with AVX2",
         choices=("auto", "float32", "bfloat16", "int8", "fp8"),
     ),
+    Param(
+        "draw_every",
+        1,
+        "1, 2 or 4: of so many frames one is drawn and shown for all, for a processor that cannot draw 25 a second; "
+        "sound, motion and stamps stay as they are",
+        range=(1, 4),
+    ),
     Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
     Param("audio_backend", EMBEDDED, "What hears the speech", choices=AUDIO_ENCODERS),
     Param(

@@ -20,9 +20,10 @@ def build(params: Params) -> tuple[SessionConfig, AvatarPipeline]:
 
     config, overrides = engine_config(params["engine_config"])
     schedule = {**overrides.get("schedule", {}), "order": params["schedule"]}
+    drawn = {} if params["draw_every"] == 1 else {"draw_every": params["draw_every"]}  # a file may say it, too
     heard_by = audio_weights(params)
     arguments = {
-        "overrides": {**overrides, "schedule": schedule},
+        "overrides": {**overrides, **drawn, "schedule": schedule},
         "weights": params["weights_dir"] or None,
         "runtime": params["runtime"],
         "audio_backend": params["audio_backend"],

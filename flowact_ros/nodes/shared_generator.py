@@ -97,9 +97,13 @@ class SharedGenerator(AvatarGenerator):
         values |= {"streams": figures.streams, "device_load": round(figures.load, 2)}
         if figures.fits is not None:
             values["streams_that_fit"] = figures.fits
-        if figures.load > 1 and level < 1:
-            level, message = 1, f"overloaded: {figures.streams} streams share a device on which {figures.fits} fit"
         return level, message, values
+
+    def _slow(self) -> str:
+        figures = None if self._lease is None else self._lease.streams.figures()
+        if figures is not None and figures.load > 1:
+            return f"overloaded: {figures.streams} streams share a device on which {figures.fits} fit"
+        return super()._slow()
 
 
 def _namespaces(arguments: list[str]) -> list[str]:

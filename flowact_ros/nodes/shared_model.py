@@ -38,7 +38,7 @@ MODEL_PARAMETERS = tuple(
     in (
         *("preset", "device", "weights_dir", "schedule", "runtime", "precision", "threads", "audio_backend"),
         *("audio_path", "text_backend", "text_path", "engine_config", "batch", "workers", "max_streams"),
-        *("devices", "decoder_device"),
+        *("devices", "decoder_device", "draw_every"),
     )
 )
 

@@ -19,9 +19,10 @@ from flowact_ros.models.config import ConfigError
 from flowact_ros.models.precision import has_int8
 
 
-def stirred(runtime: str = "eager", order: str = "sequential") -> AvatarPipeline:
+def stirred(runtime: str = "eager", order: str = "sequential", draw_every: int = 1) -> AvatarPipeline:
     """The debug preset without layers of zeros, which would ignore every input."""
-    built = build_pipeline("debug", runtime=runtime, overrides={"schedule": {"order": order}})
+    overrides = {"schedule": {"order": order}, "draw_every": draw_every}
+    built = build_pipeline("debug", runtime=runtime, overrides=overrides)
     generator = torch.Generator().manual_seed(0)
     for network, size in ((built.denoiser, 0.05), (built.codec.renderer, 0.02)):
         for parameter in network.parameters():
@@ -203,6 +204,20 @@ def test_other_limits_of_int8_are_another_provenance(tmp_path: Path) -> None:
     assert build_pipeline("avatar_cpu", runtime="eager").provenance.renderer == "float32"
 
 
+def test_every_second_frame_is_drawn_of_the_same_motion(picture: np.ndarray) -> None:
+    made = []
+    for every in (1, 2):
+        pipeline = stirred(draw_every=every)
+        state = pipeline.start(pipeline.load_reference(picture), 3)
+        latents = pipeline.denoise(state, sound(pipeline, 3), 3, "speaking")
+        made.append((pipeline.motion(latents), pipeline.render(state.reference, latents).astype(int)))
+    assert json.loads(pipeline.provenance.settings)["draw_every"] == 2  # a replay draws as many
+    (motion, frames), (same, fewer) = made
+    assert np.array_equal(motion, same)
+    assert np.abs(fewer[::2] - frames[::2]).max() <= 1 and np.array_equal(fewer[1::2], fewer[::2])
+    assert np.abs(frames[1::2] - frames[::2]).max() > 1
+
+
 def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="renderer.safetensors are missing"):
         build_pipeline("avatar_cpu", weights=tmp_path)
@@ -212,6 +227,8 @@ def test_wrong_requests_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         build_pipeline("avatar_14b")
     with pytest.raises(ConfigError, match="'spiral'"):
         build_pipeline("debug", overrides={"schedule": {"order": "spiral"}})
+    with pytest.raises(ConfigError, match="draw_every is 2; avatar_spatial_debug decodes .* together: use 1"):
+        build_pipeline("avatar_spatial_debug", overrides={"draw_every": 2})
     with pytest.raises(ValueError, match="precision 'fp4' does not exist; use auto, float32"):
         build_pipeline("debug", precision="fp4")
     with pytest.raises(ValueError, match="runtime 'abacus' does not exist"):

@@ -65,6 +65,7 @@ def test_a_stream_may_remember_less_than_its_denoiser_was_taught() -> None:
         ({"memory": {"long_term": 8}}, "memory.long_term is 8; the range is 0 to 7"),
         ({"memory": {"taught": -1}}, "memory.taught is -1; the range is 0 to 7"),
         ({"schedule": {"order": "sideways"}}, "'sideways'"),
+        ({"draw_every": 3}, "draw_every is 3; use 1, 2 or 4"),
         ({"dit": {"heads": 7}}, "width 256 is not a multiple of heads 7"),
     ],
 )

@@ -229,3 +229,27 @@ def test_dyes_are_shares_of_the_parts_colours(renderer: Renderer) -> None:
     colours = [layer[:3, middle, middle] for layer in layers[1::2]]
     assert torch.allclose(colours[0], torch.zeros(3), atol=1e-5)
     assert torch.allclose(colours[1], torch.full((3,), 0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_of_some_frames_the_first_is_drawn_and_shown_for_all(
+    renderer: Renderer, who: Appearance, every: int
+) -> None:
+    shown = {f"hand_{side}_y": 0.7 for side in ("left", "right")}
+    motion = torch.cat([moved(jaw=0.1 * k, head_roll=0.02 * k, **shown) for k in range(8)])
+    whole = live.LiveCodec(renderer).render(who, motion)
+    shapes: list[int] = []
+
+    def compile(module: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> live.Graph:
+        shapes.append(len(example[-1]))
+        return live.eager(module, example)
+
+    some = live.LiveCodec(renderer, compile, every=every).render(who, motion)
+    assert some.shape == whole.shape and shapes == [4 // every] * 4  # so much less is computed
+    for k, frame in enumerate(some):
+        assert np.array_equal(frame, some[k - k % every])
+        # the same, but for sums in another order
+        assert np.abs(frame.astype(int) - whole[k - k % every].astype(int)).max() <= 1
+    assert not np.array_equal(some[0], some[every])
+    each = live.LiveCodec(renderer, every=every).poses(who, motion)
+    assert np.abs(each.astype(int) - whole.astype(int)).max() <= 1

@@ -14,6 +14,7 @@ from flowact_ros.nodes import frame_publisher
 from flowact_ros.nodes.engine_messages import metrics_message
 from flowact_ros.nodes.frame_publisher import FramePublisher
 from flowact_ros.nodes.motion_health import motion_health
+from flowact_ros.nodes.pace_health import too_slow
 
 
 def test_nothing_measured_is_not_a_number() -> None:
@@ -76,6 +77,16 @@ def test_an_alarm_is_a_warning_and_an_error_once_it_lasts() -> None:
         assert found[:2] == (level, f"motion: drift for {seconds:.0f} s")
         assert found[2]["motion_drift"] == 2.5 and found[2]["memory_refinements"] == 3
         assert "lip_sound" not in found[2]
+
+
+def test_a_processor_that_is_too_slow_is_told_what_to_turn() -> None:
+    slow = StreamMetrics(frames=500, fps=9.6)
+    told = "10 frames a second in time, the processor is too slow or too busy"
+    assert too_slow(slow, 1, True) == f"{told}: draw_every 2 (now 1) halves the work"
+    assert too_slow(slow, 2, True) == f"{told}: draw_every 4 (now 2) halves the work"
+    assert too_slow(slow, 4, True) == too_slow(slow, 1, False) == told
+    assert too_slow(None, 1, True) == too_slow(StreamMetrics(frames=500, fps=24.8), 1, True) == ""
+    assert too_slow(StreamMetrics(frames=50, fps=9.6), 1, True) == ""  # it has just been started
 
 
 def test_frames_a_second_are_those_of_the_last_second(monkeypatch: pytest.MonkeyPatch) -> None:

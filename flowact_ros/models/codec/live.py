@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded codec as the live stream uses it: a reference picture once, then four frames at a time.
+"""The embedded codec as the live stream uses it: a reference picture once, then a latent's frames at a time.
 
 What networks compute is cut into static graphs, so that a runtime may compile them and two cores share them: `Body`
 (how the picture moves, and what is painted on it) takes about as long as `Mouth`, `Eyes` and `HandSprites` together,
@@ -138,7 +138,7 @@ class Body(nn.Module):
 
 
 class HandSprites(nn.Module):
-    """The painters of hands and forearms, for as many of them as a latent has frames."""
+    """The painters of hands and forearms, for as many of them as frames are drawn of a latent."""
 
     def __init__(self, renderer: Renderer) -> None:
         super().__init__()
@@ -158,8 +158,13 @@ class HandSprites(nn.Module):
 class LiveCodec:
     """`encode` a reference once, `render` latents. It keeps the compiled graphs, and references as bytes."""
 
-    def __init__(self, renderer: Renderer, compile: Compile = eager, ranges: Ranges | None = None) -> None:
-        """ranges: of the convolutions' inputs, for a runtime that computes them in int8"""
+    def __init__(
+        self, renderer: Renderer, compile: Compile = eager, ranges: Ranges | None = None, every: int = 1
+    ) -> None:
+        """ranges: of the convolutions' inputs, for a runtime that computes them in int8; every: 1, 2 or 4: of so many
+        frames of a latent the first is drawn, and shown in place of the others
+        """
+        self.every, self.drawn = every, FRAMES_PER_LATENT // every
         self.renderer = renderer.eval().requires_grad_(False)
         self.size = renderer.config.size
         self._compile, self._ranges = compile, ranges
@@ -180,11 +185,15 @@ class LiveCodec:
     def render(self, who: Appearance, motion: Tensor) -> np.ndarray:
         """motion `[4 n, K]`, normalised, of whole latents -> frames uint8 `[4 n, size, size, 3]`.
 
-        Raises ValueError when the frames are not whole latents: the compiled graphs take four at a time.
+        Raises ValueError when the frames are not whole latents: the compiled graphs take one at a time.
         """
         if len(motion) % FRAMES_PER_LATENT:
             raise ValueError(f"{len(motion)} frames asked for; a latent has {FRAMES_PER_LATENT}")
         return np.concatenate(list(self.draw(who, iter(motion.split(FRAMES_PER_LATENT)))))
+
+    def poses(self, who: Appearance, motion: Tensor) -> np.ndarray:
+        """The same of motion `[4 n, K]` that is no stream: each of its frames is drawn, whatever `every` is."""
+        return self.render(who, motion.repeat_interleave(self.every, 0))[:: self.every]
 
     @torch.inference_mode()
     def draw(self, who: Appearance, latents: Iterator[Tensor]) -> Iterator[np.ndarray]:
@@ -192,20 +201,24 @@ class LiveCodec:
 
         While one is put together, it is computed how the body moves in the next, which is asked for before.
         """
-        latent = next(latents, None)
-        body = None if latent is None else self._begin(Body, who, latent)
+        motions = (latent[:: self.every] for latent in latents)
+        motion = next(motions, None)
+        body = None if motion is None else self._begin(Body, who, motion)
         try:
-            while latent is not None:
-                faces, hands = partial(self._faces, who, latent), partial(self._hands, who, latent)
+            while motion is not None:
+                faces, hands = partial(self._faces, who, motion), partial(self._hands, who, motion)
                 parts, body = [faces, hands, body], None
                 wholes, shown, (flow, plan, cover) = outputs_of(parts)
-                latent = next(latents, None)
-                body = None if latent is None else self._begin(Body, who, latent)
+                motion = next(motions, None)
+                body = None if motion is None else self._begin(Body, who, motion)
                 frames = np.empty((FRAMES_PER_LATENT, self.size, self.size, 3), np.uint8)
-                for _ in self._pool.map(self._draw, frames, wholes, flow, plan, cover):
+                drawn = frames[:: self.every]
+                for _ in self._pool.map(self._draw, drawn, wholes, flow, plan, cover):
                     pass
                 if shown is not None:
-                    lay_hands(frames, *shown, self.renderer.config)
+                    lay_hands(drawn, *shown, self.renderer.config)
+                for k in range(1, self.every):
+                    frames[k :: self.every] = drawn
                 yield frames
         finally:
             if body is not None:
@@ -215,14 +228,14 @@ class LiveCodec:
     def _hands(self, who: Appearance, latent: Tensor) -> tuple[Shown, np.ndarray, np.ndarray] | None:
         """Those of a latent that are to be seen, with the sprites of hands and forearms, uint8 `[n, h, w, 4]`.
 
-        The graph takes as many as a latent has frames; a rest is filled with its last one.
+        The graph takes as many as frames are drawn of a latent; a rest is filled with its last one.
         """
         shown = self.renderer.hands.shown(who.identity.expand(len(latent), -1), latent)
         if not shown.frames:
             return None
         graph, parts = self._graphs[HandSprites], []
-        for some in shown.inputs.split(FRAMES_PER_LATENT):
-            filled = torch.cat([some, some[-1:].expand(FRAMES_PER_LATENT - len(some), -1)])
+        for some in shown.inputs.split(self.drawn):
+            filled = torch.cat([some, some[-1:].expand(self.drawn - len(some), -1)])
             parts.append([(x[: len(some)] + 0.5).astype(np.uint8) for x in graph(filled)()])
         hands, arms = (np.concatenate(each) for each in zip(*parts))
         return shown, hands, arms
@@ -268,7 +281,7 @@ class LiveCodec:
             Mouth: (crops[0], who.mouth_weight, who.mouth_fine, who.mouth_coarse, who.own, motion),
             Eyes: (torch.cat(crops[1:]), *eyes, who.own, motion),
             Body: (who.masks, who.finest, who.fine, who.coarse, who.own, who.identity, motion),
-            HandSprites: (motion.new_zeros(FRAMES_PER_LATENT, self.renderer.hands.inputs),),
+            HandSprites: (motion.new_zeros(self.drawn, self.renderer.hands.inputs),),
         }
         if not self._graphs:
             parts = [kind(self.renderer) for kind in inputs]
