@@ -57,9 +57,9 @@ def test_a_style_can_be_drawn_more_often() -> None:
 
     assert share(Cast(often=HARDEST)) > share(Cast()) + 0.2
     stage = RendererStage(Renderer(preset("debug").renderer))
-    assert (stage.faces.often, stage.cast.often) == (HARDEST, None)
+    assert (stage.painted.often, stage.cast.often) == (HARDEST, None)
     # a style that is left out cannot be drawn more often: nobody would ever be found
-    assert RendererStage(Renderer(preset("debug").renderer), without=HARDEST).faces.often is None
+    assert RendererStage(Renderer(preset("debug").renderer), without=HARDEST).painted.often is None
 
 
 def test_every_second_frame_has_eyes_of_a_moment_of_their_own(

@@ -35,7 +35,7 @@ TURNS = (Faces, Batch, RaisedHands, Faces, Batch, RaisedHands, Faces, Batch, Rai
 SEEN = 0.02  # [half the range of a colour] of a hand against what is behind it
 PAINTERS = ("mouth", "eyes")  # sub-modules that faces train
 RELOAD = 100  # steps after which another run's painters are taken over again
-HARDEST = "outlined"  # the style whose faces, of thin lines, are hardest to paint: they are drawn more often
+HARDEST = "outlined"  # the style whose faces and sleeves, of thin lines, are hardest to paint: drawn more often
 FRAMES = {Faces: 8, RaisedHands: 4, Batch: 4}  # of each reference in a step
 
 
@@ -133,7 +133,7 @@ class RendererStage:
         self.motions = Motions("train", pool=48)
         self.painters = painters
         self.cast = Cast(without=without)
-        self.faces = Cast(without=without, often=None if without == HARDEST else HARDEST)
+        self.painted = Cast(without=without, often=None if without == HARDEST else HARDEST)
         self._held: tuple[Batch, Faces] | None = None
 
     def batch(self, generator: torch.Generator, iteration: int) -> Batch | Faces | RaisedHands:
@@ -141,7 +141,7 @@ class RendererStage:
             take_painters(self.module, self.painters)
         rng = np.random.default_rng(int(torch.randint(1 << 62, (1,), generator=generator)))
         kind = self.turns[iteration % len(self.turns)]
-        cast = self.faces if kind is Faces else self.cast
+        cast = self.cast if kind is Batch else self.painted
         return self._draw(kind, rng, self.motions, self.references, FRAMES[kind], cast)
 
     def _draw(
