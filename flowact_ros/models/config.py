@@ -181,7 +181,7 @@ class RendererConfig:
     hand_window: int = 208  # the square around the palm that a turned hand fits in
     hand_widths: tuple[int, int] = (32, 64)
     arm_size: tuple[int, int] = (224, 176)
-    arm_widths: tuple[int, int] = (16, 32)
+    arm_widths: tuple[int, int] = (32, 48)
 
     @property
     def crop_sizes(self) -> tuple[tuple[int, int], ...]:
