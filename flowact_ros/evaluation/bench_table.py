@@ -12,6 +12,7 @@ from flowact_ros.evaluation.load import Times, gaps, percentiles, slope_mb_per_h
 
 REST_PX = 3.0  # lines of a 512 canvas
 REST_S = 0.5  # so long they are shut before a sentence that is cut off counts as ended
+DRAWN = {1: "", 2: ", every second frame drawn", 4: ", every fourth frame drawn"}
 SLOPE_S = 1800.0  # [s] of a run, from which on the rise of memory is judged
 
 
@@ -96,7 +97,7 @@ def show(result: dict[str, Any]) -> None:
     onsets = result["onsets"]
     report = Report(
         f"flowact bench: {result['mode']}, {result['preset']}, {width} x {height}, {result['seconds']:.0f} s"
-        + ("" if result["draw_every"] == 1 else f", every {result['draw_every']}th frame drawn")
+        + DRAWN[result["draw_every"]]
     )
     add = report.add
     add("fps", "frames a second", number("fps"), least=24.9, digits=2)
@@ -156,6 +157,9 @@ def show(result: dict[str, Any]) -> None:
         "weights": f"{result['weights']}, character: {result['character']}",
         "machine": ", ".join(f"{key} {value}" for key, value in result["machine"].items()),
     }
+    late, every = number("real_time_factor", "p95") > 1, result["draw_every"]
+    if late and every < max(DRAWN) and result["device"] == "cpu":
+        report.facts["advice"] = f"frames come late: --draw-every {2 * every} halves the drawing (docs/tuning.md)"
     for key in ("page", "processes"):
         if key in result:
             report.facts[key] = str(result[key])

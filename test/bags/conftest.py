@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from flowact_ros.engine.interfaces import ChunkRecord, Frame
 
-NEEDS_ROS = ("test_bag_files.py", "test_bag_replay.py", "test_bag_inputs.py", "test_bag_recorder.py")
+NEEDS_ROS = tuple(f"test_bag_{name}.py" for name in ("files", "replay", "inputs", "recorder", "spatial", "draw_every"))
 MISSING = [name for name in ("rclpy", "flowact_msgs") if importlib.util.find_spec(name) is None]
 
 

@@ -39,14 +39,18 @@ def check(result: dict) -> None:
 
 @pytest.mark.slow
 def test_engine_only_prints_the_table_as_json(capsys):
-    argv = ["--engine-only", "--preset", "debug", "--seconds", "5", "--threads", "1", "--json"]
+    argv = ["--engine-only", "--preset", "debug", "--seconds", "5", "--threads", "1", "--json", "--draw-every", "2"]
     assert bench.main(argv) == 0
     result = json.loads(capsys.readouterr().out)
     check(result)
+    assert result["draw_every"] == 2
     assert result["weights"] == "random" and result["size"] == [128, 128] and result["mode"] == "engine only"
     bench.show(result)
     table = capsys.readouterr().out
-    assert "real-time factor, median" in table and "128 x 128" in table
+    assert "real-time factor, median" in table and "128 x 128" in table and "every second frame drawn" in table
+    for factor, told in ((0.7, False), (1.2, True)):
+        bench.show({**result, "real_time_factor": {"median": 0.6, "p95": factor}})
+        assert ("--draw-every 4 halves the drawing" in capsys.readouterr().out) == told
 
 
 @pytest.mark.slow
