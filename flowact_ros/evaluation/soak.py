@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
+    parser.add_argument(
+        "--draw-every", type=int, default=1, choices=(1, 2, 4), metavar="N", help="draw every N-th frame (1, 2, 4)"
+    )
     return parser
 
 
@@ -88,6 +91,7 @@ def make_order(args: argparse.Namespace) -> dict[str, Any]:
         "character": args.character,
         "threads": args.threads or best_threads(),
         "weights": "",
+        "draw_every": args.draw_every,
         "load_before": os.getloadavg()[0],
     }
 

@@ -132,6 +132,23 @@ def test_bad_command_lines(arguments: list[str], capsys: pytest.CaptureFixture[s
     assert line.startswith("flowact soak: --")
 
 
+def test_the_nodes_are_started_as_ordered() -> None:
+    """In a process of its own: what starts them knows ROS, this room does not."""
+    pytest.importorskip("rclpy")
+    args = soak._parser().parse_args(["--minutes", "1", "--draw-every", "2", "--seed", "5", "--character", "sofia"])
+    program = """
+import json, sys
+from flowact_ros.nodes.soak import _specs
+nodes = {spec.name: spec.parameters for spec in _specs(json.loads(sys.stdin.read()))}
+print(json.dumps(nodes["avatar_generator"]), int(nodes["kiosk_bridge"]["port"] > 0))
+"""
+    order = json.dumps(soak.make_order(args))
+    done = subprocess.run([sys.executable, "-c", program], input=order, capture_output=True, text=True, check=True)
+    parameters, port = done.stdout.rsplit(maxsplit=1)
+    wanted = {"preset": "avatar_cpu", "character": "sofia", "draw_every": 2, "seed": 5}
+    assert wanted.items() <= json.loads(parameters).items() and port == "1"
+
+
 def test_every_kind_is_made_by_something() -> None:
     """In a process of its own: the makers know ROS, this room does not."""
     pytest.importorskip("rclpy")
