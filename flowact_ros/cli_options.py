@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from flowact_ros.vocabulary import AUDIO_ENCODERS
+from flowact_ros.vocabulary import AUDIO_ENCODERS, DRAW_EVERY
 
 EXAMPLES = {
     "": """examples:
@@ -129,7 +129,7 @@ def _common(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument("--audio-encoder", choices=AUDIO_ENCODERS, help="what moves the lips hears by")
     parser.add_argument("--character", help="name of a shipped character")
     parser.add_argument(
-        "--draw-every", type=int, choices=(1, 2, 4), metavar="N",
+        "--draw-every", type=int, choices=DRAW_EVERY, metavar="N",
         help="1, 2 or 4: draw every N-th frame, on a processor that cannot draw 25 a second",
     )  # fmt: skip
     parser.add_argument("--speaker", metavar="DEVICE", help="play on this machine: part of its name, index, or default")

@@ -17,6 +17,9 @@ PRIORITY_NORMAL, PRIORITY_URGENT = 0, 200
 S16LE, F32LE = "S16LE", "F32LE"
 AUDIO_ENCODINGS = (S16LE, F32LE)
 
+# Of so many frames one is drawn: divisors of a latent's four.
+DRAW_EVERY = (1, 2, 4)
+
 # What turns the speech into features for the denoiser: the encoder of the package, or Whisper's own.
 EMBEDDED, WHISPER = "embedded", "whisper"
 KOKORO = "kokoro"  # its model and its speech backend

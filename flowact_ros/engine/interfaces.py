@@ -127,7 +127,9 @@ class Pipeline(Protocol):
         ...
 
     def motion(self, latents: Latents) -> np.ndarray:
-        """n latents -> float32 [4 * n, K], the controls of the rig in their own units, exactly what is rendered."""
+        """n latents -> float32 [4 * n, K], the controls of the rig in their own units: exactly what is rendered of each
+        frame that is drawn.
+        """
         ...
 
     def with_motion(self, latents: Latents, motion: np.ndarray) -> Latents:
@@ -152,10 +154,10 @@ class Frame:
     """One picture with exactly the sound that belongs to it.
 
     index: k; pts: presentation time t0 + k/25 in seconds of the session's clock; rgb: uint8 [H, W, 3]; motion: float32
-    [K], the controls of the rig in that picture, in their own units; audio: float32 [960] at 24 kHz; utterance_id:
-    whose speech sounds in it ("" for none); behaviour: one of vocabulary.BEHAVIOURS; speaking: speech sounds in it;
-    repeated: picture and motion are the previous ones because the engine was late (the audio is always that of frame
-    k).
+    [K], the controls of the rig in frame k, in their own units (the picture shows an earlier frame's where not every
+    frame is drawn); audio: float32 [960] at 24 kHz; utterance_id: whose speech sounds in it ("" for none); behaviour:
+    one of vocabulary.BEHAVIOURS; speaking: speech sounds in it; repeated: picture and motion are the previous ones
+    because the engine was late (the audio is always that of frame k).
     """
 
     index: int

@@ -104,7 +104,7 @@ class AvatarPipeline(LatentPipeline):
         return self.codec.draw(reference.appearance, motions)
 
     def motion(self, latents: Chunk) -> np.ndarray:
-        """n latents -> float32 `[4 * n, K]` in the rig's own units, exactly what is rendered where a frame is drawn."""
+        """n latents -> float32 `[4 * n, K]` in the rig's own units, what is rendered of each frame that is drawn."""
         return rig.denormalise(latents.latents[0].flatten(0, 1)).cpu().numpy()
 
     def with_motion(self, latents: Chunk, motion: np.ndarray) -> Chunk:

@@ -28,6 +28,7 @@ from flowact_ros.engine.runtime import best_threads
 from flowact_ros.evaluation.bench_engine import engine_only
 from flowact_ros.evaluation.bench_nodes import with_nodes
 from flowact_ros.evaluation.bench_table import show
+from flowact_ros.vocabulary import DRAW_EVERY
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--draw-every", type=int, default=1, choices=(1, 2, 4), metavar="N", help="draw every N-th frame (1, 2, 4)"
+        "--draw-every", type=int, default=1, choices=DRAW_EVERY, metavar="N", help="draw every N-th frame (1, 2, 4)"
     )
     return parser
 

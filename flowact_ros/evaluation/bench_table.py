@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from flowact_ros.evaluation.load import Times, gaps, percentiles, slope_mb_per_hour
+from flowact_ros.vocabulary import DRAW_EVERY
 
 REST_PX = 3.0  # lines of a 512 canvas
 REST_S = 0.5  # so long they are shut before a sentence that is cut off counts as ended
-DRAWN = {1: "", 2: ", every second frame drawn", 4: ", every fourth frame drawn"}
+DRAWN = dict(zip(DRAW_EVERY, ("", ", every second frame drawn", ", every fourth frame drawn"), strict=True))
 SLOPE_S = 1800.0  # [s] of a run, from which on the rise of memory is judged
 
 
@@ -158,7 +159,7 @@ def show(result: dict[str, Any]) -> None:
         "machine": ", ".join(f"{key} {value}" for key, value in result["machine"].items()),
     }
     late, every = number("real_time_factor", "p95") > 1, result["draw_every"]
-    if late and every < max(DRAWN) and result["device"] == "cpu":
+    if late and every < max(DRAW_EVERY) and result["device"] == "cpu":
         report.facts["advice"] = f"frames come late: --draw-every {2 * every} halves the drawing (docs/tuning.md)"
     for key in ("page", "processes"):
         if key in result:

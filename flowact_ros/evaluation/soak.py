@@ -20,6 +20,7 @@ from flowact_ros.engine.runtime import best_threads
 from flowact_ros.evaluation.bench_nodes import run_program
 from flowact_ros.evaluation.soak_plan import KINDS, plan
 from flowact_ros.evaluation.soak_report import figures, show
+from flowact_ros.vocabulary import DRAW_EVERY
 
 PROGRAM = "flowact_ros.nodes.soak"  # only nodes/ knows ROS: it runs as a program of its own
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--character", default="", help="named character (default: the first shipped one)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: the avatar's own choice)")
     parser.add_argument(
-        "--draw-every", type=int, default=1, choices=(1, 2, 4), metavar="N", help="draw every N-th frame (1, 2, 4)"
+        "--draw-every", type=int, default=1, choices=DRAW_EVERY, metavar="N", help="draw every N-th frame (1, 2, 4)"
     )
     return parser
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowact_ros.models.codec.motion import CONTROLS, GAZE, LIPS
 from flowact_ros.timebase import FEATURE_DIM, FRAMES_PER_LATENT
+from flowact_ros.vocabulary import DRAW_EVERY
 
 
 class ConfigError(ValueError):
@@ -233,7 +234,7 @@ class ModelConfig:
             f"dit.grid {self.dit.grid} of {self.dit.channels} channels does not fit the codec, whose latents are "
             f"{grid} of {channels}",
         )
-        _require(self.draw_every in (1, 2, 4), f"draw_every is {self.draw_every}; use 1, 2 or 4")
+        _require(self.draw_every in DRAW_EVERY, f"draw_every is {self.draw_every}; use 1, 2 or 4")
         _require(
             self.draw_every == 1 or self.video is None,
             f"draw_every is {self.draw_every}; {self.name} decodes the frames of a latent together: use 1",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowact_ros.engine.looking import FOLLOW, POLICIES
 from flowact_ros.nodes.params import Param, ParameterError, Params
-from flowact_ros.vocabulary import AUDIO_ENCODERS, AUDIO_ENCODINGS, EMBEDDED, S16LE
+from flowact_ros.vocabulary import AUDIO_ENCODERS, AUDIO_ENCODINGS, DRAW_EVERY, EMBEDDED, S16LE
 from flowact_ros.weights_store import AVATARS, WeightsError, find_audio_weights
 
 PRESETS = ("avatar_cpu", "debug", "avatar_spatial_debug", "avatar_1b", "avatar_14b")
@@ -54,7 +54,7 @@ PARAMETERS = (
         1,
         "1, 2 or 4: of so many frames one is drawn and shown for all, for a processor that cannot draw 25 a second; "
         "sound, motion and stamps stay as they are",
-        range=(1, 4),
+        range=(DRAW_EVERY[0], DRAW_EVERY[-1]),
     ),
     Param("threads", 0, "CPU threads of the networks; 0: what is best here", range=(0, 64)),
     Param("audio_backend", EMBEDDED, "What hears the speech", choices=AUDIO_ENCODERS),

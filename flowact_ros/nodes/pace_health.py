@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowact_ros.vocabulary import DRAW_EVERY
+
 if TYPE_CHECKING:
     from flowact_ros.engine.metrics import StreamMetrics
 
@@ -16,5 +18,6 @@ def too_slow(figures: StreamMetrics | None, draw_every: int, draws: bool) -> str
     """One line that says so, empty if all is well. draws: the preset has a renderer, which may draw fewer frames."""
     if figures is None or figures.frames < _SETTLED or figures.fps >= SLOW_FPS:
         return ""
-    advice = f": draw_every {2 * draw_every} (now {draw_every}) halves the work" if draws and draw_every < 4 else ""
+    more = draws and draw_every < max(DRAW_EVERY)
+    advice = f": draw_every {2 * draw_every} (now {draw_every}) halves the work" if more else ""
     return f"{figures.fps:.0f} frames a second in time, the processor is too slow or too busy{advice}"

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,11 +235,13 @@ def _trainer_options(args: argparse.Namespace) -> dict[str, Any]:
     return {**{name: getattr(args, name) for name in names}, **rest}
 
 
-def _take_shipped(trainer: Trainer, args: argparse.Namespace, name: str, contract: object) -> None:
-    """Raises CheckpointError for weights that are missing or of other sizes."""
+def _take_shipped(
+    trainer: Trainer, args: argparse.Namespace, name: str, load: Callable[[Path, Any], dict[str, Any]]
+) -> None:
+    """load: gives the network the weights of a file and returns their card. Raises CheckpointError as it does."""
     if args.from_shipped and trainer.fresh:
         module = trainer.method.module
-        card = load_weights(weights_dir() / args.preset / f"{name}.safetensors", module, kind=name, config=contract)
+        card = load(weights_dir() / args.preset / f"{name}.safetensors", module)
         trainer.take_over(module.state_dict(), card)
 
 
@@ -269,7 +273,8 @@ def _motion(args: argparse.Namespace) -> int:
         about=about, stage=FIRST,
     )  # fmt: skip
     trainer = Trainer(method, config, args.world)
-    _take_shipped(trainer, args, "denoiser", method.config.denoiser_contract())
+    load = partial(load_weights, kind="denoiser", config=method.config.denoiser_contract())
+    _take_shipped(trainer, args, "denoiser", load)
     if args.evaluate:  # at these numbers of evaluations a chunk
         module = frozen(method.config, whole(trainer.ema))
         print(evaluate(module, method.heldout, args.clips, args.evaluate))
@@ -311,9 +316,7 @@ def _renderer(args: argparse.Namespace) -> int:
         **_trainer_options(args), clip=0.5, skip_above=40.0, ema=0.995, about=about, stage="renderer", **intervals
     )
     trainer = Trainer(stage, config, args.world)
-    if args.from_shipped and trainer.fresh:
-        card = load_wider(weights_dir() / args.preset / "renderer.safetensors", net)
-        trainer.take_over(net.state_dict(), card)
+    _take_shipped(trainer, args, "renderer", load_wider)
     trainer.run()
     return 0
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from flowact_ros.models.checkpoint import CheckpointError, load_weights, read_card
-from flowact_ros.models.codec.blocks import Residual
 from flowact_ros.models.codec.painters import SpritePainter
 from flowact_ros.models.codec.renderer import Renderer
 
@@ -49,9 +48,7 @@ def widen(painter: SpritePainter, narrow: SpritePainter) -> None:
     painter.place[:, : narrow.place.shape[1]] = narrow.place
     for name, module in painter.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            halves = 2 if isinstance(painter.get_submodule(name.rpartition(".")[0]), Residual) and (
-                name.endswith("modulation")
-            ) else 1  # a modulation's outputs are all scales, then all shifts
+            halves = 2 if name.endswith(".modulation") else 1  # its outputs are all scales, then all shifts
             _put(module.weight, old[name].weight, halves)
             _put(module.bias, old[name].bias, halves)
 
